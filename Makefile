@@ -1,0 +1,45 @@
+# The two commands of the README do all the set-up: `make run` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test lint format docs containers longrun clean
+
+## Serve the example application with mooring; Ctrl-C drains and stops it.
+run: $(STAMP)
+	@$(BIN)/mooring run --app-root examples/hello
+
+## All tests that need no Docker; TESTS names a part of them.
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(TESTS)
+
+## Linters and types.
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+## Tests that need a running Docker engine.
+containers: $(STAMP)
+	$(BIN)/python -m pytest tests/containers
+
+## The long tests: 30 rolls in a row on every engine, 200 recycles. Some 20 minutes.
+longrun: $(STAMP)
+	LONGRUN=1 $(BIN)/python -m pytest -m longrun
+	LONGRUN=1 $(BIN)/python -m pytest tests/integration/test_recycle.py
+
+## The generated references.
+docs: $(STAMP)
+	$(BIN)/python -m mooring settings --markdown > docs/settings.md
+
+$(STAMP): pyproject.toml constraints.txt scripts/make_venv.py
+	@$(PYTHON) scripts/make_venv.py $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache

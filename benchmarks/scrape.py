@@ -1,0 +1,189 @@
+"""What a scrape costs: 64 workers' rows read and rendered, and throughput with a scrape each second.
+
+    python benchmarks/scrape.py [--runs 201]               # milliseconds; the goal is below 5
+    python benchmarks/scrape.py --load [--rounds 15]       # needs wrk; the goal is a ratio above 0.99
+
+The first fills 64 rows as busy workers would, and makes each page as the supervisor does. The second
+alternates rounds of full load on one instance, with and without scrapes: a machine that changes its speed
+changes both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mooring import lifecycle, metrics, resources, scoreboard, stats
+from mooring.answers import Answer
+from mooring.scoreboard import BUCKETS, COUNTS, DURATIONS, HISTOGRAM, METHOD_BASE, PLACES, RECORD, Row
+from mooring.supervisor import History
+from mooring.tally import Tally
+
+APPS = Path(__file__).parent / "apps"
+WORKERS = 64
+
+
+def fill(row: Row, serial: int) -> None:
+    """A row as after a million requests, sixteen of them in flight."""
+    row.claim(serial, 1, time.monotonic())
+    row.cells[scoreboard.MEMORY] = 80e6 + serial
+    row.cells[DURATIONS] = 12345.678 + serial
+    for cell in range(COUNTS, HISTOGRAM + BUCKETS):
+        row.cells[cell] = 1000.0 + 7 * serial + cell
+    for place in PLACES[:16]:
+        path = f"/api/v1/items/{serial}/{place}".encode()
+        RECORD.pack_into(row.data, place * 8, time.monotonic(), METHOD_BASE["GET"], path)
+    row.cells[scoreboard.STATE] = scoreboard.READY
+
+
+def supervisor(tally: Tally) -> Any:
+    """What the pages read of a supervisor of 64 workers."""
+    fleet = lifecycle.new_fleet(lifecycle.Policy(), WORKERS)
+    fleet, _ = lifecycle.step(fleet, lifecycle.Tick(), time.monotonic())
+    for serial in fleet.workers:
+        for index in tally.give(serial):
+            row = Row(tally.fd, index)
+            fill(row, serial)
+            row.close()
+    plan = SimpleNamespace(engine="uvicorn", interface="asgi", resources=resources.read(environ=os.environ))
+    crew = SimpleNamespace(tally=tally, members={})
+    return SimpleNamespace(fleet=fleet, crew=crew, plan=plan, history=History())
+
+
+def milliseconds(make: Callable[[], bytes], runs: int) -> tuple[float, float, int]:
+    """Median and worst of the runs, and the length of what is made."""
+    times = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        made = make()
+        times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times), max(times), len(made)
+
+
+def measure_pages(runs: int) -> None:
+    tally = Tally()
+    subject = supervisor(tally)
+    assert len(list(tally.seats())) == WORKERS
+    pages: dict[str, Callable[[], bytes]] = {
+        "/metrics": lambda: metrics.render(stats.facts(subject)).encode(),
+        "/stats": lambda: Answer(200, stats.feed(subject, {})).encode(),
+    }
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {WORKERS} rows, {runs} runs")
+    for name, make in pages.items():
+        median, worst, length = milliseconds(make, runs)
+        print(f"{name:10} median {median:.2f} ms, worst {worst:.2f} ms, {length} bytes")
+
+
+# -- under load --------------------------------------------------------------------------------------------
+
+
+def get(url: str, path: str) -> bytes:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def throughput(url: str, seconds: int) -> float:
+    command = ["wrk", "-t1", "-c64", f"-d{seconds}s", url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    assert found, done.stdout
+    return float(found[1])
+
+
+def scraped(admin: str, stop: threading.Event) -> None:
+    while not stop.wait(1.0):
+        get(admin, "/metrics")
+
+
+def measure_load(rounds: int, seconds: int) -> None:
+    port, admin_port = free_port(), free_port()
+    url, admin = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
+    with tempfile.TemporaryDirectory() as folder:
+        environ = {
+            **os.environ,
+            "MOORING_RUNTIME_DIR": folder,
+            "MOORING_ADMIN_BIND": f"127.0.0.1:{admin_port}",
+        }
+        command = [sys.executable, "-m", "mooring", "run", "hello_starlette:app", "--port", str(port)]
+        command += ["--workers", "1", "--access-log", ""]
+        with subprocess.Popen(command, cwd=APPS, env=environ, stderr=subprocess.DEVNULL) as server:
+            try:
+                wait_until_ready(admin)
+                throughput(url, 2)
+                compare(url, admin, rounds, seconds)
+            finally:
+                server.terminate()
+
+
+def wait_until_ready(admin: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if json.loads(get(admin, "/status"))["ready"]:
+                return
+        except OSError:
+            pass
+        time.sleep(0.05)
+    raise SystemExit("it is not ready")
+
+
+def compare(url: str, admin: str, rounds: int, seconds: int) -> None:
+    without, with_scrapes = [], []
+    for _ in range(rounds):
+        without.append(throughput(url, seconds))
+        stop = threading.Event()
+        thread = threading.Thread(target=scraped, args=(admin, stop))
+        thread.start()
+        with_scrapes.append(throughput(url, seconds))
+        stop.set()
+        thread.join()
+    ratios = [scrapes / bare for scrapes, bare in zip(with_scrapes, without, strict=True)]
+    medians = statistics.median(without), statistics.median(with_scrapes)
+    print("requests per second: {:.0f} without, {:.0f} with a scrape each second".format(*medians))
+    ratio, spread = statistics.median(ratios), sorted(ratios)
+    print(f"ratio of {rounds} pairs of {seconds} s: median {ratio:.4f}, {spread[0]:.4f} to {spread[-1]:.4f}")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--runs", type=int, default=201)
+    options.add_argument("--load", action="store_true")
+    options.add_argument("--rounds", type=int, default=15)
+    options.add_argument("--seconds", type=int, default=5)
+    given = options.parse_args()
+    if given.load:
+        measure_load(given.rounds, given.seconds)
+    else:
+        measure_pages(given.runs)
+
+
+if __name__ == "__main__":
+    main()

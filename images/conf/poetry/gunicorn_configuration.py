@@ -1,0 +1,146 @@
+# mooring: default configuration
+# Delete the line above where you change this file in its place: with that line, mooring passes over it.
+"""gunicorn's configuration from the image's environment variables, standard library only.
+
+mooring decides the same without this file. It is a starting point for your own, as
+the file that GUNICORN_CONF names, and says what holds: run with python, it prints one JSON object.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+
+problems = []
+
+
+# Variables: blanks around a value don't count, and an empty one means unset.
+
+
+def given(*names):
+    """The first of some variables that is set: its name and its text."""
+    for name in names:
+        if os.environ.get(name, "").strip():
+            return name, os.environ[name].strip()
+    return "", ""
+
+
+def parsed(parse, default, expected, *names):
+    """A variable's value; what cannot be parsed is kept for the message at the end."""
+    name, text = given(*names)
+    if not text:
+        return default
+    try:
+        return parse(text)
+    except (KeyError, ValueError):
+        problems.append(f"{name}={text!r}: expected {expected}")
+        return default
+
+
+def whole(least, most, default, *names):
+    def parse(text):
+        if not re.fullmatch("[+-]?[0-9]+", text) or not least <= int(text) <= most:
+            raise ValueError
+        return int(text)
+
+    return parsed(parse, default, f"a whole number from {least} to {most}", *names)
+
+
+def number(default, *names):
+    def parse(text):
+        if not 0 < float(text) < math.inf:
+            raise ValueError
+        return float(text)
+
+    return parsed(parse, default, "a number more than 0", *names)
+
+
+def seconds(default, *names):
+    def parse(text):
+        if not 0 <= float(text) < math.inf:
+            raise ValueError
+        return int(float(text)) if float(text).is_integer() else float(text)
+
+    return parsed(parse, default, "a number of seconds", *names)
+
+
+def log_file(default, *names):
+    """Here an empty value means off."""
+    return next((os.environ[name].strip() or None for name in names if name in os.environ), default)
+
+
+LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
+LEVELS.update(warn="warning", fatal="critical", trace="debug")
+
+
+def log_level(default, *names):
+    return parsed(lambda text: LEVELS[text.lower()], default, "one of " + ", ".join(list(LEVELS)[:5]), *names)
+
+
+# Where to listen: BIND, else HOST and PORT.
+
+
+def address(text):
+    text = text.strip()
+    if text == "systemd" or text.startswith(("unix:", "fd://")):
+        return text
+    if text.startswith(("/", "./")):
+        return "unix:" + text
+    found = re.fullmatch(r"((?:\[[^\s/\[\]]+\])?|[^\s/:\[\]]+):([0-9]{1,5})", text)
+    if not found or int(found.group(2)) > 65535:
+        raise ValueError
+    return f"{found.group(1)}:{int(found.group(2))}"
+
+
+def addresses(text):
+    return ",".join(address(part) for part in text.split(",") if part.strip())
+
+
+host = given("MOORING_HOST", "HOST")[1] or "0.0.0.0"
+port = str(whole(0, 65535, 80, "MOORING_PORT", "PORT"))
+by_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+bind = parsed(addresses, by_port, "HOST:PORT, unix:PATH or fd://N", "MOORING_BIND", "BIND")
+
+
+# Workers: one, unless a variable says otherwise.
+
+workers = whole(1, 4096, 1, "MOORING_WORKERS", "WORKERS", "WEB_CONCURRENCY")
+
+
+# Logs; seconds.
+
+loglevel = log_level("info", "MOORING_LOG_LEVEL", "LOG_LEVEL")
+accesslog = log_file("-", "MOORING_ACCESS_LOG", "ACCESS_LOG")
+errorlog = log_file("-", "MOORING_ERROR_LOG", "ERROR_LOG")
+timeout = seconds(30, "MOORING_TIMEOUT", "TIMEOUT")
+graceful_timeout = seconds(30, "MOORING_GRACEFUL_TIMEOUT", "GRACEFUL_TIMEOUT")
+keep_alive = seconds(2, "MOORING_KEEP_ALIVE", "KEEP_ALIVE")
+worker_class = given("MOORING_WORKER_CLASS", "WORKER_CLASS")[1] or "uvicorn.workers.UvicornWorker"
+worker_tmp_dir = given("MOORING_WORKER_TMP_DIR", "WORKER_TMP_DIR")[1] or "/dev/shm"
+flags = dict.fromkeys(("1", "true", "yes", "on", "y", "t"), True)
+flags.update(dict.fromkeys(("0", "false", "no", "off", "n", "f"), False))
+names = ("MOORING_RELOAD", "RELOAD", "WITH_RELOAD")
+reload = parsed(lambda text: flags[text.lower()], False, "true or false", *names)
+
+summary = {
+    "bind": bind,
+    "workers": workers,
+    "timeout": timeout,
+    "graceful_timeout": graceful_timeout,
+    "keepalive": keep_alive,
+    "loglevel": loglevel,
+    "errorlog": errorlog,
+    "accesslog": accesslog,
+    "reload": reload,
+    "worker_tmp_dir": worker_tmp_dir,
+}
+
+if problems:
+    sys.stderr.write(f"bad settings: {'; '.join(problems)}\n")
+    sys.exit(2)
+
+print(json.dumps(summary), flush=True)
+
+# gunicorn takes whole seconds only.
+timeout, graceful_timeout, keepalive = math.ceil(timeout), math.ceil(graceful_timeout), math.ceil(keep_alive)

@@ -1,0 +1,96 @@
+"""From a finished request to its line in the access log, on ASGI.
+
+Not for what a line looks like (accessline.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from mooring.escape import (
+    METHODS,
+    kept_agent_field,
+    kept_agents,
+    kept_targets,
+    method_field,
+    target_field,
+)
+from mooring.meter import Meter
+from mooring.scoreboard import DROPPED
+
+Scope = MutableMapping[str, Any]
+Ids = tuple[str, str, Any]  # request id, trace id, headers for the response
+NO_IDS: Ids = ("-", "-", ())
+
+# What is known of a request, in a list: it costs less than an object, or than a closure's cells.
+Exchange = list[Any]
+SEND, SCOPE, PATH, QUERY, BEGAN, BASE, PLACE, IDS, SIZE, OPENING, DONE = range(11)
+Entries = Callable[[Exchange, int, float, float], None]  # status, seconds, monotonic time
+
+
+def asgi_entries(meter: Meter) -> Entries | None:  # noqa: C901 (written out, for its speed)
+    """A function that makes a request's line and gives it to the log; None where there is no log."""
+    if meter.lines is None:
+        return None
+    form, wanted, nameless = meter.lines.format, meter.lines.wanted, meter.lines.nameless
+    line, wants_headers, declared, full = form.line, form.headers, form.declared, form.full
+    write, cells = meter.lines.write, meter.row.cells
+
+    targets, agents = kept_targets, kept_agents
+
+    def entries(exchange: Exchange, status: int, seconds: float, now: float) -> None:  # noqa: C901
+        _, scope, path, query, _, _, _, ids, size, opening, _ = exchange
+        if wanted is not None and not wanted(path, status):
+            return
+        client = scope.get("client")
+        host, port = client if client and client[0] else (nameless, None)
+        method = scope["method"] if scope["type"] == "http" else None
+        if method not in METHODS:
+            method = method_field(str(method))
+        referer = agent = "-"
+        if wants_headers:
+            for name, value in scope["headers"]:
+                if name == b"user-agent":
+                    agent = agents.get(value) or kept_agent_field(value)
+                elif name == b"referer":
+                    referer = agents.get(value) or kept_agent_field(value)
+        if method == "HEAD":
+            size = 0
+        if declared:
+            size = _declared(opening)
+        target = path + b"?" + query if query else path
+        shown = targets.get(target) or target_field(target)
+        extra = (scope, (opening or {}).get("headers") or ()) if full else None
+        version = scope["http_version"]
+        entry = (
+            host,
+            port,
+            method,
+            shown,
+            version,
+            status,
+            size,
+            seconds,
+            referer,
+            agent,
+            ids[0],
+            ids[1],
+            extra,
+        )
+        try:
+            data = line(entry).encode()
+        except UnicodeEncodeError:
+            data = line(entry).encode("utf-8", "backslashreplace")
+        if not write(data, now):
+            cells[DROPPED] += 1.0
+
+    return entries
+
+
+def _declared(opening: Any) -> int | None:
+    """The Content-Length of a response's first message."""
+    for name, value in (opening or {}).get("headers", ()):
+        if name.lower() == b"content-length" and value.isdigit():
+            return int(value)
+    return None

@@ -1,0 +1,108 @@
+"""What the forms of access log lines are made of: the entry, the form, numbers and dates as text.
+
+A line is made on a request's path: what comes again is kept as text. Not for a form itself (accessline.py,
+accessjson.py, accessatoms.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+# host; port, None where the client has none; method, None for a WebSocket handshake, whose status is 101
+# where it was accepted; target; HTTP version; status; bytes of the body, None where unknown; seconds;
+# referer; user agent; request id; trace id (32 hex digits); (request, response) where Format.full asks for
+# them, else None: the scope and the response's headers, or the environ and those. A `-` is a missing text.
+Entry = tuple[
+    str, int | str | None, str | None, str, str, int, int | None, float, str, str, str, str, Any
+]  # fmt: skip
+Line = Callable[[Entry], str]
+T = TypeVar("T")
+
+LONGEST = 4095  # bytes of a line: below PIPE_BUF, so that a pipe takes it whole: pipe(7)
+SURE = LONGEST // 4  # characters that are at most LONGEST bytes
+
+# Small numbers as text: looked up in half the time that int() to str() takes.
+DIGITS = tuple(map(str, range(1024)))
+_KEPT = 512
+texts: dict[int | None, str] = {None: "-"}
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Format(NamedTuple):
+    """A form of line: `line` makes one, newline included, of at most LONGEST bytes.
+
+    What it needs to know: `headers` are referer and user agent (else they are `-`); `declared` means that the
+    size is the response's Content-Length, not what was counted; `full` that request and response are needed;
+    `ids` that the line shows the request's id, so that one is worth making.
+    """
+
+    line: Line
+    headers: bool = False
+    declared: bool = False
+    full: bool = False
+    ids: bool = False
+
+
+def number(value: int | None) -> str:
+    """Text of a status or a size, `-` for None. Hot paths ask `texts.get` first."""
+    text = "-" if value is None else str(value)
+    if len(texts) < _KEPT:
+        texts[value] = text
+    return text
+
+
+def each_second(render: Callable[[time.struct_time], T]) -> Callable[[], T]:
+    """The local time now, rendered once a second. A race makes it twice, never wrong."""
+    clock, local = time.time, time.localtime
+    kept = (0.0, render(local(0)))
+
+    def now() -> T:
+        nonlocal kept
+        since, made = kept
+        moment = clock()
+        if since <= moment < since + 1:
+            return made
+        second = int(moment)
+        kept = (float(second), render(local(second)))
+        return kept[1]
+
+    return now
+
+
+def apache_date(now: time.struct_time) -> str:
+    """`[21/Nov/2026:08:46:19 +0000]`, in English whatever the locale."""
+    return f"[{now.tm_mday:02d}/{_MONTHS[now.tm_mon - 1]}/{time.strftime('%Y:%H:%M:%S %z', now)}]"
+
+
+def log_date(now: time.struct_time) -> str:
+    """`[2026-11-21 08:46:19 +0000]`."""
+    return time.strftime("[%Y-%m-%d %H:%M:%S %z]", now)
+
+
+def fitted(text: str, line: Line, entry: Entry) -> str:
+    """`text`, which `line` made of `entry`, if it has at most LONGEST bytes; else a line with the longest of
+    what the client sent cut. To be called only where `len(text) > SURE`.
+    """
+    if len(text.encode("utf-8", "backslashreplace")) <= LONGEST:
+        return text
+    longest = max(len(entry[3]), len(entry[8]), len(entry[9]))
+    if longest <= 64:  # the rest of it comes from a format string
+        return f"{text[: SURE - 4].rstrip()}...\n"
+    limit = longest // 2
+    return line(
+        (
+            *entry[:3],
+            _cut(entry[3], limit),
+            *entry[4:8],
+            _cut(entry[8], limit),
+            _cut(entry[9], limit),
+            *entry[10:],
+        )
+    )
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 3].rstrip('.')}..."

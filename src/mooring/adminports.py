@@ -1,0 +1,49 @@
+"""Where the admin endpoint answers besides the control socket: opened once, before any worker.
+
+No worker inherits these sockets: they are close-on-exec, and a fork closes what an exec would (process.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mooring.address import Address
+from mooring.errors import BindError, ConfigurationError
+from mooring.listeners import Listener, close_listeners, open_listeners
+from mooring.settings import Settings
+
+_BACKLOG = 128
+
+
+class Ports(NamedTuple):
+    """The listeners of MOORING_ADMIN_BIND and of MOORING_PROBE_BIND."""
+
+    admin: list[Listener]
+    probes: list[Listener]
+
+    def close(self) -> None:
+        """Close them, and remove the unix paths."""
+        close_listeners([*self.admin, *self.probes])
+
+
+def open_ports(settings: Settings, environ: Mapping[str, str]) -> Ports:
+    """Open both. Raises BindError, and ConfigurationError for a form that makes no sense here."""
+    ports = Ports([], [])
+    for name, binds, opened in (
+        ("MOORING_ADMIN_BIND", settings.admin_bind, ports.admin),
+        ("MOORING_PROBE_BIND", settings.probe_bind, ports.probes),
+    ):
+        if any(address.kind == "systemd" for address in binds or ()):
+            ports.close()
+            raise ConfigurationError(f"{name}=systemd: those sockets are BIND's; use HOST:PORT or unix:PATH")
+        try:
+            opened.extend(_open(binds or (), settings, environ))
+        except BindError as error:
+            ports.close()
+            raise BindError(f"{error} ({name})") from None
+    return ports
+
+
+def _open(binds: tuple[Address, ...], settings: Settings, environ: Mapping[str, str]) -> list[Listener]:
+    return open_listeners(binds, backlog=_BACKLOG, unix_mode=settings.unix_mode, environ=environ)

@@ -1,0 +1,107 @@
+"""What the admin endpoint is asked, and answers: at once, or later. Not for sending it (admin.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+_PHRASES = {
+    200: "OK",
+    202: "Accepted",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+Made = TypeVar("Made")
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+
+
+class Answer(NamedTuple):
+    """A status and a body: text, bytes of the given content type, or anything JSON can hold."""
+
+    status: int
+    body: Any
+    kind: str = ""
+    headers: tuple[str, ...] = ()  # whole lines
+
+    def whole(self) -> Answer:
+        """Itself with its body as bytes: to be kept, and sent to many."""
+        if isinstance(self.body, bytes):
+            return self
+        if isinstance(self.body, str):
+            return self._replace(body=_end_line(self.body).encode("utf-8", "replace"), kind=self.kind or TEXT)
+        text = json.dumps(self.body, separators=(",", ":"), default=str)
+        return self._replace(body=_end_line(text).encode(), kind=self.kind or JSON)
+
+    def encode(self, *, head_only: bool = False) -> bytes:
+        """The HTTP/1.1 response; to HEAD, without its body."""
+        _, body, kind, headers = self.whole()
+        lines = (
+            f"HTTP/1.1 {self.status} {_PHRASES[self.status]}",
+            f"content-type: {kind}",
+            f"content-length: {len(body)}",
+            "cache-control: no-store",
+            "x-content-type-options: nosniff",
+            *headers,
+            "connection: close",
+        )
+        return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (b"" if head_only else body)
+
+
+def _end_line(text: str) -> str:
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def attempt(make: Callable[[], Made], failed: Callable[[Exception], None]) -> Made | Answer:
+    """What `make` returns. A mistake in a page is told, and must not end the supervisor."""
+    try:
+        return make()
+    except Exception as error:
+        failed(error)
+        return Answer(500, "internal error")
+
+
+class Deferred:
+    """An answer that comes later: somebody completes it; where nobody has at `deadline`, `expired()` is it.
+
+    `deadline` is in monotonic seconds. Several clients may wait for one.
+    """
+
+    def __init__(self, deadline: float, expired: Callable[[], Answer]) -> None:
+        self.deadline = deadline
+        self.expired = expired
+        self.answer: Answer | None = None
+        self._waiting: list[Callable[[Answer], None]] = []
+
+    def complete(self, answer: Answer) -> None:
+        """Give the answer to all who wait; only the first one counts."""
+        if self.answer is not None:
+            return
+        self.answer = answer
+        waiting, self._waiting = self._waiting, []
+        for tell in waiting:
+            tell(answer)
+
+    def when_done(self, tell: Callable[[Answer], None]) -> None:
+        """Have the answer told, at once where it is there."""
+        if self.answer is not None:
+            tell(self.answer)
+        else:
+            self._waiting.append(tell)
+
+
+def parse(head: bytes) -> tuple[str, str] | None:
+    """Method and path of a request; None where it is none."""
+    words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return None
+    path = words[1].partition("?")[0]
+    if "://" in path:  # the absolute form, which a server has to accept: RFC 9112, 3.2.2
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    return words[0], path

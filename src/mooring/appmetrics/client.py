@@ -1,0 +1,245 @@
+"""The supervisor's side of the application's metrics: asks the helper, and never waits for it."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from mooring import process
+from mooring.accounts import Account
+from mooring.appmetrics import files
+from mooring.appmetrics.files import DEATHS
+from mooring.appmetrics.folder import Folder
+from mooring.appmetrics.frames import FAILED, FOLD, FRAME, LONGEST, MERGE, NOTE
+from mooring.logs import Log
+
+_UP = (
+    "# HELP mooring_app_metrics_up Whether the application's own metrics are in this page.\n"
+    "# TYPE mooring_app_metrics_up gauge\nmooring_app_metrics_up {}\n"
+)
+UP, DOWN = _UP.format(1).encode(), _UP.format(0).encode()
+
+Told = Callable[[bytes], None]
+
+
+class AppMetrics:
+    """Merges what the workers record in `folder` with prometheus_client, by a process of its own.
+
+    Nothing is started as long as no worker has recorded anything. The helper has `patience` seconds for an
+    answer; after `idle` seconds without a request it leaves, to give its memory back.
+    """
+
+    patience = 4.0
+    idle = 60.0
+
+    def __init__(
+        self, folder: Folder, selector: selectors.BaseSelector, log: Log, account: Account | None = None
+    ) -> None:
+        self.folder = folder
+        self.selector = selector
+        self.log = log
+        self.account = account
+        self.pid = -1
+        self._deadline: float | None = None
+        self._socket: socket.socket | None = None
+        self._buffer = bytearray()
+        self._waiting: list[Told] = []  # for a page that is yet to be asked for
+        self._asked: list[Told] = []  # for the one that is being made
+        self._again = False
+        self._deaths = 0
+        self._said: set[str] = set()
+
+    def process_gone(self, pid: int) -> None:
+        """Any child has ended and is not reaped yet: keep its counts apart from whoever gets its pid."""
+        if pid == self.pid:
+            self.pid = -1
+            self._hear()  # what it has said before
+            self._lost()
+            return
+        files.retire(self.folder.fd, pid)
+        self.told_gone()
+
+    def told_gone(self) -> None:
+        """A worker of gunicorn's arbiter has ended, which has called files.retire_in for it itself."""
+        self._deaths += 1
+        if self._deaths >= DEATHS:
+            self._ask()
+
+    def request(self, told: Told) -> None:
+        """Have `told` called with the text of the application's metrics, at once or later; b"": it has none.
+
+        The text ends with mooring_app_metrics_up, which is 0, and alone, where they could not be read.
+        """
+        if self._socket is None and not self.folder.holds_metrics():
+            told(b"")
+            return
+        self._waiting.append(told)
+        self._ask()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the helper has been asked, and has not answered yet."""
+        return self._deadline is not None
+
+    def next_deadline(self) -> float | None:
+        """When `expire` is due (monotonic seconds); None: not before something is asked."""
+        return self._deadline
+
+    def expire(self) -> None:
+        """Give up a helper that has not answered in time."""
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._warn(f"the application's metrics were not read within {self.patience:g} s")
+            self._leave()
+            self._finish(DOWN)
+
+    def close(self) -> None:
+        """End the helper. The folder is its owner's to close."""
+        self._asked, self._waiting = [], []
+        pid, self.pid = self.pid, -1
+        if pid > 0:
+            process.kill_group(pid)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        self._deafen()
+
+    # -- the helper ----------------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Ask for a page where one is wanted; for folding where that is due. One thing at a time."""
+        wanted = bool(self._waiting)
+        if self.busy or not (wanted or self._deaths >= DEATHS):
+            return
+        if not (wanted or self.folder.holds_metrics()):
+            self._deaths = 0
+            return
+        try:
+            self._send(MERGE if wanted else FOLD)
+        except OSError as error:
+            self._deaths = 0
+            self._warn(f"the application's metrics cannot be read: {error.strerror or error}")
+            waiting, self._waiting = self._waiting, []
+            _tell(waiting, DOWN)
+            self._leave()
+            return
+        self._asked, self._waiting = self._waiting, []
+        if not wanted:
+            self._deaths = 0
+        self._deadline = time.monotonic() + self.patience
+
+    def _send(self, request: bytes) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.send(request)
+                return
+            except OSError:
+                self._leave()  # it has just left by itself
+        self._start().send(request)
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        path, own, account, idle = self.folder.path, self.folder.own, self.account, self.idle
+
+        def run() -> int:
+            from mooring.appmetrics import helper  # the supervisor needs none of it
+
+            if account is not None and account.uid != os.geteuid():
+                process.drop_privileges(account.uid, account.gid, account.groups)
+            return helper.Helper(theirs, path, own, idle).run()
+
+        try:
+            self.pid = process.spawn(run, [theirs.fileno()])
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        ours.setblocking(False)
+        self._socket, self._buffer = ours, bytearray()
+        self.selector.register(ours, selectors.EVENT_READ, self._hear)
+        return ours
+
+    def _hear(self) -> None:
+        """Take what the helper says; at its end, so is the request."""
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        self._buffer += data
+        while self._socket is not None and len(self._buffer) >= FRAME.size:
+            letter, length = FRAME.unpack_from(self._buffer)
+            if length > LONGEST:
+                self._lost()
+                return
+            end = FRAME.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[FRAME.size : end])
+            del self._buffer[:end]
+            self._take(letter, body)
+
+    def _take(self, letter: bytes, body: bytes) -> None:
+        if letter in (NOTE, FAILED):
+            self._warn(body.decode("utf-8", "replace")[:1000])
+        if letter == NOTE:
+            return
+        self._again = False
+        self._finish(DOWN if letter == FAILED else body + UP)
+
+    def _finish(self, text: bytes) -> None:
+        self._deadline = None
+        asked, self._asked = self._asked, []
+        _tell(asked, text)
+        self._ask()
+
+    def _lost(self) -> None:
+        """The helper has gone, by itself or not: ask another one once; in the end, do without."""
+        if self._socket is None:
+            return
+        self._leave()
+        if self._deadline is None:
+            return
+        self._deadline = None
+        again, self._again = not self._again, not self._again
+        if again:
+            self._waiting = [*self._asked, *self._waiting]
+            self._asked = []
+            self._deaths = max(self._deaths, DEATHS)  # what was being folded is not done
+            self._ask()
+        else:
+            self._warn("the application's metrics cannot be read: the process that does it keeps ending")
+            self._finish(DOWN)
+
+    def _leave(self) -> None:
+        """Have no helper any more; it is reaped by the supervisor, where it has not been already."""
+        self._deafen()
+        if self.pid > 0:
+            process.kill_group(self.pid)
+            self.pid = -1
+
+    def _deafen(self) -> None:
+        if self._socket is not None:
+            self.selector.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _warn(self, words: str) -> None:
+        """Once: it would be the same at each scrape."""
+        if words not in self._said and len(self._said) < 100:
+            self._said.add(words)
+            self.log.warning(words)
+
+
+def _tell(those: list[Told], text: bytes) -> None:
+    for told in those:
+        told(text)

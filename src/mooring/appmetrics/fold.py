@@ -1,0 +1,101 @@
+"""Keep the folder small: what dead processes have left becomes one file for each kind. Killed at any moment,
+it loses nothing and counts nothing twice.
+
+The new file names within itself those that it has taken up, and replaces the old one by rename(2): from that
+moment on they count no more, whether they are there or not. Then they are removed. Names are never used
+again (files.retire), and stay named as long as the files exist.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Container, Iterable, Mapping
+from contextlib import suppress
+
+from mooring.appmetrics import files, merge
+from mooring.appmetrics.files import DEATHS, EACH, FOLDED, Content, File
+
+_UNREADABLE = 16  # so many files that cannot be read are kept, for whoever wants to know why
+
+
+def due(contents: Collection[File], dead: Container[str]) -> bool:
+    """Whether so many dead processes have left files that folding them is worth it."""
+    files_of_dead = {file for file in contents if file.gone or file.pid in dead} - merge.latest_dead(contents)
+    return len({(file.pid, file.gone) for file in files_of_dead}) >= DEATHS
+
+
+def dead_strangers(found: Iterable[File]) -> set[str]:
+    """The pids of files whose process is no more, though nobody has told: subprocesses of the application."""
+    return {
+        pid
+        for pid in {file.pid for file in found if not file.gone}
+        if pid.isdecimal() and not _alive(int(pid))
+    }
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def tidy(folder: int, *, strangers: bool) -> None:
+    """Fold what dead processes have left. Raises OSError, with all as it was, and UnsettledError.
+
+    `strangers`: also files of pids that do not exist; only where every writer is in this pid namespace.
+    """
+    if strangers:
+        # A pid that comes to life between the look and the rename is not thinkable: pids go round.
+        for pid in dead_strangers(files.list_files(folder)):
+            files.retire(folder, pid)
+    found = merge.snapshot(folder)
+    for kind in FOLDED:
+        _fold(folder, kind, {file: each for file, each in found.contents.items() if file.kind == kind})
+    latest = merge.latest_dead(found.contents)
+    old = (f for f in found.contents if f.gone and f.kind in EACH and f not in latest)
+    bad = sorted((file for file in found.unreadable if file.gone), key=lambda file: file.gone)
+    _remove(folder, (file.name for file in (*old, *bad[:-_UNREADABLE])))
+
+
+def _fold(folder: int, kind: str, contents: Mapping[File, Content]) -> None:
+    ended = {file: each for file, each in contents.items() if file.gone or file.folded}
+    taken = {file.name for file in ended if not file.folded}
+    # What was folded before may still be there: its removal was refused, or did not come about.
+    earlier = merge.within(ended) & set(os.listdir(folder))
+    if not taken:
+        _remove(folder, earlier)
+        return
+    width = max(each.width for each in ended.values())
+    values = merge.gather(ended.items())[kind, ""]
+    entries = ((key, *merge.reduce(kind, pairs)) for key, pairs in values.items())
+    _write(folder, files.folded_name(kind), files.encode(entries, width, taken | earlier))
+    _remove(folder, taken | earlier)
+
+
+def _write(folder: int, name: str, data: bytes) -> None:
+    """Put a file in place at once. Raises OSError, and leaves nothing behind then."""
+    new = f"{name}.new"
+    _remove(folder, [new])  # a killed one's
+    fd = os.open(
+        new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder
+    )
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        _remove(folder, [new])
+        raise
+    finally:
+        os.close(fd)
+
+
+def _remove(folder: int, names: Iterable[str]) -> None:
+    for name in names:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder)

@@ -1,0 +1,66 @@
+"""ASGI 2 applications (called with the scope, then with receive and send) as ASGI 3 ones.
+
+Source: https://asgi.readthedocs.io/en/stable/specs/main.html#legacy-applications and
+https://asgi.readthedocs.io/en/stable/specs/lifespan.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Asgi3 = Callable[[Message, Receive, Send], Awaitable[None]]
+Asgi2 = Callable[[Message], Callable[[Receive, Send], Awaitable[None]]]
+
+
+def adapt(application: Asgi2) -> Asgi3:
+    """The application as an ASGI 3 callable.
+
+    Most of this age know no lifespan and raise on it. That is fine here, on every engine: startup and
+    shutdown are then answered for them. A `lifespan.startup.failed` that the application sends itself stands.
+    """
+
+    async def asgi3(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _Lifespan(receive, send).run(application, scope)
+        else:
+            await application(scope)(receive, send)
+
+    return asgi3
+
+
+class _Lifespan:
+    """One lifespan, answered to its end also where the application doesn't."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._asked = 0
+        self._answered = 0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._asked += 1
+        return message
+
+    async def send(self, message: Message) -> None:
+        self._answered += 1
+        await self._send(message)
+
+    async def run(self, application: Asgi2, scope: Message) -> None:
+        try:
+            await application(scope)(self.receive, self.send)
+        except Exception:
+            if self._answered:
+                raise  # it does know lifespan: this one is a failure
+        else:
+            if self._answered:
+                return
+        for event in ("lifespan.startup", "lifespan.shutdown"):
+            if not self._asked:
+                await self.receive()
+            self._asked = max(0, self._asked - 1)
+            await self.send({"type": f"{event}.complete"})

@@ -1,0 +1,203 @@
+"""`mooring check`: resolve everything, import the application in a child, serve nothing, and say why."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mooring import accounts, engines, listeners, prestart, process, reports, resources, runtime, tls, worker
+from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
+from mooring.fit import fit
+from mooring.logs import Files, Log, last_words, show_traceback
+from mooring.plan import Explained, Plan, Report, as_json, given
+from mooring.resolve import resolve
+from mooring.run import open_access, open_log, prepare
+from mooring.settings import show
+
+
+@dataclass(slots=True)
+class Findings:
+    """What `check` found; `error` is what `run` would stop with."""
+
+    application: dict[str, str] | None = None
+    plan: Plan | None = None
+    settings: dict[str, Explained] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    error: MooringError | None = None
+
+    def decisions(self) -> dict[str, dict[str, Any]]:
+        """The plan; where it could not be made, the settings as they were given."""
+        return self.plan.as_json() if self.plan else as_json(self.settings)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that scripts rely on."""
+        return {
+            "application": self.application,
+            "plan": self.decisions(),
+            "resources": self.resources,
+            "warnings": self.warnings,
+            **({"error": str(self.error)} if self.error else {}),
+        }
+
+
+def check(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, *, as_json: bool) -> int:
+    """Print the findings. Returns the exit code that `run` would end with, 0 where it would serve."""
+    findings = find(cli, environ, folder)
+    if as_json:
+        click.echo(json.dumps(findings.as_json(), indent=2))
+    else:
+        _print(findings)
+    if findings.error is not None:
+        sys.stdout.flush()
+        show_traceback(getattr(findings.error, "traceback", ""))
+        last_words(str(findings.error))
+        return findings.error.exit_code
+    return EXIT_OK
+
+
+def find(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Findings:
+    """Everything `run` would decide. The pre-start hook is not run: it may migrate a database."""
+    findings = Findings()
+    try:
+        findings.resources = resources.read(environ=environ).as_json()
+        resolved = resolve(cli, environ, folder)
+        findings.warnings = list(resolved.warnings)
+        findings.settings = given(resolved)
+        findings.plan = prepare(resolved, environ)
+        findings.warnings = [*findings.plan.warnings, *tls.check(findings.plan.settings)]
+        hook = prestart.find(resolved)
+        if hook is not None:
+            findings.warnings.append(
+                f"the pre-start hook {hook.path} was not run; what it changes is not seen here"
+            )
+        _look(findings, findings.plan, environ)
+    except MooringError as error:
+        findings.error = error
+    return findings
+
+
+def _look(findings: Findings, plan: Plan, environ: Mapping[str, str]) -> None:
+    """What needs more than reading: user, log files, application, listeners. Raises MooringError."""
+    account = accounts.find(plan.settings.user)
+    files = Files()
+    log = open_log(plan.settings, files)
+    open_access(plan.settings, files)
+    report = _probe(plan, environ, log, account)
+    chosen = engines.choose(plan.engine, report.interface)
+    facts = {"target": report.target, "interface": report.interface, "framework": report.framework}
+    findings.application = facts
+    extra = findings.warnings[len(plan.warnings) :]
+    findings.plan = fit(plan, report._replace(engine=chosen), process.proportional_set_size() or 0)
+    findings.warnings = [*findings.plan.warnings, *extra]
+    note = _bind(plan, environ)
+    if note:
+        findings.warnings.append(note)
+
+
+def _bind(plan: Plan, environ: Mapping[str, str]) -> str:
+    """Open the TCP listeners and the runtime folder for a moment; a note where the running instance has them.
+
+    Raises BindError and ConfigurationError.
+    """
+    settings, first = plan.settings, plan.binds[0]
+    if settings.name is None and first.kind not in ("tcp", "unix"):
+        return ""  # an inherited socket: only `run` gets it
+    name = runtime.instance_name(settings, first)
+    if any(found.alive and found.name == name for found in runtime.list_instances(settings, environ)):
+        return f"the instance {name} is running: its listeners and its runtime folder were not tried"
+    binds = [bind for bind in plan.binds if bind.kind == "tcp"]
+    with ExitStack() as last:
+        opened = listeners.open_listeners(binds, backlog=1, unix_mode=0o600, environ={})
+        last.callback(listeners.close_listeners, opened)
+        address = opened[0].address if opened else first
+        last.callback(runtime.open_runtime(settings, address, environ).close)
+    return ""
+
+
+def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.Account | None) -> Report:
+    """Import the application in a child, as a worker would, and hear what it is."""
+    read, write = os.pipe()
+    assignment = worker.Assignment(
+        plan=plan,
+        sockets=(),
+        report=write,
+        seat=None,
+        log=log,
+        files=Files(),
+        account=account,
+        environ=environ,
+        folder=plan.settings.app_root or ".",
+    )
+    pid = process.spawn(lambda: worker.probe(assignment), [write, log.fd])
+    os.close(write)
+    message = _hear(read, pid, plan.settings.boot_timeout)
+    report = reports.report(message)
+    if report is not None:
+        return report
+    failure = reports.failure(message)
+    if failure is None:
+        raise ApplicationError("the application ended its process while it was imported")
+    if failure.code == ConfigurationError.exit_code:
+        raise ConfigurationError(failure.message)
+    raise ApplicationError(failure.message)
+
+
+def _hear(pipe: int, pid: int, timeout: float) -> dict[str, Any]:
+    """The child's one message; an empty one where it ended without. A child that takes too long is killed."""
+    deadline = time.monotonic() + timeout
+    received = b""
+    while b"\n" not in received:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([pipe], [], [], left)[0]:
+            late = f"the application was not imported within {timeout:g} s (MOORING_BOOT_TIMEOUT)"
+            received = reports.encode("failed", {"message": late, "code": ApplicationError.exit_code})
+            break
+        data = os.read(pipe, 65536)
+        if not data:
+            break
+        received += data
+    process.kill_group(pid)
+    os.waitpid(pid, 0)
+    os.close(pipe)
+    lines = received.splitlines()
+    return reports.decode(lines[0]) or {} if lines else {}
+
+
+def _print(findings: Findings) -> None:
+    if findings.application is not None:
+        app = findings.application
+        framework = f", {app['framework']}" if app["framework"] else ""
+        click.echo(f"application  {app['target']} ({app['interface']}{framework})\n")
+    rows = [("setting", "value", "origin", "reason")]
+    for name, item in findings.decisions().items():
+        value = ",".join(item["value"]) if isinstance(item["value"], list) else show(item["value"])
+        rows.append((name, value or "-", item["origin"], item["reason"]))
+    _table(rows)
+    click.echo()
+    _table(
+        [("resource", "value", "source", "")]
+        + [
+            (name, show(item["value"]) or "-", item["source"], "")
+            for name, item in findings.resources.items()
+        ]
+    )
+    for warning in findings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _table(rows: list[tuple[str, str, str, str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        cells = [row[column].ljust(widths[column]) for column in range(3)]
+        click.echo("  ".join([*cells, row[3]]).rstrip())

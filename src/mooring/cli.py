@@ -1,0 +1,206 @@
+"""The command line: `mooring run` and its companions. Options derive from the settings table."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mooring import __version__
+from mooring.errors import ConfigurationError, MooringError
+from mooring.settings import ROWS, Row, default_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FLAGS = {"reload"}
+_LONGEST_PATH = 200
+
+
+class _Command(click.Command):
+    """A command whose settings options are made only when it is the one invoked."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not getattr(self, "filled", False):
+            self.params.extend(_option(row) for row in ROWS.values() if row.name != "app")
+            self.filled = True
+        return super().get_params(ctx)
+
+
+def _option(row: Row) -> click.Option:
+    help_text = f"{row.help}. [{', '.join(row.variables)}; default: {default_text(row)}]"
+    if row.name in _FLAGS:
+        return click.Option([f"{row.option}/--no-{row.name}"], default=None, help=help_text)
+    return click.Option([row.option], metavar="VALUE", help=help_text)
+
+
+def _given(values: dict[str, Any]) -> dict[str, str]:
+    """The settings given on the command line, as text."""
+    return {name: str(value) for name, value in values.items() if value is not None and name in ROWS}
+
+
+def _end(call: Callable[[], int]) -> None:
+    """Run a command's work; an error of ours is one line on stderr and its documented exit code."""
+    try:
+        code = call()
+    except MooringError as error:
+        from mooring.logs import last_words, show_traceback
+
+        show_traceback(getattr(error, "traceback", ""))
+        last_words(str(error))
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes stdout
+        code = 1
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        code = _refused(error)
+    sys.exit(code)
+
+
+def _refused(error: OSError) -> int:
+    """A path that the system refuses (too long, not allowed), or no descriptor left: one line, and 2."""
+    from mooring.logs import last_words
+
+    path = str(error.filename or "")
+    path = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
+    hint = "; raise the limit of open files (ulimit -n)" if error.errno == errno.EMFILE else ""
+    last_words(f"{path}{': ' if path else ''}{error.strerror}{hint}")
+    return ConfigurationError.exit_code
+
+
+def _folder() -> Path:
+    """The working folder. Raises ConfigurationError where it has been removed."""
+    from pathlib import Path  # `--help` can do without: 6 ms
+
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the working folder does not exist any more; change to one that does"
+        ) from None
+
+
+def _serve(values: dict[str, Any]) -> None:
+    """`run` and its like: signals are taken before anything that takes time, and until the very end."""
+    from mooring.signals import SignalQueue
+
+    queue = SignalQueue()
+
+    def start() -> int:
+        from mooring.run import run
+
+        return run(_given(values), dict(os.environ), _folder(), queue)
+
+    _end(start)
+
+
+def _open_standard_descriptors() -> None:
+    """Put /dev/null where 0, 1 or 2 are closed: or a listener would get that number, and log lines."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mooring")
+def main() -> None:
+    """Run a Python web application in production: planned from its container, supervised, explained."""
+    _open_standard_descriptors()
+
+
+@main.command(cls=_Command)
+@click.argument("app", required=False)
+def run(**values: Any) -> None:
+    """Serve APP (module:attribute) in production; with no APP, find it."""
+    _serve(values)
+
+
+@main.command(cls=_Command)
+def demo(**values: Any) -> None:
+    """Serve the built-in demo application."""
+    values["app"] = "mooring.demo:app"
+    _serve(values)
+
+
+@main.command(cls=_Command)
+@click.argument("app", required=False)
+def dev(**values: Any) -> None:
+    """Serve APP with one worker that restarts when a file changes."""
+    values["reload"] = True
+    _serve(values)
+
+
+@main.command(cls=_Command)
+@click.argument("app", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def check(as_json: bool, **values: Any) -> None:
+    """Resolve everything, import APP, serve nothing, and say what `run` would do and why."""
+    from mooring.check import check as look
+
+    _end(lambda: look(_given(values), dict(os.environ), _folder(), as_json=as_json))
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="As the page docs/settings.md.")
+def settings(markdown: bool) -> None:
+    """Print the reference of all settings."""
+    from mooring.reference import as_markdown, as_text
+
+    click.echo(as_markdown() if markdown else as_text(), nl=False)
+
+
+def _instance_options(command: Callable[..., None]) -> Callable[..., None]:
+    for row in (ROWS["name"], ROWS["runtime_dir"]):
+        command = click.option(row.option, metavar="VALUE", help=f"{row.help}.")(command)
+    return command
+
+
+@main.command()
+@_instance_options
+@click.option("--json", "as_json", is_flag=True, help="Print /status as JSON.")
+def status(as_json: bool, **values: Any) -> None:
+    """Say what the running instance is doing."""
+    from mooring.control import show_status
+
+    _end(lambda: show_status(_given(values), dict(os.environ), as_json=as_json))
+
+
+@main.command()
+@_instance_options
+@click.option("--interval", type=float, default=1.0, help="Seconds between two looks, at least 0.2.")
+@click.option("--once", is_flag=True, help="Print one plain snapshot, as where stdout is no terminal.")
+def top(interval: float, once: bool, **values: Any) -> None:
+    """Show the running instance live: its plan, its workers, their rates and latencies; q quits."""
+    from mooring.top import top as show
+
+    _end(lambda: show(_given(values), dict(os.environ), interval=interval, once=once))
+
+
+@main.command()
+@_instance_options
+def reload(**values: Any) -> None:
+    """Roll the running instance to a new generation, and wait for the outcome."""
+    from mooring.control import reload as roll
+
+    _end(lambda: roll(_given(values), dict(os.environ)))
+
+
+@main.command()
+@_instance_options
+def health(**values: Any) -> None:
+    """Exit with 0 where the running instance is ready to serve, else with 1 and the reason."""
+    from mooring.control import health as ask
+
+    _end(lambda: ask(_given(values), dict(os.environ)))
+
+
+if __name__ == "__main__":
+    main()

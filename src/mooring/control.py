@@ -1,0 +1,136 @@
+"""`mooring status`, `reload` and `health`: talk to a running instance over its control socket."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mooring import runtime
+from mooring.errors import ConfigurationError
+from mooring.escape import escape
+from mooring.resolve import resolve
+from mooring.settings import Settings
+
+
+def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Settings, runtime.Instance]:
+    """The instance that is meant: the named one, or the only one."""
+    try:
+        folder = Path.cwd()
+    except FileNotFoundError:
+        folder = Path("/")  # removed; the instance may run all the same
+    settings = resolve(cli, environ, folder).settings
+    alive = [found for found in runtime.list_instances(settings, environ) if found.alive]
+    if settings.name is not None:
+        alive = [found for found in alive if found.name == settings.name]
+        if not alive:
+            raise ConfigurationError(f"no instance named {settings.name!r} is running")
+    if not alive:
+        raise ConfigurationError("no instance is running here; start one with: mooring run")
+    if len(alive) > 1:
+        names = ", ".join(found.name for found in alive)
+        raise ConfigurationError(f"several instances are running: {names}; choose one with --name")
+    return settings, alive[0]
+
+
+def ask(instance: runtime.Instance, method: str, path: str, timeout: float = 5.0) -> tuple[int, bytes]:
+    """One request to an instance: its status and body. Raises ConfigurationError without an answer."""
+    try:
+        with runtime.connect(instance) as connection:
+            connection.settimeout(timeout)
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nhost: mooring\r\n\r\n".encode())
+            received = b""
+            while data := connection.recv(65536):
+                received += data
+    except OSError as error:
+        raise ConfigurationError(f"instance {instance.name} does not answer: {error}") from None
+    head, _, body = received.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    if len(words) < 2 or not words[1].isdigit():
+        raise ConfigurationError(f"instance {instance.name} gave no answer")
+    return int(words[1]), body
+
+
+def show_status(cli: Mapping[str, str], environ: Mapping[str, str], *, as_json: bool) -> int:
+    """Print /status, as JSON or for people."""
+    _, instance = find(cli, environ)
+    _, body = ask(instance, "GET", "/status")
+    facts: dict[str, Any] = json.loads(body)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return 0
+    click.echo(f"{instance.name}: {facts['state']}, generation {facts['generation']}, pid {facts['pid']}")
+    served = f"{escape(facts['application'])} ({facts['interface']}) on {facts['engine']}"
+    click.echo(f"{served} at {', '.join(facts['listeners'])}")
+    workers = facts["plan"]["workers"]
+    click.echo(f"workers: {workers['value']} ({workers['origin']}) {workers['reason']}")
+    if facts["admin"]:
+        click.echo(f"admin endpoint: {', '.join(facts['admin'])}")
+    for line in _table(facts["workers"]):
+        click.echo(line)
+    return 0
+
+
+def _table(workers: list[dict[str, Any]]) -> list[str]:
+    """A line for each worker, under a line of titles."""
+    titles = ("slot", "pid", "state", "age", "requests", "in flight", "p99", "memory", "failed")
+    rows = [titles, *map(_cells, workers)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["slot"]),
+        str(row["pid"] or "-"),
+        row["state"],
+        f"{row['age_s']:.0f} s",
+        str(row["requests"]),
+        str(row["in_flight"]),
+        "-" if row["p99_ms"] is None else f"{row['p99_ms']:.3g} ms",
+        f"{row['memory_bytes'] // 1048576} MiB" if row["memory_bytes"] else "-",
+        str(row["restarts"]),
+    )
+
+
+def reload(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
+    """Ask for a roll and wait until it has ended. Returns 0 where the new generation serves, else 1."""
+    settings, instance = find(cli, environ)
+    before = json.loads(ask(instance, "GET", "/status")[1])
+    ask(instance, "POST", "/roll")
+    deadline = time.monotonic() + settings.boot_timeout + settings.graceful_timeout
+    while time.monotonic() < deadline:
+        now = json.loads(ask(instance, "GET", "/status")[1])
+        if now["last_roll"] != before["last_roll"]:
+            return _outcome(now)
+        time.sleep(0.05)  # the socket answers questions; it does not call back
+    click.echo("mooring: the roll has not ended in time; see mooring status", err=True)
+    return 1
+
+
+def _outcome(facts: dict[str, Any]) -> int:
+    roll = facts["last_roll"]
+    if roll["outcome"] == "rolled":
+        click.echo(f"generation {facts['generation']} serves")
+        return 0
+    kept = f"; generation {facts['generation']} keeps serving" if roll["rolled_back"] else ""
+    click.echo(f"mooring: the roll failed: {escape(roll['why'])}{kept}", err=True)
+    return 1
+
+
+def health(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
+    """0 where the instance is ready, else 1 and the reason on stderr."""
+    try:
+        _, instance = find(cli, environ)
+        code, body = ask(instance, "GET", "/readyz")
+    except ConfigurationError as error:
+        click.echo(f"mooring: {error}", err=True)
+        return 1
+    if code != 200:
+        click.echo(f"mooring: not ready: {body.decode(errors='replace').strip()}", err=True)
+        return 1
+    return 0

@@ -1,0 +1,175 @@
+"""The processes behind the lifecycle's serial numbers: spawn them, hear their reports, know their pids."""
+
+from __future__ import annotations
+
+import os
+import select
+import selectors
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mooring import heartbeat, process, reports
+from mooring.memfd import memory
+from mooring.plan import Plan, Report
+from mooring.reports import Failure
+from mooring.scoreboard import DROPPED
+from mooring.seat import Seat
+from mooring.tally import Tally
+
+if TYPE_CHECKING:
+    from mooring.logkeeper import LogKeeper
+
+_EARLY_MS = 500
+_READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its pipe cannot hold the loop
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker process and what it has said so far."""
+
+    serial: int
+    slot: int
+    generation: int
+    pid: int
+    pipe: int
+    born: float
+    report: Report | None = None
+    failure: Failure | None = None
+    size: int | None = None  # how many workers gunicorn's arbiter wants, as it says
+    resizing: bool = False  # it has been told to change that, and has not answered yet
+    buffer: bytes = b""
+    stacks: int = -1  # where it writes its stacks when it is asked to; below 0: nowhere
+
+
+class Crew:
+    """Starts members of a plan: `work(plan, report, seat)` returns what the child runs, given its report pipe
+    and its place on the scoreboard.
+
+    `plan` is the revision that the next member is given.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        work: Callable[[Plan, int, Seat], Callable[[], int]],
+        keep: list[int],
+        selector: selectors.BaseSelector,
+        access: LogKeeper | None = None,
+    ) -> None:
+        self.plan = plan
+        self.work = work
+        self.keep = keep
+        self.selector = selector
+        self.access = access
+        self.tally = Tally()
+        self.members: dict[int, Member] = {}
+        self.serials: dict[int, int] = {}
+        self.started_ns = 0  # since the epoch, before worker 0 could read any file
+
+    def spawn_early(self) -> None:
+        """Start worker 0 before the lifecycle is there to ask; where the system refuses, it will ask."""
+        self.started_ns = time.time_ns()
+        with suppress(OSError):
+            self.spawn(0, slot=0, generation=1)
+
+    def close(self) -> None:
+        """Let the access log's last lines be written, and give back the shared memory."""
+        if self.access is not None:
+            self.access.close()
+        self.tally.close()
+
+    def totals(self) -> list[float]:
+        """As Row.counts: what all workers have counted, and the lines that the log writer has lost."""
+        totals = self.tally.totals()
+        if self.access is not None:
+            totals[DROPPED] += self.access.rings.lost
+        return totals
+
+    def wait_for_news(self, signals: int) -> None:
+        """Wait until worker 0 has said something, a signal has come, or half a second has passed.
+
+        The log writer is started then: lines wait in the rings, and a single core is the application's.
+        """
+        poller = select.poll()
+        for fd in (signals, *(member.pipe for member in self.members.values())):
+            poller.register(fd, select.POLLIN)
+        poller.poll(_EARLY_MS)
+        if self.access is not None:
+            self.access.start()
+
+    def spawn(self, serial: int, slot: int, generation: int) -> Member:
+        """Start a process, but for one that was started early. Raises OSError where the system refuses."""
+        if serial in self.members:
+            return self.members[serial]
+        read, write = os.pipe()
+        stacks = -1
+        try:
+            if heartbeat.timeout(self.plan.settings) is not None:
+                stacks = memory("mooring-stacks")
+            seat = self._seat(serial, slot, generation)._replace(stacks=stacks)
+            pid = process.spawn(self.work(self.plan, write, seat), [*self.keep, *seat.keep, write])
+        except OSError:
+            self.tally.take(serial)
+            os.close(read)
+            if stacks >= 0:
+                os.close(stacks)
+            raise
+        finally:
+            os.close(write)
+        os.set_blocking(read, False)
+        member = Member(serial, slot, generation, pid, read, time.monotonic(), stacks=stacks)
+        self.members[serial] = member
+        self.serials[pid] = serial
+        self.selector.register(read, selectors.EVENT_READ, member)
+        return member
+
+    def _seat(self, serial: int, slot: int, generation: int) -> Seat:
+        """The worker's place on the scoreboard, and its rings."""
+        rows = self.tally.give(serial, self.plan.workers if self.plan.engine == "gunicorn" else 0)
+        rings = wake = None
+        if self.access is not None:
+            rings, wake = self.access.rings.fd, self.access.rings.wake
+            for row in rows:
+                self.access.rings.give(row)
+        return Seat(slot, generation, self.tally.fd, rows, rings, wake)
+
+    def hear(self, member: Member) -> list[dict[str, Any]]:
+        """The complete messages that have arrived; at the end of the pipe it is no longer watched."""
+        for _ in range(_READS):
+            if member.pipe < 0:
+                break
+            try:
+                data = os.read(member.pipe, 65536)
+            except BlockingIOError:
+                break
+            if not data:
+                self._deafen(member)
+                break
+            member.buffer += data
+        *lines, member.buffer = member.buffer.split(b"\n")
+        member.buffer = member.buffer[-65536:]
+        return [message for message in map(reports.decode, lines) if message is not None]
+
+    def _deafen(self, member: Member) -> None:
+        if member.pipe >= 0:
+            self.selector.unregister(member.pipe)
+            os.close(member.pipe)
+            member.pipe = -1
+
+    def forget(self, pid: int) -> Member | None:
+        """The member whose process was reaped, no longer one; None for a stranger's pid."""
+        serial = self.serials.pop(pid, None)
+        if serial is None:
+            return None
+        return self.members.pop(serial)
+
+    def release(self, member: Member) -> None:
+        """Close a forgotten member's pipe, and count what it has served for good."""
+        self._deafen(member)
+        if member.stacks >= 0:
+            os.close(member.stacks)
+            member.stacks = -1
+        self.tally.take(member.serial)

@@ -1,0 +1,214 @@
+"""Find the application: what the settings name, else the profile's search order, else mooring's wider one.
+
+Standard library only, and nothing of the application is imported: this runs in the supervisor. Whether the
+module has the attribute, and what it is, the loader finds out.
+
+The wider order is in searchorder.py.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mooring import importstring, searchorder, sourcelook
+from mooring.errors import ApplicationError, ConfigurationError
+
+if TYPE_CHECKING:
+    from mooring.resolve import Resolved
+
+_NAME_IT = "name it: mooring run MODULE:ATTRIBUTE, or APP_MODULE=MODULE:ATTRIBUTE"
+
+
+class Target(NamedTuple):
+    """Where the application is.
+
+    `attribute` None: the loader looks for the usual names. `origin` is that of the setting that names it
+    ("cli", "env:APP_MODULE", "profile:hypercorn", "default"), `reason` one phrase for people, `search` the
+    folders to put first on sys.path, `warning` one line for the log where people should know of the choice.
+    """
+
+    module: str
+    attribute: str | None
+    origin: str
+    reason: str
+    search: tuple[Path, ...]
+    warning: str = ""
+
+    def __str__(self) -> str:
+        return self.module if self.attribute is None else f"{self.module}:{self.attribute}"
+
+
+def find(resolved: Resolved) -> Target:
+    """The application that the settings name or that a search finds.
+
+    Raises ConfigurationError where a name is malformed, ApplicationError (listing every place looked at)
+    where nothing is found.
+    """
+    root = Path(resolved.settings.app_root or ".").absolute()
+    variable = _variable(resolved)
+    app, module = resolved.settings.app, resolved.settings.module_name
+    if app is not None and (module is None or resolved.rank("app") >= resolved.rank("module_name")):
+        return _from_app(resolved, app, variable, root)
+    if module is not None:
+        return _from_module(resolved, module, variable, root)
+    if resolved.profile.modules:
+        return _profile_order(resolved, variable, root)
+    return _wide_order(resolved, variable, root)
+
+
+# What the settings name
+
+
+def _variable(resolved: Resolved) -> str | None:
+    text = resolved.settings.variable_name
+    if text is not None:
+        try:
+            importstring.parse_attribute(text)
+        except ValueError as error:
+            raise _malformed(resolved, "variable_name", text, error) from None
+    return text
+
+
+def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -> Target:
+    try:
+        parsed = importstring.parse(text)
+    except ValueError as error:
+        raise _malformed(resolved, "app", text, error) from None
+    attribute = parsed.attribute
+    if variable and (attribute is None or resolved.rank("variable_name") > resolved.rank("app")):
+        attribute = variable
+    origin = resolved.origins["app"].text
+    reason = "named on the command line" if origin == "cli" else f"named by {_name(resolved, 'app')}"
+    if parsed.path:
+        module, search = _from_path(parsed.path, root)
+    else:
+        module, search = parsed.module, _search(parsed.module, root)
+    return Target(module, attribute, origin, reason, search)
+
+
+def _from_module(resolved: Resolved, text: str, variable: str | None, root: Path) -> Target:
+    try:
+        module = importstring.parse_module(text)
+    except ValueError as error:
+        raise _malformed(resolved, "module_name", text, error) from None
+    reason = f"named by {_name(resolved, 'module_name')}"
+    if variable:
+        reason += f" and {_name(resolved, 'variable_name')}"
+    return Target(module, variable, resolved.origins["module_name"].text, reason, _search(module, root))
+
+
+def _name(resolved: Resolved, setting: str) -> str:
+    """How a user knows a setting's origin: `APP_MODULE`, `--module-name`, `/app/mooring.toml: app`."""
+    kind, _, rest = resolved.origins[setting].text.partition(":")
+    if kind == "cli":
+        return "APP" if setting == "app" else "--" + setting.replace("_", "-")
+    return rest if kind == "env" else f"{rest}: {setting}"
+
+
+def _malformed(resolved: Resolved, setting: str, text: str, error: ValueError) -> ConfigurationError:
+    return ConfigurationError(f"{_name(resolved, setting)}={text!r}: expected {error}")
+
+
+def _search(module: str, root: Path) -> tuple[Path, ...]:
+    """The root; before it its src folder where the module's first part is only there."""
+    top = module.partition(".")[0]
+    source = root / "src"
+    there = [
+        folder for folder in (root, source) if (folder / top).is_dir() or (folder / f"{top}.py").is_file()
+    ]
+    return (source, root) if there == [source] else (root,)
+
+
+def _from_path(path: str, root: Path) -> tuple[str, tuple[Path, ...]]:
+    """A file's module and the folders to import it from.
+
+    Below the root it is the dotted path from there (from src where that is no package). The file's folder,
+    where it has no __init__.py, is searched too: its modules can import each other as in `python
+    PATH/TO/FILE.py`.
+    """
+    candidates = list(dict.fromkeys(Path(os.path.abspath(base / path)) for base in (root, Path.cwd())))
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        looked = " or ".join(str(candidate) for candidate in candidates)
+        raise ApplicationError(f"no application found: there is no file {looked}")
+    base = root
+    if file.is_relative_to(root / "src") and not (root / "src/__init__.py").is_file():
+        base = root / "src"
+    if file.is_relative_to(base):
+        parts = file.relative_to(base).with_suffix("").parts
+        if all(part.isidentifier() for part in parts):
+            own = () if (file.parent / "__init__.py").is_file() else (file.parent,)
+            return _dotted(parts), tuple(dict.fromkeys((base, root, *own)))
+    folder = file.parent
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        folder = folder.parent
+    return _dotted(file.relative_to(folder).with_suffix("").parts), tuple(dict.fromkeys((folder, root)))
+
+
+def _dotted(parts: tuple[str, ...]) -> str:
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+# The search orders
+
+
+def _profile_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
+    origin = f"profile:{resolved.profile.name}"
+    files = {module: module.replace(".", "/") + ".py" for module in resolved.profile.modules}
+    for module, file in files.items():
+        if (root / file).is_file():
+            return Target(module, variable, origin, f"found {file} in {root}", (root,))
+    looked = [str(root / file) for file in files.values()]
+    if resolved.profile.demo and not _holds_python(resolved, root):
+        places = ", ".join(looked)
+        warning = f"no application: serving the demo, as {root} holds no Python file (looked for {places})"
+        return Target("mooring.demo", resolved.profile.demo, origin, "the demo", (root,), warning)
+    raise _nothing(root, looked)
+
+
+def _holds_python(resolved: Resolved, root: Path) -> bool:
+    """Whether there is a Python file anywhere below the root; a folder that cannot be read may hold one.
+
+    A pre-start hook and a server's configuration don't count: the images allow them without an application.
+    """
+    settings, profile = resolved.settings, resolved.profile
+    named = (settings.pre_start_path, settings.gunicorn_conf, settings.hypercorn_conf)
+    names = (*profile.prestart_names, *profile.conf_names, *(name for name in named if name))
+    aside = {os.path.join(root, name) for name in names}
+    unreadable: list[OSError] = []
+    for folder, _, files in os.walk(root, onerror=unreadable.append):
+        if any(name.endswith(".py") and os.path.join(folder, name) not in aside for name in files):
+            return True
+    return bool(unreadable)
+
+
+def _wide_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
+    names = sourcelook.USUAL if variable is None else {importstring.parse_attribute(variable).names[0]}
+    looked: list[str] = []
+    without: list[searchorder.Place] = []
+    for place in searchorder.places(root, resolved.settings.interface):
+        if not place.path.is_file():
+            looked.append(place.shown(root))
+        elif place.attribute is not None or sourcelook.holds_application(place.path, names):
+            return _found(place, variable, root)
+        else:
+            looked.append(f"{place.shown(root)} (binds none of {', '.join(sorted(names))})")
+            without += [place] if place.path.name != "__init__.py" else []
+    if len(without) == 1:
+        return _found(without[0], variable, root)
+    raise _nothing(root, looked)
+
+
+def _found(place: searchorder.Place, variable: str | None, root: Path) -> Target:
+    reason = f"found {place.shown(root)} in {root}"
+    search = tuple(dict.fromkeys((place.base, root)))
+    return Target(place.module, variable or place.attribute, "default", reason, search)
+
+
+def _nothing(root: Path, looked: list[str]) -> ApplicationError:
+    missing = "" if root.is_dir() else ", which is no folder"
+    return ApplicationError(
+        f"no application found in {root}{missing}: looked for {', '.join(looked)}; {_NAME_IT}"
+    )

@@ -1,0 +1,89 @@
+"""The clients' connections that this process holds, as the kernel tells of them: for any engine, without its
+help.
+
+A connection is a socket among our descriptors whose own address is a listener's. How long a TCP connection
+has been silent is in its tcp_info: tcp(7), linux/tcp.h. The socket objects made here borrow their descriptor:
+no duplicate may outlive the engine's own close, since that would hold back the FIN.
+"""
+
+from __future__ import annotations
+
+import _socket  # gevent replaces socket's own
+import contextlib
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from socket import socket
+from typing import Any
+
+# tcp_info: the state in the first byte; last_data_sent, last_ack_sent and last_data_recv in ms
+_TIMES = struct.Struct("=B43xIII")
+_ESTABLISHED = 1
+
+
+class Connections:
+    """The connections to some listeners, seen anew at each call."""
+
+    def __init__(self, listeners: Iterable[socket]) -> None:
+        self._ports: set[int] = set()
+        self._paths: set[Any] = set()
+        for each in listeners:
+            name = each.getsockname()
+            if isinstance(name, tuple):
+                self._ports.add(name[1])
+            else:
+                self._paths.add(name)
+
+    def silences(self) -> list[float | None]:
+        """For each connection, for how many seconds no data came or went; None where nobody knows (unix).
+
+        Those that the client has closed are not counted.
+        """
+        found = [silence for _, _, silence in self._each()]
+        return [each for each in found if each is None or each >= 0]
+
+    def peers(self) -> dict[tuple[str, int] | None, int]:
+        """The descriptor of each client's TCP connection, by its address and port."""
+        return {(name[0], name[1]): fd for fd, name, silence in self._each() if silence is not None}
+
+    def _each(self) -> Iterator[tuple[int, Any, float | None]]:
+        for entry in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile, or no socket at all
+                sock = _socket.socket(fileno=int(entry))
+                try:
+                    # a listener has no peer, nor has a socket whose client is gone: that raises
+                    found = (int(entry), sock.getpeername(), _silence(sock)) if self._is_ours(sock) else None
+                finally:
+                    sock.detach()
+                if found is not None:
+                    yield found
+
+    def _is_ours(self, sock: Any) -> bool:
+        name = sock.getsockname()
+        if isinstance(name, tuple):
+            if len(name) < 2 or name[1] not in self._ports:  # netlink has tuples too
+                return False
+        else:
+            return name in self._paths
+        return True
+
+
+def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:
+    """A socket of one's own for a connection that is still this client's, to be closed soon."""
+    with contextlib.suppress(OSError):
+        sock = socket(fileno=os.dup(fd))
+        with contextlib.suppress(OSError):
+            if sock.getpeername()[:2] == peer:
+                return sock
+        sock.close()
+    return None
+
+
+def _silence(sock: Any) -> float | None:
+    """Seconds since data came or went; None for a unix socket, -1 where the connection is no longer open."""
+    if sock.family == _socket.AF_UNIX:
+        return None
+    state, sent, _, received = _TIMES.unpack(
+        sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TIMES.size)
+    )
+    return min(sent, received) / 1000 if state == _ESTABLISHED else -1.0

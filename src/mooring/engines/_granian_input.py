@@ -1,0 +1,67 @@
+"""`wsgi.input` on granian, as PEP 3333 wants it.
+
+Granian's own `readline()` drops the newline, its `read(-1)` fails, and its `read()` forgets what a `read(n)`
+has buffered. Only its `read(n)` and `readline()` are used here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_PIECE = 1 << 20
+
+
+class Input:
+    """A request body as a file. `rest` is what a limited readline() left over."""
+
+    __slots__ = ("_body", "_rest")
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self._rest = b""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `size` bytes, everything without one; less than `size` only at the end."""
+        if size is None or size < 0:
+            parts = [self._rest]
+            self._rest = b""
+            while piece := bytes(self._body.read(_PIECE)):
+                parts.append(piece)
+            return b"".join(parts)
+        data, self._rest = self._rest[:size], self._rest[size:]
+        if len(data) < size:
+            data += self._body.read(size - len(data))
+        return data
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """One line with its newline, at most `size` bytes of it."""
+        line = self._rest
+        if b"\n" not in line:
+            line += self._body.readline()  # without the newline, which stays behind
+            line += self._body.read(1)
+        end = line.find(b"\n") + 1 or len(line)
+        if size is not None and 0 <= size < end:
+            end = size
+        line, self._rest = line[:end], line[end:]
+        return line
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """All lines, or so many that `hint` bytes are reached."""
+        lines: list[bytes] = []
+        total = 0
+        for line in self:
+            lines.append(line)
+            total += len(line)
+            if hint is not None and 0 < hint <= total:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = self.readline()
+        if not line:
+            raise StopIteration
+        return line

@@ -1,0 +1,85 @@
+"""A WSGI application's answer on granian, as PEP 3333 wants it.
+
+Granian's own `start_response` returns no `write`, and one that is called in a generator comes too late: the
+status would be 200, without headers. Over HTTP/2 it would answer a HEAD with the application's body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+
+class Response:
+    """One call of the application: its `start_response`, and what it gave there."""
+
+    __slots__ = ("headers", "sent", "status", "written")
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self.written: list[bytes] = []
+        self.sent = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """PEP 3333's start_response."""
+        if exc_info is not None:
+            try:
+                if self.sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # breaks the cycle with this frame
+        elif self.status:
+            raise AssertionError("start_response was called twice, without exc_info")
+        self.status = int(status.split(" ", 1)[0])
+        self.headers = headers
+        return self.written.append
+
+
+def stream(proto: Any, response: Response, result: Iterable[bytes], *, head: bool = False) -> None:
+    """Answer with an iterable; the first chunks are taken until start_response was called.
+
+    `head`: only with its status and headers.
+    """
+    try:
+        chunks = iter(result)
+        first: list[bytes] = []
+        while not response.status:
+            first.append(next(chunks, b""))
+            if not response.status and not first[-1]:
+                raise AssertionError("the application did not call start_response")
+    except BaseException:
+        _close(result)
+        raise
+    if head:
+        _close(result)
+        proto.response_bytes(response.status, response.headers, b"")
+    else:
+        proto.response_iter(response.status, response.headers, _body(response, first, chunks, result))
+
+
+def _body(
+    response: Response, first: list[bytes], chunks: Iterator[bytes], result: Iterable[bytes]
+) -> Iterator[bytes]:
+    response.sent = True
+    try:
+        for each in (*response.written, *first):
+            yield _bytes(each)
+        for each in chunks:
+            yield _bytes(each)
+    finally:
+        _close(result)
+
+
+def _bytes(chunk: bytes) -> bytes:
+    if not isinstance(chunk, bytes):
+        raise TypeError(f"a WSGI response yields bytes, not {type(chunk).__name__}")
+    return chunk
+
+
+def _close(result: Any) -> None:
+    close = getattr(result, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,105 @@
+"""WSGI on granian: its threads run the application, this thread waits for the signal.
+
+Where granian 2.8 falls short of PEP 3333, and this mends it: its environ holds the whole environment of the
+process, HTTP/1.0 is `HTTP/1`, a missing Host is an empty one. More: _granian_response.py, _granian_input.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from granian import __version__
+from granian._futures import _new_cbscheduler
+from granian._granian import WSGIWorker
+
+from mooring.engines import Serving, _cut
+from mooring.engines._gate import Gate
+from mooring.engines._granian_input import Input
+from mooring.engines._granian_response import Response, stream
+from mooring.engines._stop import Stop
+from mooring.engines.granian import Pool
+
+LOG = logging.getLogger("_granian")
+_RESERVE = 0.2  # seconds of the grace period for the process's own end
+
+
+def serve(serving: Serving) -> None:
+    """Serve a WSGI application until drained."""
+    settings = serving.plan.settings
+    stop = Stop(settings.graceful_timeout)
+    stop.install()
+    stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
+    handle = handler(serving.load().call, running, serving.plan.threads, gates)
+    loop = asyncio.new_event_loop()  # granian asks for one, and never runs it
+    pool = Pool(WSGIWorker, serving, serving.plan.threads)
+    new_scheduler: Any = _new_cbscheduler
+    schedulers = [new_scheduler(loop, handle, impl_asyncio=True) for _ in serving.sockets]
+    pool.start(schedulers, loop, stopped.release)
+    if not stop.requested:
+        serving.ready()
+    stop.wait()
+    pool.pause()
+    serving.drain.begin()
+    gate = Gate(serving, lambda: running or serving.in_flight())  # a streamed body is in the latter alone
+    gates.append(gate)
+    while not gate.passed() and stop.remaining() > _RESERVE:
+        time.sleep(gate.pause)
+    pool.stop()
+    for _ in serving.sockets:
+        stopped.acquire(timeout=max(0.0, stop.remaining() - _RESERVE))
+    while running and stop.remaining() > _RESERVE:
+        time.sleep(0.01)  # the answer is out, but the application's close() may still run
+    _cut.warn(LOG, serving, max(len(running), len(serving.in_flight())))
+    loop.close()
+
+
+def handler(
+    call: Callable[..., Iterable[bytes]], running: set[object], threads: int, gates: Sequence[Gate] = ()
+) -> Callable[[Any, dict[str, Any]], None]:
+    """What granian calls for each request, in one of its threads, with its protocol object and environ."""
+    base = {
+        "SCRIPT_NAME": "",
+        "SERVER_SOFTWARE": f"granian/{__version__}",
+        "wsgi.errors": sys.stderr,
+        "wsgi.input_terminated": True,
+        "wsgi.multiprocess": True,
+        "wsgi.multithread": threads > 1,
+        "wsgi.run_once": False,
+        "wsgi.version": (1, 0),
+    }
+
+    def handle(proto: Any, scope: dict[str, Any]) -> None:
+        response = Response()
+        running.add(response)
+        if gates and scope["SERVER_PROTOCOL"] == "HTTP/2":
+            gates[0].multiplexed = True
+        try:
+            environ = {**base, **scope}
+            mend(environ)
+            result = call(environ, response.start)
+            if environ["REQUEST_METHOD"] == "HEAD":
+                stream(proto, response, result, head=True)
+            elif isinstance(result, list) and response.status:
+                body = b"".join(response.written + result)
+                proto.response_bytes(response.status, response.headers, body)
+            else:
+                stream(proto, response, result)
+        finally:
+            running.discard(response)
+
+    return handle
+
+
+def mend(environ: dict[str, Any]) -> None:
+    """Make granian's environ that of PEP 3333."""
+    environ["wsgi.input"] = Input(environ["wsgi.input"])
+    if environ["SERVER_PROTOCOL"] == "HTTP/1":
+        environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+    if environ.get("HTTP_HOST") == "":
+        del environ["HTTP_HOST"]

@@ -1,0 +1,60 @@
+"""The open WebSockets of this process, for engines that don't close them with 1012 (service restart).
+
+Loop-agnostic: it only awaits what the engine gives it. Not for HTTP requests: those pass through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Send = Callable[[Any], Awaitable[None]]
+
+
+class WebSockets:
+    """An ASGI application that knows its open WebSockets."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self.restarting = False
+        self._app = app
+        self._open: set[_Connection] = set()
+
+    def __call__(self, scope: Any, receive: Any, send: Send) -> Any:
+        """Plain, not async: requests must not pay for one more coroutine."""
+        if scope["type"] == "websocket":
+            return self._run(scope, receive, _Connection(self, send))
+        return self._app(scope, receive, send)
+
+    async def _run(self, scope: Any, receive: Any, connection: _Connection) -> None:
+        self._open.add(connection)
+        try:
+            await self._app(scope, receive, connection.send)
+        finally:
+            self._open.discard(connection)
+
+    def closers(self) -> list[Callable[[], Awaitable[None]]]:
+        """What closes each, one task for one; those accepted later are closed at once."""
+        self.restarting = True
+        return [connection.close for connection in self._open]
+
+
+class _Connection:
+    def __init__(self, owner: WebSockets, send: Send) -> None:
+        self.owner, self.engine_send = owner, send
+        self.accepted = self.closed = False
+
+    async def send(self, message: Any) -> None:
+        if self.closed:
+            return  # as after a disconnect: the application learns it from receive
+        await self.engine_send(message)
+        if message["type"] == "websocket.close":
+            self.closed = True
+        elif message["type"] == "websocket.accept":
+            self.accepted = True
+            if self.owner.restarting:
+                await self.close()
+
+    async def close(self) -> None:
+        if self.accepted and not self.closed:
+            self.closed = True
+            await self.engine_send({"type": "websocket.close", "code": 1012})

@@ -1,0 +1,150 @@
+"""Text to typed values: the parsers that the settings table names, and what each of them expects.
+
+A parser takes the stripped text and returns the value, or raises ValueError that says what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+Parser = Callable[[str], Any]
+
+LONGEST = 1_000_000_000  # seconds: 31 years
+MOST_CORES = 65_536
+
+_TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
+_FALSE = frozenset({"0", "false", "no", "off", "n", "f"})
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def flag(value: str) -> bool:
+    """True or false, in any of the usual spellings."""
+    lowered = value.lower()
+    if lowered in _TRUE:
+        return True
+    if lowered in _FALSE:
+        return False
+    raise ValueError("true or false")
+
+
+def integer(minimum: int, maximum: int | None = None) -> Parser:
+    """A parser for a whole number within bounds."""
+    expected = f"a whole number of at least {minimum}" + (
+        f" and at most {maximum}" if maximum is not None else ""
+    )
+
+    def parse(value: str) -> int:
+        digits = value[1:] if value[:1] in "+-" else value
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+            raise ValueError(expected)
+        number = int(value)
+        if number < minimum or (maximum is not None and number > maximum):
+            raise ValueError(expected)
+        return number
+
+    return parse
+
+
+def number(minimum: float, maximum: float = math.inf, *, exclusive: bool = False, unit: str = "") -> Parser:
+    """A parser for a finite decimal number within bounds; `exclusive` is about the lower one."""
+    bound = f"more than {minimum:g}" if exclusive else f"at least {minimum:g}"
+    bound += f" and at most {maximum:.0f}" if math.isfinite(maximum) else ""
+    expected = f"a number of {unit + ', ' if unit else ''}{bound}"
+
+    def parse(value: str) -> float:
+        try:
+            parsed = float(value)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not (math.isfinite(parsed) and minimum <= parsed <= maximum) or (exclusive and parsed == minimum):
+            raise ValueError(expected)
+        return parsed
+
+    return parse
+
+
+def seconds(minimum: float = 0, *, exclusive: bool = False) -> Parser:
+    """A parser for a duration in seconds: no engine takes one beyond what the kernel counts in."""
+    return number(minimum, LONGEST, exclusive=exclusive, unit="seconds")
+
+
+def choice(*names: str, **synonyms: str) -> Parser:
+    """A parser for one of a few names, in any case; synonyms map other spellings to a name."""
+
+    def parse(value: str) -> str:
+        lowered = value.lower()
+        lowered = synonyms.get(lowered, lowered)
+        if lowered not in names:
+            raise ValueError("one of " + ", ".join(names))
+        return lowered
+
+    return parse
+
+
+def octal_mode(value: str) -> int:
+    """File permission bits in octal, such as 660."""
+    if not value or set(value) - set("01234567") or int(value, 8) > 0o777:
+        raise ValueError("permission bits in octal, such as 660")
+    return int(value, 8)
+
+
+def items(value: str) -> tuple[str, ...]:
+    """A comma-separated list; empty parts are dropped."""
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def commands(value: str) -> tuple[str, ...]:
+    """Commands, separated by lines or by semicolons that stand by themselves; words as in a shell."""
+    import shlex  # 2 ms, for the few who have any
+
+    found: list[str] = []
+    for line in value.splitlines():
+        words = shlex.shlex(line, posix=False, punctuation_chars=";")
+        words.whitespace_split = True
+        words.commenters = ""
+        command: list[str] = []
+        try:
+            for word in [*words, ";"]:
+                if set(word) != {";"}:
+                    command.append(word)
+                elif command:
+                    found.append(" ".join(command))
+                    command = []
+        except ValueError:
+            raise ValueError("commands separated by semicolons, each quote closed") from None
+    return tuple(found)
+
+
+_SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def memory(value: str) -> int | str:
+    """Bytes, with K, M, G or T for powers of 1024 (256M, 1.5G, 256MiB), or a share: 25%."""
+    expected = "a size of at least 1M such as 256M or 1.5G, or a share of the memory limit such as 25%"
+    try:
+        if value.endswith("%"):
+            return f"{number(0, 100, exclusive=True)(value[:-1].strip()):g}%"
+        digits = value.rstrip("kmgtibKMGTIB ")
+        unit = value[len(digits) :].strip().lower().removesuffix("b").removesuffix("i")
+        size = int(number(0, 2**50)(digits) * _SIZES[unit])
+    except (ValueError, KeyError):
+        raise ValueError(expected) from None
+    if not 2**20 <= size <= 2**53:
+        raise ValueError(expected)
+    return size
+
+
+def cpu_count(value: str) -> float | str:
+    """`host`, or a number of CPU cores more than 0."""
+    if value.lower() == "host":
+        return "host"
+    try:
+        return float(number(0, MOST_CORES, exclusive=True)(value))
+    except ValueError:
+        raise ValueError(f"host, or a number of CPU cores more than 0 and at most {MOST_CORES}") from None

@@ -1,0 +1,43 @@
+"""What can go wrong before or while serving, and the documented exit code of each.
+
+Not for the application's own errors: those stay the application's.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_CONFIGURATION = 2
+EXIT_APPLICATION = 3
+EXIT_BIND = 4
+
+
+class MooringError(Exception):
+    """Base of all errors that end a command; its text is the one line the user reads."""
+
+    exit_code: int = 1
+
+
+class ConfigurationError(MooringError):
+    """Bad configuration or usage; an engine that is missing or wrong for the interface (exit code 2)."""
+
+    exit_code = EXIT_CONFIGURATION
+
+
+class ApplicationError(MooringError):
+    """The application failed to boot: not found, not importable, not callable, lifespan failed (exit 3)."""
+
+    exit_code = EXIT_APPLICATION
+
+
+class BindError(MooringError):
+    """A listener could not be bound (exit code 4)."""
+
+    exit_code = EXIT_BIND
+
+
+class HookError(MooringError):
+    """The pre-start hook failed; the exit code is the hook's own (1 to 255)."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

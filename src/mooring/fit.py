@@ -1,0 +1,65 @@
+"""The plan's second stage: how many workers fit the memory, and what the interface decides. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mooring.plan import Explained, Plan, Report
+
+_MIB = 1024 * 1024
+
+
+def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
+    """The plan's successor, once worker 0 has reported; explicit numbers are kept, with a warning.
+
+    `reserved` is what the processes that are no workers take, in bytes: the supervisor, gunicorn's arbiter.
+    """
+    explained = dict(current.explained)
+    explained["interface"] = _decided(current, "interface", report.interface, "found in the application")
+    explained["engine"] = _decided(
+        current, "engine", report.engine, f"the default for {report.interface.upper()}"
+    )
+    explained["app"] = explained["app"]._replace(value=report.target)
+    workers, warnings = current.workers, current.warnings
+    room = _room(current, report, reserved)
+    if room is not None and room < workers:
+        text = _memory_reason(current, report, reserved, room)
+        if explained["workers"].origin == "tuned":
+            reason = f"{explained['workers'].reason}; capped by memory: {text}"
+            explained["workers"] = Explained(room, "tuned", reason)
+            workers = room
+        else:
+            warnings = (*warnings, f"{workers} workers were asked for, but {text}")
+    return dataclasses.replace(
+        current,
+        explained=explained,
+        interface=report.interface,
+        engine=report.engine,
+        framework=report.framework,
+        workers=workers,
+        warnings=warnings,
+        revision=current.revision + 1,
+    )
+
+
+def _decided(current: Plan, name: str, value: str, reason: str) -> Explained:
+    before = current.explained[name]
+    return before if before.value == value else Explained(value, "tuned", reason)
+
+
+def _room(current: Plan, report: Report, reserved: int) -> int | None:
+    """How many workers of the reported size fit below the memory limit with headroom; None: no limit."""
+    limit = current.resources.memory_limit.value
+    if limit is None or not report.memory:
+        return None
+    usable = limit * (100 - current.settings.memory_headroom) // 100
+    return max(1, (usable - reserved) // report.memory)
+
+
+def _memory_reason(current: Plan, report: Report, reserved: int, room: int) -> str:
+    limit = (current.resources.memory_limit.value or 0) // _MIB
+    each = (report.memory or 0) // _MIB
+    return (
+        f"{room} fit: each takes {each} MiB, mooring itself {reserved // _MIB} MiB, the limit is {limit} MiB "
+        f"({current.resources.memory_limit.source}) with {current.settings.memory_headroom} % left free"
+    )

@@ -1,0 +1,204 @@
+"""Wire the supervisor: its policy, the control socket, live reload, its first and its last words."""
+
+from __future__ import annotations
+
+import gc
+import os
+import selectors
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, NamedTuple
+
+from mooring import development, heartbeat, lifecycle, logs
+from mooring import runtime as runtimes
+from mooring.accounts import Account
+from mooring.admin import Admin
+from mooring.adminports import Ports
+from mooring.appmetrics.client import AppMetrics
+from mooring.appmetrics.folder import Folder
+from mooring.crew import Crew
+from mooring.hangs import Watch
+from mooring.logs import Files, Log
+from mooring.plan import Plan
+from mooring.postmortem import PostMortem
+from mooring.recycling import Recycler
+from mooring.routes import Routes
+from mooring.settings import Settings
+from mooring.signals import SignalQueue
+from mooring.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from mooring.reloader import Watcher
+
+
+class Place(NamedTuple):
+    """What was opened for the supervisor: its addresses, its runtime folder, the admin endpoint's ports, the
+    folder of the application's metrics and the user that writes there.
+    """
+
+    urls: list[str]
+    runtime: runtimes.Runtime
+    ports: Ports
+    metrics: Folder | None
+    account: Account | None
+    environ: Mapping[str, str]
+    folder: str
+
+
+def supervise(
+    crew: Crew,
+    queue: SignalQueue,
+    place: Place,
+    *,
+    log: Log,
+    files: Files,
+    last: ExitStack,
+) -> int:
+    """Supervise until nothing is left; `last` is closed by the caller. Returns the exit code."""
+    supervisor = Supervisor(crew, log, policy(crew.plan.settings), queue)
+    supervisor.urls = place.urls
+    supervisor.on_fit = lambda fitted: announce(fitted, place.urls, log)
+    supervisor.on_reopen = lambda: _reopen(files, log, crew)
+    if crew.access is not None:
+        supervisor.on_stranger.append(crew.access.exited)
+        supervisor.timers.append(crew.access)
+    watch = Watch(supervisor)
+    post_mortem = PostMortem(supervisor, watch.silent)
+    supervisor.on_kill = post_mortem.examine
+    supervisor.timers += [watch, post_mortem, Recycler(supervisor)]
+    routes = _open_admin(place, supervisor, crew.selector)
+    if place.metrics is not None:
+        _merge_metrics(place.metrics, place.account, supervisor, routes, last)
+    if crew.plan.settings.companions:
+        _accompany(place, supervisor, crew.plan.settings)
+    gc.freeze()
+    gc.enable()
+    watcher = _watch(supervisor, log, crew.selector)
+    if watcher is not None:
+        last.callback(watcher.stop)
+    code = supervisor.run()
+    if code != 0:
+        last.callback(logs.last_words, _why(supervisor.fleet.outcome, crew.plan.settings))
+    last.close()
+    return code
+
+
+def _accompany(place: Place, supervisor: Supervisor, settings: Settings) -> None:
+    """Run the companions beside the workers."""
+    from mooring.companions import Companions, Surroundings
+
+    around = Surroundings(place.environ, place.folder, place.account, settings.graceful_timeout)
+    found = Companions(
+        settings.companions,
+        around,
+        supervisor.log,
+        lambda: 0.0 if supervisor.hurried else supervisor.fleet.stop_deadline,
+    )
+    supervisor.on_notice.append(found.told)
+    supervisor.on_stranger.append(found.exited)
+    supervisor.timers.append(found)
+    supervisor.held_by.append(found.busy)
+    supervisor.companions = found.all
+
+
+def _merge_metrics(
+    folder: Folder, account: Account | None, supervisor: Supervisor, routes: Routes, last: ExitStack
+) -> None:
+    """Have /metrics show what the application counts itself."""
+    client = AppMetrics(folder, supervisor.selector, supervisor.log, account)
+    supervisor.on_dying = client.process_gone
+    supervisor.on_told_gone = client.told_gone
+    supervisor.timers.append(client)
+    routes.app_metrics = client.request
+    last.callback(client.close)
+
+
+def _open_admin(place: Place, supervisor: Supervisor, selector: selectors.BaseSelector) -> Routes:
+    """Answer the control socket, and where MOORING_ADMIN_BIND and MOORING_PROBE_BIND say.
+
+    An abstract control socket has no folder that keeps others out: the peer is checked.
+    """
+    runtime, ports = place.runtime, place.ports
+    log, routes = supervisor.log, Routes(supervisor)
+    admin = Admin(selector, routes.failed)
+    owner = os.geteuid()
+    admin.open(runtime.socket, routes.control, allowed=lambda peer: runtimes.peer_allowed(peer, owner))
+    for listener in ports.admin:
+        admin.open(listener.socket, routes.public)
+    for listener in ports.probes:
+        admin.open(listener.socket, routes.probe)
+    supervisor.timers.append(admin)
+    supervisor.admin_urls = [listener.url(tls=False) for listener in ports.admin]
+    supervisor.probe_urls = [listener.url(tls=False) for listener in ports.probes]
+    if ports.admin:
+        log.info(f"admin endpoint, for reading: {', '.join(supervisor.admin_urls)}")
+    if ports.probes:
+        log.info(f"liveness and readiness: {', '.join(supervisor.probe_urls)}")
+    return routes
+
+
+def _reopen(files: Files, log: Log, crew: Crew) -> None:
+    for refused in files.reopen():
+        log.warning(f"{refused}; going on with the old one")
+    if crew.access is not None:
+        crew.access.reopen()
+    log.info("log files are open anew")
+
+
+def _why(outcome: lifecycle.Outcome | None, settings: Settings) -> str:
+    """Why it could not boot, for the last line on stderr."""
+    why = outcome.why if outcome is not None else "the application could not boot"
+    if why == "boot deadline exceeded":
+        return f"the application was not ready within {settings.boot_timeout:g} s (MOORING_BOOT_TIMEOUT)"
+    if why.startswith("could not be spawned"):
+        return f"no worker process could be started: it {why}"
+    return why
+
+
+def _watch(supervisor: Supervisor, log: Log, selector: selectors.BaseSelector) -> Watcher | None:
+    """Live reload, where it is on: every burst of changes is a roll."""
+    if not supervisor.plan.settings.reload:
+        return None
+    from mooring.reloader import Watcher
+
+    def changed(path: str, files: int) -> None:
+        if supervisor.fleet.outcome is None:
+            more = f" (and {files - 1} more)" if files > 1 else ""
+            log.info(f"Worker reloading: {path} modified{more}")
+            supervisor.roll()
+
+    watcher = Watcher(supervisor.plan, log, selector, changed, supervisor.crew.started_ns)
+    supervisor.on_stranger.append(watcher.exited)
+    watcher.start()
+    return watcher
+
+
+def policy(settings: Settings) -> lifecycle.Policy:
+    """The lifecycle's times and limits from the settings."""
+    return lifecycle.Policy(
+        boot_timeout=settings.boot_timeout,
+        heartbeat_timeout=heartbeat.timeout(settings),
+        grace=settings.graceful_timeout,
+        drain_delay=settings.drain_delay,
+        jitter=0.2,
+        jitter_seed=float(os.getpid()),
+        boot_failures_fatal=not settings.reload,
+        overlap=not settings.reload,
+    )
+
+
+def announce(plan: Plan, urls: list[str], log: Log) -> None:
+    """The one line that says what was chosen and why."""
+    count = f"{plan.workers} worker{'s' if plan.workers != 1 else ''}"
+    reason = plan.explained["workers"].reason or plan.explained["workers"].origin
+    framework = f" ({plan.framework})" if plan.framework else ""
+    threads = f" of {plan.threads} threads" if plan.interface == "wsgi" else ""
+    log.info(
+        f"plan: {plan.engine} serves {plan.interface.upper()}{framework} with {count}{threads}: {reason}"
+    )
+    if plan.settings.reload and plan.profile.name != "none":
+        for url in urls:
+            log.info(development.banner(plan, url))
+    for warning in plan.warnings:
+        if warning.startswith(f"{plan.workers} workers were asked for"):
+            log.warning(warning)

@@ -1,0 +1,88 @@
+"""A worker's heartbeat: a cell of its row, written by the event loop itself, so that it stops with the loop.
+
+Where there is none (WSGI), a thread writes it: that stops where nobody gets the interpreter's lock, or the
+process is frozen. Whether the thread pool moves is seen from outside (hangs.py). And what a hung worker does
+when it is asked where it hangs: stacks, by a C handler that needs no lock.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mooring.native import native
+from mooring.scoreboard import BEAT, Row
+
+if TYPE_CHECKING:
+    from mooring.settings import Settings
+
+SIGNAL = signal.SIGRTMIN + 7  # nobody's: engines and applications use the classic ones
+
+
+def timeout(settings: Settings) -> float | None:
+    """The longest silence in seconds; None: it isn't watched. With live reload there may be breakpoints."""
+    if settings.reload or settings.engine == "gunicorn":
+        return None
+    return settings.timeout or None
+
+
+def every(longest: float) -> float:
+    """Seconds from one beat to the next, for a longest silence."""
+    return min(1.0, longest / 4)
+
+
+def start(row: Row, seconds: float, interface: str) -> None:
+    """Beat from now on: from the running event loop of an ASGI worker, else from a thread."""
+    row.cells[BEAT] = monotonic()
+    if interface == "asgi" and (_asyncio(row, seconds) or _trio(row, seconds)):
+        return
+    native("_thread", "start_new_thread")(_thread, (row, seconds, native("time", "sleep")))
+
+
+def answer(stacks: int) -> None:
+    """From now on the signal has the stacks of all threads written to that descriptor."""
+    faulthandler.register(SIGNAL, file=stacks, all_threads=True, chain=False)
+
+
+def _asyncio(row: Row, seconds: float) -> bool:
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return False
+    try:
+        later: Callable[..., object] = asyncio.get_running_loop().call_later
+    except RuntimeError:
+        return False
+
+    def beat() -> None:
+        row.cells[BEAT] = monotonic()
+        later(seconds, beat)
+
+    later(seconds, beat)
+    return True
+
+
+def _trio(row: Row, seconds: float) -> bool:
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+
+    async def beat() -> None:
+        while True:
+            row.cells[BEAT] = monotonic()
+            await trio.sleep(seconds)
+
+    try:
+        trio.lowlevel.spawn_system_task(beat, name="mooring's heartbeat")
+    except RuntimeError:
+        return False
+    return True
+
+
+def _thread(row: Row, seconds: float, sleep: Callable[[float], None]) -> None:
+    while True:
+        row.cells[BEAT] = monotonic()
+        sleep(seconds)

@@ -1,0 +1,207 @@
+"""The one wrapper around the application, the only thing of mooring's on a request's path.
+
+In one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in flight, the
+access log's line. This is its ASGI half; the WSGI one is instrument_wsgi.py, WebSockets are in
+instrument_websocket.py. Lifespan and `receive` pass through untouched. Scopes are changed in place, never
+copied. Not for what a line looks like (accessline.py), nor for whom to trust (proxy.py).
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from mooring.accessentry import (
+    BASE,
+    BEGAN,
+    DONE,
+    IDS,
+    NO_IDS,
+    OPENING,
+    PLACE,
+    SCOPE,
+    SEND,
+    SIZE,
+    Entries,
+    Exchange,
+    asgi_entries,
+)
+from mooring.drain import CLOSE
+from mooring.instrument_websocket import wrap_websocket
+from mooring.instrument_wsgi import wrap_wsgi
+from mooring.meter import Begin, Meter, table
+from mooring.proxy import asgi_proxy, parse_trusted, wsgi_proxy
+from mooring.requestid import asgi_identifier, with_headers, wsgi_identifier
+from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
+
+if TYPE_CHECKING:
+    from mooring.engines import Application
+    from mooring.plan import Plan
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
+Prepare = Callable[[Scope], None]
+Sending = Callable[[Exchange, Any], Awaitable[None]]
+Finish = Callable[[Exchange, int, bool], None]
+Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
+
+# The status of a request without an answer: the application failed, or was cancelled as the client left.
+FAILED, LEFT = 500, 499
+
+
+def wrap(application: Application, plan: Plan, meter: Meter) -> Callable[..., Any]:
+    """The application with mooring around it: a coroutine function for ASGI, a plain function for WSGI.
+
+    Raises ConfigurationError for a bad forwarded_allow_ips.
+    """
+    settings = plan.settings
+    trusted = parse_trusted(settings.forwarded_allow_ips)
+    unix = any(address.kind != "tcp" for address in plan.binds)
+    root = settings.root_path.strip("/")
+    root = f"/{root}" if root else ""
+    header = settings.request_id
+    if header == "auto":
+        header = "x-request-id" if meter.lines is not None and meter.lines.format.ids else None
+    if application.interface == "wsgi":
+        believe = wsgi_proxy(trusted, unix=unix)
+        named = wsgi_identifier(header, settings.trace_context, trusted, unix=unix)
+        return wrap_wsgi(application.call, believe, root, meter, named)
+    identify = asgi_identifier(header, settings.trace_context, trusted, unix=unix)
+    return wrap_asgi(application.call, asgi_proxy(trusted, unix=unix), root, meter, identify)
+
+
+def wrap_asgi(
+    application: ASGI, believe: Prepare, root: str, meter: Meter, identify: Identify | None = None
+) -> ASGI:
+    """`application` with `believe` and `root` applied to each scope, counted, with a line for each
+    request.
+    """
+    prepare = _preparation(believe, root)
+    entries = asgi_entries(meter)
+    websocket = wrap_websocket(application, prepare, meter, entries, identify)
+    clock, base_of, bound = monotonic, REQUEST_BASE.get, MethodType
+    begin, sending, finish = _recorder(meter, entries)
+
+    async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            other = websocket if scope["type"] == "websocket" else application
+            return await other(scope, receive, send)
+        began = clock()
+        raw = ("raw_path" in scope and scope["raw_path"]) or quote(scope["path"]).encode()
+        base = base_of(scope["method"], OTHER_BASE)
+        ids = NO_IDS if identify is None else identify(scope)
+        place = begin(base, raw, began)
+        exchange = [send, scope, raw, scope.get("query_string"), began, base, place, ids, 0, None, False]
+        prepare(scope)
+        unanswered, raised = LEFT, False
+        try:
+            await application(scope, receive, bound(sending, exchange))
+            unanswered = FAILED
+        except Exception:
+            unanswered, raised = FAILED, True
+            raise
+        finally:
+            if not exchange[DONE]:
+                finish(exchange, unanswered, raised)
+
+    return asgi
+
+
+def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Finish]:  # noqa: C901
+    """Three functions: a request has come; a message of its response passes; it ended without its last
+    one.
+    """
+    clock, bounds, bisect = monotonic, BOUNDS, bisect_left
+    cells, drain = meter.row.cells, meter.drain
+    begin, end = table(meter.row)
+    give = meter.row.free.append
+
+    def sending(exchange: Exchange, message: Any) -> Awaitable[None]:
+        kind = message["type"]
+        if kind == "http.response.body":
+            if "body" in message:
+                exchange[SIZE] += len(message["body"])
+            if not ((message.get("more_body")) or exchange[DONE]):
+                exchange[DONE] = True
+                # written out, as is table(): a call for each would cost more than what it does
+                status = exchange[OPENING]["status"] if exchange[OPENING] else FAILED
+                now = clock()
+                seconds = now - exchange[BEGAN]
+                cells[exchange[BASE] + (status // 100 & 7)] += 1.0
+                cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
+                cells[DURATIONS] += seconds
+                place = exchange[PLACE]
+                if place:
+                    cells[place] = 0.0
+                    give(place)
+                else:
+                    cells[OVERFLOW] -= 1.0
+                if entries is not None:
+                    entries(exchange, status, seconds, now)
+        elif kind == "http.response.start":
+            if exchange[IDS][2]:
+                message = with_headers(message, exchange[IDS][2])
+            if drain.begun:
+                message = last_of_connection(message, exchange[SCOPE])
+            exchange[OPENING] = message
+        elif kind == "http.response.pathsend":
+            exchange[SIZE] += _file_size(message["path"])
+        passed: Awaitable[None] = exchange[SEND](message)
+        return passed
+
+    def finish(exchange: Exchange, unanswered: int, raised: bool) -> None:
+        # No engine sends the head before the first part of the body: without one, a failure is a 500.
+        seen = exchange[OPENING] is not None and (exchange[SIZE] or not raised)
+        status = exchange[OPENING]["status"] if seen else unanswered
+        now = clock()
+        seconds = now - exchange[BEGAN]
+        cells[exchange[BASE] + (status // 100 & 7)] += 1.0
+        cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
+        cells[DURATIONS] += seconds
+        if raised or (unanswered == FAILED and exchange[OPENING] is None):
+            cells[RAISED] += 1.0
+        end(exchange[PLACE])
+        if entries is not None:
+            entries(exchange, status, seconds, now)
+
+    return begin, sending, finish
+
+
+def last_of_connection(message: Any, scope: Scope) -> Any:
+    """A response's first message, copied, with `Connection: close`; HTTP/2 has none (RFC 9113, 8.2.2)."""
+    if not scope["http_version"].startswith("1"):
+        return message
+    own = [header for header in message.get("headers") or () if header[0].lower() != b"connection"]
+    return {**message, "headers": [*own, CLOSE]}
+
+
+def _preparation(believe: Prepare, root: str) -> Prepare:
+    """What is done to each scope: proxy headers, and root_path as in uvicorn >= 0.26."""
+    if not root:
+        return believe
+    inside, raw_root = root + "/", quote(root).encode()
+
+    def prepare(scope: Scope) -> None:
+        believe(scope)
+        scope["root_path"] = root
+        path = scope["path"]
+        if path.startswith("/") and path != root and not path.startswith(inside):
+            scope["path"] = root + path
+            if scope.get("raw_path") is not None:
+                scope["raw_path"] = raw_root + scope["raw_path"]
+
+    return prepare
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

@@ -1,0 +1,78 @@
+"""The WebSocket part of instrument.py: counted and logged when the handshake is answered; open ones are
+counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+from mooring.accessentry import Entries
+from mooring.meter import Meter, table
+from mooring.requestid import with_headers
+from mooring.scoreboard import METHOD_BASE, WEBSOCKETS
+
+Scope = MutableMapping[str, Any]
+ASGI = Callable[[Scope, Any, Any], Awaitable[None]]
+Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
+
+FAILED, LEFT, ACCEPTED = 500, 499, 101
+_ANSWERS = {"websocket.accept": ACCEPTED, "websocket.close": 403}
+
+
+def wrap_websocket(
+    application: ASGI,
+    prepare: Callable[[Scope], None],
+    meter: Meter,
+    entries: Entries | None,
+    identify: Identify | None,
+) -> ASGI:
+    """`application` for WebSocket scopes. A handshake is no request of the latency histogram."""
+    cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
+    begin, end = table(meter.row)
+
+    async def websocket(scope: Scope, receive: Any, send: Any) -> None:
+        began = monotonic()
+        raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        query = scope.get("query_string")
+        place = begin(base, raw, began)
+        ids = identify(scope) if identify is not None else ("-", "-", [])
+        prepare(scope)
+        status, unanswered = 0, LEFT
+
+        def answer(code: int, message: Any) -> None:
+            nonlocal status
+            status = code
+            cells[base + (code // 100 & 7)] += 1.0
+            cells[WEBSOCKETS] += code == ACCEPTED
+            end(place)
+            if entries is not None:
+                now = monotonic()
+                exchange = [None, scope, raw, query, began, base, place, ids, 0, message, True]
+                entries(exchange, code, now - began, now)
+
+        def sending(message: Any) -> Awaitable[None]:
+            if not status:
+                kind = message["type"]
+                code = message["status"] if kind == "websocket.http.response.start" else _ANSWERS.get(kind)
+                if code is not None:
+                    answer(code, message)
+                    if ids[2] and kind != "websocket.close":
+                        message = with_headers(message, ids[2])
+            found: Awaitable[None] = send(message)
+            return found
+
+        try:
+            await application(scope, receive, sending)
+            unanswered = FAILED
+        except Exception:
+            unanswered = FAILED
+            raise
+        finally:
+            if not status:
+                answer(unanswered, None)
+            cells[WEBSOCKETS] -= status == ACCEPTED
+
+    return websocket

@@ -1,0 +1,272 @@
+"""The WSGI half of instrument.py.
+
+A list is returned as it is, since granian sends lists at once, and so is what `wsgi.file_wrapper` made, since
+gunicorn sends that with sendfile. Any other iterable is wrapped; its `close` is called once, when the server
+closes ours.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
+from time import monotonic
+from typing import Any
+from urllib.parse import quote
+
+from mooring.escape import AGENT_LIMIT, METHODS, TARGET_LIMIT, latin_agent_field, latin_field, method_field
+from mooring.meter import Lines, Meter, line_writer, table
+from mooring.native import native
+from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
+Prepare = Callable[[Environ], None]
+Finish = Callable[["Stream"], None]
+Arrival = tuple[float, str, int, int]  # when, what was asked for, its METHOD_BASE, its place in flight
+Ids = tuple[str, str, Any]
+Identify = Callable[[Environ], Ids]
+_CLOSE = ("Connection", "close")
+Start = Callable[[Environ], Arrival]
+Report = Callable[[Environ, Arrival, str, int, Any, Ids], None]
+_NO_IDS: Ids = ("-", "-", ())
+
+# A path of these needs no percent-encoding to be what the client sent (RFC 3986: pchar and "/").
+_PCHAR = "/!$&'()*+,;=:@"
+_encoded = re.compile(rf"[^A-Za-z0-9._~{re.escape(_PCHAR)}-]").search
+
+
+class Stream:
+    """An application's iterable on its way to the server: counts bytes, calls `finish(self)` once."""
+
+    __slots__ = ("body", "close_body", "failed", "finish", "size")
+
+    def __init__(self, body: Iterable[bytes], finish: Finish) -> None:
+        self.body = body
+        self.close_body = getattr(body, "close", None)
+        self.finish: Finish | None = finish
+        self.size = 0
+        self.failed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self.body:
+                self.size += len(chunk)
+                yield chunk
+        except Exception:
+            self.failed = self.size == 0
+            raise
+
+    def close(self) -> None:
+        """What the server calls when it is done with the response, complete or not."""
+        finish, self.finish = self.finish, None
+        if finish is None:
+            return
+        try:
+            if self.close_body is not None:
+                self.close_body()
+        finally:
+            finish(self)
+
+
+def wrap_wsgi(
+    application: WSGI, believe: Prepare, root: str, meter: Meter, identify: Identify | None = None
+) -> WSGI:
+    """`application` with `believe` and `root` applied to each environ, counted, and with a line for each
+    request.
+
+    That happens when the application returns a list, or else when the response is closed.
+    """
+    prepare = _preparation(believe, root)
+    start, report = _recorder(meter)
+    drain = meter.drain
+
+    def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        arrival = start(environ)
+        ids = identify(environ) if identify is not None else _NO_IDS
+        prepare(environ)
+        status, headers, written = "", (), 0
+
+        def started(code: str, fields: Any, exc_info: Any = None) -> Any:
+            nonlocal status, headers
+            if ids[2]:
+                fields = with_headers(fields, ids[2])
+            if drain.begun and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
+                fields = [*(header for header in fields if header[0].lower() != "connection"), _CLOSE]
+            status, headers = code, fields
+            write = start_response(code, fields, exc_info) if exc_info else start_response(code, fields)
+            if write is None:  # granian and hypercorn have no write()
+                return None
+
+            def counted(data: bytes) -> Any:
+                nonlocal written
+                written += len(data)
+                return write(data)
+
+            return counted
+
+        try:
+            body = application(environ, started)
+        except BaseException:
+            report(environ, arrival, "", 0, headers, ids)
+            raise
+        if isinstance(body, list):
+            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+            report(environ, arrival, status, size + written, headers, ids)
+            return body
+
+        def finish(stream: Stream) -> None:
+            code = "" if stream.failed else status
+            report(environ, arrival, code, stream.size + written, headers, ids)
+
+        return body if _is_watched_file(environ, body, finish, headers) else Stream(body, finish)
+
+    return wsgi
+
+
+def _recorder(meter: Meter) -> tuple[Start, Report]:
+    """Two functions: a request has come, and it has been answered (with no status: the application
+    failed).
+    """
+    cells, clock, bounds, bisect, base_of = meter.row.cells, monotonic, BOUNDS, bisect_left, REQUEST_BASE.get
+    begin, end = table(meter.row)
+    lock = native("_thread", "allocate_lock")()
+    line = put = None
+    if meter.lines is not None:
+        line, put = _liner(meter.lines), line_writer(meter, meter.lines)
+
+    def start(environ: Environ) -> Arrival:
+        now = clock()
+        target = _target(environ)
+        base = base_of(environ["REQUEST_METHOD"], OTHER_BASE)
+        return now, target, base, begin(base, target.partition("?")[0].encode("latin-1", "replace"), now)
+
+    def report(  # noqa: PLR0917
+        environ: Environ, arrival: Arrival, status: str, size: int, headers: Any, ids: Ids
+    ) -> None:
+        began, target, base, place = arrival
+        now = clock()
+        seconds = now - began
+        code = _code(status)
+        text = line(environ, target, code, size, headers, seconds, ids) if line is not None else None
+        with lock:  # a cell's new value depends on its old one, and a ring has one writer
+            cells[base + (code // 100 & 7)] += 1.0
+            cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
+            cells[DURATIONS] += seconds
+            if not status:
+                cells[RAISED] += 1.0
+            if text and put is not None:
+                put(text, now)
+        end(place)
+
+    return start, report
+
+
+def with_headers(fields: Any, headers: Any) -> list[tuple[str, str]]:
+    """Response headers, copied, with those of `headers` that the application has not set itself."""
+    own = list(fields)
+    names = {name.lower() for name, _ in own}
+    return [*own, *(header for header in headers if header[0] not in names)]
+
+
+def _is_watched_file(environ: Environ, body: Any, finish: Finish, headers: Any) -> bool:
+    """Whether `body` is the server's own file wrapper; if so, its `close` now makes the line.
+
+    Its size is the declared one, since the server reads it past us.
+    """
+    wrapper: Any = environ.get("wsgi.file_wrapper")
+    ours = isinstance(wrapper, type) and isinstance(body, wrapper)
+    if not ours:
+        return False
+    stream = Stream(body, finish)
+    stream.size = _declared(headers) or _file_size(body)
+    try:
+        body.close = stream.close
+    except AttributeError:  # a wrapper with slots
+        return False
+    return True
+
+
+def _preparation(believe: Prepare, root: str) -> Prepare:
+    """What is done to each environ: proxy headers, root_path as SCRIPT_NAME (UTF-8 as Latin-1: PEP 3333)."""
+    script = root.encode().decode("latin-1")
+    inside = script + "/"
+    if not script:
+        return believe
+
+    def prepare(environ: Environ) -> None:
+        believe(environ)
+        environ["SCRIPT_NAME"] = script
+        path = environ.get("PATH_INFO", "")
+        if path == script or path.startswith(inside):
+            environ["PATH_INFO"] = path[len(script) :]
+
+    return prepare
+
+
+def _target(environ: Environ) -> str:
+    """Path and query as they were requested: to be called before anyone changes the environ."""
+    raw = environ.get("RAW_URI")
+    if raw is not None:
+        return str(raw)
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    if _encoded(path):
+        path = quote(path.encode("latin-1", "replace"), safe=_PCHAR)
+    query = environ.get("QUERY_STRING")
+    return f"{path}?{query}" if query else path
+
+
+def _liner(lines: Lines) -> Callable[..., str]:
+    """A function that makes a request's line; "" where it has none."""
+    form, wanted, nameless = lines.format, lines.wanted, lines.nameless
+    make, wants_headers, declared, full = form.line, form.headers, form.declared, form.full
+
+    def line(  # noqa: PLR0917
+        environ: Environ, target: str, code: int, size: int, headers: Any, seconds: float, ids: Ids
+    ) -> str:
+        if wanted is not None and not wanted(target.partition("?")[0], code):
+            return ""
+        host, port = environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT")
+        if not host:
+            host, port = nameless, None
+        method = environ["REQUEST_METHOD"]
+        if method not in METHODS:
+            method = method_field(method)
+        referer = agent = "-"
+        if wants_headers:
+            if "HTTP_USER_AGENT" in environ:
+                agent = latin_agent_field(environ["HTTP_USER_AGENT"][: AGENT_LIMIT + 1])
+            if "HTTP_REFERER" in environ:
+                referer = latin_agent_field(environ["HTTP_REFERER"][: AGENT_LIMIT + 1])
+        shown: int | None = 0 if method == "HEAD" else size
+        if declared:
+            shown = _declared(headers)
+        extra = (environ, headers) if full else None
+        shape = (host, port, method, latin_field(target, TARGET_LIMIT), environ["SERVER_PROTOCOL"][5:])
+        return make((*shape, code, shown, seconds, referer, agent, ids[0], ids[1], extra))
+
+    return line
+
+
+@lru_cache(maxsize=64)
+def _code(status: str) -> int:
+    """The number of a status such as `200 OK`; 500 where there is none: the server answers with that then."""
+    return int(status[:3]) if status[:3].isdecimal() else 500
+
+
+def _declared(headers: Any) -> int | None:
+    """The Content-Length among a response's headers."""
+    for name, value in headers or ():
+        if name.lower() == "content-length" and value.isdecimal():
+            return int(value)
+    return None
+
+
+def _file_size(body: Any) -> int:
+    try:
+        return os.fstat(body.filelike.fileno()).st_size
+    except (AttributeError, OSError, ValueError):
+        return 0

@@ -1,0 +1,151 @@
+"""Compare what is with what is wanted, and act on the difference. Level-triggered: no event can be missed.
+
+Wanted is, in every slot of the size, one ready worker of the wanted generation, and nothing else. On the way:
+- at most size + surge processes, draining and killed ones included: a spawn waits until there is room;
+- a ready worker is drained only when a newer one of its slot is ready, or when its slot is beyond the size;
+- empty slots come first, then the roll, then the recycling of one worker at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mooring.lifecycle.changes import begin_roll, may_roll
+from mooring.lifecycle.messages import Exit, Notice
+from mooring.lifecycle.model import Fleet, FleetState, Worker
+from mooring.lifecycle.table import Cause, WorkerState
+from mooring.lifecycle.turn import LIVE, Turn
+
+__all__ = ["reconcile"]
+
+
+def reconcile(turn: Turn) -> None:
+    """Do whatever brings the fleet closer to what is wanted, and can be done now."""
+    if turn.fleet.state is FleetState.STOPPING:
+        _wind_down(turn)
+    elif turn.running:
+        _drain_unwanted(turn)
+        _settle(turn)
+        if may_roll(turn):
+            begin_roll(turn)
+            _drain_unwanted(turn)
+        _spawn_missing(turn)
+
+
+# -- stopping ----------------------------------------------------------------------------------------------
+
+
+def _wind_down(turn: Turn) -> None:
+    fleet = turn.fleet
+    due = fleet.drain_at is None or turn.now >= fleet.drain_at
+    for worker in turn.in_state(*LIVE):
+        # Nothing has been sent to a worker that starts: it need not stay for the drain delay.
+        if due or worker.state is WorkerState.STARTING:
+            turn.drain(worker, Cause.STOPPING, "stopping")
+    if due:
+        turn.fleet = replace(turn.fleet, drain_at=None)
+    if not turn.workers and fleet.outcome is not None:
+        turn.fleet = replace(turn.fleet, state=FleetState.STOPPED, drain_at=None)
+        turn.announce(Notice.STOPPED, why=fleet.outcome.why, exit_code=fleet.outcome.exit_code)
+        turn.actions.append(Exit(fleet.outcome.exit_code))
+
+
+# -- taking away -------------------------------------------------------------------------------------------
+
+
+def _drain_unwanted(turn: Turn) -> None:
+    for slot, workers in turn.live().items():
+        newest_ready = max((w.serial for w in workers if w.state is WorkerState.READY), default=-1)
+        for worker in workers:
+            if slot >= turn.fleet.size:
+                turn.drain(worker, Cause.BEYOND_SIZE, "beyond the size")
+            elif worker.serial < newest_ready or _pointless(turn.fleet, worker, newest_ready >= 0):
+                turn.drain(worker, Cause.SUPERSEDED, "recycled" if worker.stale else "superseded")
+
+
+def _pointless(fleet: Fleet, worker: Worker, slot_serves: bool) -> bool:
+    """Whether this worker is of no use although no newer one of its slot is ready."""
+    if worker.generation == fleet.generation:
+        return False
+    if _gone_first(fleet):
+        return True
+    # Overlapping, whatever serves stays until it is replaced. A start is given up where its generation was
+    # rolled back, or where it would only replace (recycle) what the roll is about to replace anyway.
+    rolled_back = worker.generation > fleet.generation
+    return worker.state is WorkerState.STARTING and (rolled_back or slot_serves)
+
+
+def _gone_first(fleet: Fleet) -> bool:
+    """Whether the old must be gone before the new may start."""
+    return not fleet.policy.overlap or fleet.state is FleetState.BOOTING
+
+
+# -- arriving ----------------------------------------------------------------------------------------------
+
+
+def _settle(turn: Turn) -> None:
+    """End the booting, or the roll, where it has arrived."""
+    fleet, slots = turn.fleet, turn.live()
+    if fleet.state is FleetState.BOOTING:
+        if all(_serves(fleet, workers) for workers in slots.values()):
+            turn.fleet = replace(fleet, state=FleetState.SERVING)
+            turn.announce(Notice.SERVING, generation=fleet.generation, size=fleet.size)
+    elif fleet.state is FleetState.ROLLING:
+        # An empty slot that backs off has nothing older in it: it heals by itself, the roll doesn't wait.
+        arrived = all(
+            _serves(fleet, workers) or (not workers and slot in turn.failures)
+            for slot, workers in slots.items()
+        )
+        if fleet.proven and arrived:
+            turn.fleet = replace(turn.fleet, state=FleetState.SERVING, previous=None)
+            turn.announce(Notice.ROLLED, generation=fleet.generation)
+
+
+def _serves(fleet: Fleet, workers: list[Worker]) -> bool:
+    return any(w.state is WorkerState.READY and w.generation == fleet.generation for w in workers)
+
+
+# -- adding ------------------------------------------------------------------------------------------------
+
+
+def _spawn_missing(turn: Turn) -> None:
+    room = turn.fleet.size + turn.fleet.policy.surge - len(turn.workers)
+    for slot in _lacking(turn):
+        if room <= 0:
+            return
+        turn.spawn(slot)
+        room -= 1
+
+
+def _lacking(turn: Turn) -> Iterator[int]:
+    """Yield the slots that want a worker now, the most urgent first."""
+    fleet = turn.fleet
+    slots = {slot: workers for slot, workers in turn.live().items() if _may_retry(turn, slot)}
+    older = any(worker.generation != fleet.generation for worker in turn.workers.values())
+    if not (_gone_first(fleet) and older):
+        yield from [slot for slot, workers in slots.items() if not workers]
+    if fleet.state is FleetState.ROLLING:
+        yield from [slot for slot, workers in slots.items() if _lacks_generation(fleet, workers)]
+    if fleet.state is FleetState.SERVING and not _recycling(turn):
+        stale = [worker for workers in slots.values() for worker in workers if worker.stale]
+        for worker in sorted(stale, key=lambda worker: worker.serial)[:1]:
+            turn.announce(Notice.RECYCLING, serial=worker.serial, slot=worker.slot, why=worker.due)
+            yield worker.slot
+
+
+def _may_retry(turn: Turn, slot: int) -> bool:
+    failures = turn.failures.get(slot)
+    return failures is None or failures.retry_at is None
+
+
+def _lacks_generation(fleet: Fleet, workers: list[Worker]) -> bool:
+    """Whether a slot has the old generation only; where that still starts, the first to be ready serves."""
+    return bool(workers) and all(worker.generation != fleet.generation for worker in workers)
+
+
+def _recycling(turn: Turn) -> bool:
+    """Whether a replacement is on its way, or the worker that it replaced still drains."""
+    if any(len(workers) > 1 for workers in turn.live().values()):
+        return True
+    return any(worker.stale for worker in turn.in_state(WorkerState.DRAINING))

@@ -1,0 +1,101 @@
+"""The worker's state machine, as a table. Every change of a worker's state is looked up here.
+
+The rules:
+- A state and a cause that have no row here mean that the news is late: it is ignored.
+- A worker is known from the decision to spawn it until its exit was seen; `gone` is no state but its absence.
+- There is no way back: what drains is never ready again, what was killed is killed until it is gone.
+- Every state has a deadline: boot, heartbeat (where it is watched), grace, reap.
+
+The diagram and the table in docs/lifecycle.md are generated from here; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+__all__ = ["NEXT", "TABLE", "Cause", "Row", "WorkerState", "as_markdown", "as_mermaid"]
+
+
+class WorkerState(StrEnum):
+    """Where a worker stands."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    KILLED = "killed"
+
+
+class Cause(StrEnum):
+    """What makes a worker change its state."""
+
+    WANTED = "wanted"
+    READY = "ready"
+    BEAT = "beat"
+    RECYCLE_DUE = "recycle due"
+    SUPERSEDED = "superseded"
+    BEYOND_SIZE = "beyond the size"
+    STOPPING = "stopping"
+    STOP_NOW = "stop now"
+    DEADLINE = "deadline passed"
+    SPAWN_FAILED = "spawn failed"
+    EXITED = "exited"
+
+
+class Row(NamedTuple):
+    """One line of the table. None is the state of a worker that does not exist yet, or no longer."""
+
+    state: WorkerState | None
+    cause: Cause
+    next: WorkerState | None
+    effect: str
+
+
+_S = WorkerState
+
+# fmt: off
+TABLE: tuple[Row, ...] = (
+    Row(None,         Cause.WANTED,       _S.STARTING, "spawn; boot deadline"),
+    Row(_S.STARTING,  Cause.READY,        _S.READY,    "heartbeat deadline; its slot's older is superseded"),
+    Row(_S.STARTING,  Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
+    Row(_S.STARTING,  Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
+    Row(_S.STARTING,  Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
+    Row(_S.STARTING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    Row(_S.STARTING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a boot failure"),
+    Row(_S.STARTING,  Cause.SPAWN_FAILED, None,        "a failure, though not of the application"),
+    Row(_S.STARTING,  Cause.EXITED,       None,        "a boot failure"),
+    Row(_S.READY,     Cause.BEAT,         _S.READY,    "heartbeat deadline renewed"),
+    Row(_S.READY,     Cause.RECYCLE_DUE,  _S.READY,    "stale: its replacement must be ready first"),
+    Row(_S.READY,     Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
+    Row(_S.READY,     Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
+    Row(_S.READY,     Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
+    Row(_S.READY,     Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    Row(_S.READY,     Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a failure"),
+    Row(_S.READY,     Cause.EXITED,       None,        "a failure"),
+    Row(_S.DRAINING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    Row(_S.DRAINING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline"),
+    Row(_S.DRAINING,  Cause.SPAWN_FAILED, None,        ""),
+    Row(_S.DRAINING,  Cause.EXITED,       None,        ""),
+    Row(_S.KILLED,    Cause.DEADLINE,     _S.KILLED,   "kill again; reap deadline"),
+    Row(_S.KILLED,    Cause.SPAWN_FAILED, None,        ""),
+    Row(_S.KILLED,    Cause.EXITED,       None,        ""),
+)
+# fmt: on
+
+NEXT: dict[tuple[WorkerState | None, Cause], WorkerState | None] = {(r.state, r.cause): r.next for r in TABLE}
+
+
+def as_markdown() -> str:
+    """Return the table for the documentation."""
+    lines = ["| worker state | cause | next state | effect |", "|---|---|---|---|"]
+    lines += [f"| {r.state or 'none'} | {r.cause} | {r.next or 'gone'} | {r.effect} |" for r in TABLE]
+    return "\n".join(lines)
+
+
+def as_mermaid() -> str:
+    """Return the state diagram for the documentation: one arrow for each pair of states."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for row in TABLE:
+        arrows.setdefault((row.state or "[*]", row.next or "[*]"), []).append(row.cause)
+    lines = [f"    {before} --> {after}: {', '.join(causes)}" for (before, after), causes in arrows.items()]
+    return "\n".join(["stateDiagram-v2", *lines])

@@ -1,0 +1,121 @@
+"""Limits on requests, between the application and the wrapper around it: how many at once, and for how long.
+
+Only there where a setting asks for it. What is refused here is counted and logged as any other answer: the
+wrapper is outside. WebSockets and lifespan pass through.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from mooring.scoreboard import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
+
+Send = Callable[[Any], Awaitable[None]]
+_FULL = b"503 Service Unavailable: too many requests at once\n"
+_LATE = b"504 Gateway Timeout: the application took too long\n"
+_RETRY_AFTER = b"1"  # seconds
+
+
+class RequestTimeoutError(Exception):
+    """A response that had begun ran into the deadline; the engine ends its connection."""
+
+
+def limit(
+    application: Callable[..., Any], interface: str, row: Row, most: int, seconds: float
+) -> Callable[..., Any]:
+    """`application` with at most `most` requests in flight (0: any number), each for `seconds` (0: any time).
+
+    The time is kept on ASGI alone: a thread cannot be interrupted.
+    """
+    if interface == "wsgi":
+        return _limited_wsgi(application, row, most) if most else application
+    if seconds:
+        application = _timed(application, row, seconds)
+    return _limited(application, row, most) if most else application
+
+
+def _in_flight(row: Row) -> Callable[[], int]:
+    """A function that counts, with the asking one."""
+    free, cells = row.free, row.cells
+    return lambda: REQUESTS - len(free) + int(cells[OVERFLOW])
+
+
+def _limited(application: Callable[..., Any], row: Row, most: int) -> Callable[..., Any]:
+    in_flight, cells = _in_flight(row), row.cells
+
+    async def limited(scope: Any, receive: Any, send: Send) -> None:
+        if scope["type"] == "http" and in_flight() > most:
+            cells[REJECTED] += 1.0
+            await _answer(send, 503, _FULL, (b"retry-after", _RETRY_AFTER))
+            return
+        await application(scope, receive, send)
+
+    return limited
+
+
+def _limited_wsgi(application: Callable[..., Any], row: Row, most: int) -> Callable[..., Any]:
+    in_flight, cells = _in_flight(row), row.cells
+
+    def limited(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if in_flight() > most:
+            cells[REJECTED] += 1.0
+            headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(_FULL)))]
+            start_response("503 Service Unavailable", [*headers, ("Retry-After", _RETRY_AFTER.decode())])
+            return [_FULL]
+        answer: Iterable[bytes] = application(environ, start_response)
+        return answer
+
+    return limited
+
+
+def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callable[..., Any]:
+    """504 where the response has not begun at the deadline; else it is cut."""
+    cells = row.cells
+
+    async def timed(scope: Any, receive: Any, send: Send) -> None:
+        if scope["type"] != "http":
+            await application(scope, receive, send)
+            return
+        begun = False
+
+        async def sending(message: Any) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        if await _within(application(scope, receive, sending), seconds):
+            return
+        cells[TIMED_OUT] += 1.0
+        if begun:
+            raise RequestTimeoutError(f"{scope['method']} took over {seconds:g} s; its response is cut")
+        await _answer(send, 504, _LATE)
+
+    return timed
+
+
+async def _within(work: Awaitable[None], seconds: float) -> bool:
+    """Whether it was done in time; else it was cancelled. On the loop that runs, asyncio's or trio's."""
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        with trio.move_on_after(seconds) as scope:
+            await work
+        return not scope.cancelled_caught
+    import asyncio
+
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            await work
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the application's own
+        return False
+    return True
+
+
+async def _answer(send: Send, status: int, body: bytes, *more: tuple[bytes, bytes]) -> None:
+    length = str(len(body)).encode()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", length), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

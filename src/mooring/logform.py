@@ -1,0 +1,154 @@
+"""One record of mooring's own log: text for people, or one JSON object. Not where it goes (logs.py).
+
+Both say the same. The text is the form that gunicorn and hypercorn made familiar:
+`[date zone] [pid] [LEVEL] message`, then what the message does not say itself, as `name=value`; further lines
+of the message and the traceback follow, indented.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+from mooring.escape import escape, escape_quoted
+
+_INDENT = "  "  # a record begins with "[": no other line of the log does, whatever an exception says
+_ENGINES = ("uvicorn", "hypercorn", "_granian", "granian", "gunicorn")
+_UNNAMED = frozenset(("mooring", "root", *_ENGINES))  # text leaves these out: the older images' lines did
+_COLORS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m", "critical": "\033[1;31m"}
+_DIM, _PLAIN = "\033[2m", "\033[0m"
+_DEEPEST = 4  # of nested values in a field
+_MOST, _LONGEST_NAME = 64, 64  # fields, and characters of a field's name
+_LEAST = 16  # characters of a field that has to be cut
+_KEPT = ("time", "level", "pid")
+_CUT = "\n...\n"
+
+
+class Record(NamedTuple):
+    """What is logged: `time` in seconds since the epoch; `told` are the fields that `message` says itself."""
+
+    time: float
+    pid: int
+    level: str
+    logger: str
+    message: str
+    fields: Mapping[str, Any] = {}
+    traceback: str = ""
+    told: frozenset[str] = frozenset()
+
+
+def is_engine(logger: str) -> bool:
+    """Whether a logger is an engine's own."""
+    return logger.partition(".")[0] in _ENGINES
+
+
+def as_text(record: Record, *, colored: bool = False) -> bytes:
+    """A record in lines; those after the first are indented, so that none of them can pass for a record."""
+    first, *rest = record.message.splitlines() or [""]
+    if record.logger.partition(".")[0] not in _UNNAMED:
+        first = f"{record.logger}: {first}"
+    said = escape(first)
+    for name, value in islice(record.fields.items(), _MOST):
+        if name not in record.told:
+            said += f" {escape(name)[:_LONGEST_NAME]}={_value(value)}"
+    stamp, level = f"[{_local(record.time)}] [{record.pid}]", f"[{record.level.upper()}]"
+    if colored:  # the level and the message stay one text: people search for `[INFO] ...`
+        color = _COLORS.get(record.level, "")
+        line = f"{_DIM}{stamp}{_PLAIN} {color}{level} {said}{_PLAIN if color else ''}\n"
+    else:
+        line = f"{stamp} {level} {said}\n"
+    for more in (*rest, *record.traceback.splitlines()):
+        line += f"{_INDENT}{escape(more)}\n"
+    return line.encode("utf-8", "backslashreplace")
+
+
+def as_json(record: Record, limit: int) -> bytes:
+    """A record as one line of at most `limit` bytes, plain ASCII; what is too long loses its middle."""
+    found: dict[str, Any] = {
+        "time": _iso(record.time),
+        "level": record.level,
+        "pid": record.pid,
+        "logger": _clean(record.logger),
+        "message": _clean(record.message),
+    }
+    for name, value in islice(record.fields.items(), _MOST):
+        name = _clean(name)[:_LONGEST_NAME]  # noqa: PLW2901
+        found[f"extra_{name}" if name in found or name == "traceback" else name] = _clean(value)
+    if record.traceback:
+        found["traceback"] = _clean(record.traceback)
+    line = _dumped(found)
+    return line if len(line) <= limit else _fitted(found, limit)
+
+
+def _fitted(found: dict[str, Any], limit: int) -> bytes:
+    """The longest first loses its middle, until the line is short enough; what has none is left out."""
+    sizes = {name: len(_dumped(each)) for name, each in found.items() if name not in _KEPT}
+    line = _dumped(found)
+    while (over := len(line) - limit) > 0:
+        name = max(sizes, key=lambda each: sizes[each])
+        value, size = found[name], sizes[name]
+        text = value if isinstance(value, str) else json.dumps(value)
+        if len(text) > _LEAST:
+            # An escaped character is up to twelve bytes, so the share is a guess: it may take some rounds.
+            share = len(text) * max(0, size - over - len(_CUT) * 2) // size
+            found[name] = _shortened(text, max(_LEAST, min(share, len(text) * 7 // 8)))
+            sizes[name] = len(_dumped(found[name]))
+        elif name in ("message", "logger"):
+            found[name], sizes[name] = "", 0
+        else:
+            del found[name], sizes[name]
+        line = _dumped(found)
+    return line
+
+
+def _shortened(text: str, keep: int) -> str:
+    """A quarter of it from the start, the rest from the end, where a traceback says what it was."""
+    head, tail = text[: keep // 4], text[len(text) - keep * 3 // 4 :]
+    return f"{head}{_CUT}{tail}" if len(head) + len(tail) + len(_CUT) < len(text) else text[:keep]
+
+
+def _dumped(value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _clean(value: Any, depth: int = 0) -> Any:
+    """A value that JSON can say; what it cannot is text. No infinity, no half of a surrogate pair."""
+    try:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return int(value) if abs(value) < 1 << 64 else str(value)
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else None
+        if depth < _DEEPEST and isinstance(value, Mapping):
+            return {_clean(str(name)): _clean(each, depth + 1) for name, each in value.items()}
+        if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
+            return [_clean(each, depth + 1) for each in value]
+        return str(value).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # the application's own __str__
+        return f"<{type(value).__name__}>"
+
+
+def _value(value: Any) -> str:
+    """A field's value in text: quoted where it could be taken for more than one."""
+    value = _clean(value)
+    text = value if isinstance(value, str) else json.dumps(value)
+    plain = text and text.isprintable() and not any(char in text for char in ' "=\\')
+    return text if plain or not isinstance(value, str) else f'"{escape_quoted(text)}"'
+
+
+def _local(now: float) -> str:
+    """Local time as `2026-11-21 05:19:18 +0000`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(now))
+
+
+def _iso(now: float) -> str:
+    """Local time as ISO 8601 has it: `2026-11-21T05:19:18.025+00:00`."""
+    milliseconds = int(now * 1000)
+    local = time.localtime(milliseconds // 1000)
+    zone = time.strftime("%z", local)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{milliseconds % 1000:03d}{zone[:3]}:{zone[3:]}"

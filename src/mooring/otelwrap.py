@@ -1,0 +1,148 @@
+"""A server span for each request, by OpenTelemetry's ASGI and WSGI middleware, unless the framework makes it.
+
+The middleware stands inside mooring's own wrapper. Its spans for single ASGI messages are off: two for each
+request, and one for each piece of a stream, say nothing that the server span does not.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from opentelemetry.instrumentation import asgi, wsgi
+from opentelemetry.util.http import ExcludeList, get_excluded_urls
+
+from mooring import otelvars
+
+if TYPE_CHECKING:
+    from mooring.engines import Application
+
+_MARK = "_is_instrumented_by_opentelemetry"  # what framework instrumentations leave on an application
+_LOG = logging.getLogger("opentelemetry.mooring")
+
+# In a scope or environ: the application has been called (WSGI: and has returned a list); REQUEST_URI is ours.
+_BEGUN, _URI = "mooring.otel.begun", "mooring.otel.uri"
+
+Scope = dict[str, Any]
+ASGI = Callable[[Scope, Any, Any], Awaitable[None]]
+WSGI = Callable[[Scope, Any], Iterable[bytes]]
+
+
+def wrap(application: Application) -> Application:
+    """The application with a server span around each request; itself where that is somebody's already."""
+    call = application.call
+    if otelvars.disabled(os.environ) & {application.interface, "*"} or _has_spans(
+        call, application.framework
+    ):
+        return application
+    excluded = get_excluded_urls(application.interface.upper())
+    if application.interface == "wsgi":
+        return application._replace(call=wrap_wsgi(call, excluded))
+    return application._replace(call=wrap_asgi(call, excluded))
+
+
+def _has_spans(call: Any, framework: str) -> bool:
+    """Whether the framework is instrumented: by the loader, in the application's own code, or by itself."""
+    if isinstance(call, (asgi.OpenTelemetryMiddleware, wsgi.OpenTelemetryMiddleware)):
+        return True
+    owner = getattr(call, "__self__", call)
+    if getattr(owner, _MARK, False) is True:
+        return True
+    if framework == "fastapi" and importlib.util.find_spec("fastapi.telemetry"):
+        return True  # it makes them itself, wherever there is a provider
+    try:
+        found = entry_points(group="opentelemetry_instrumentor", name=framework)
+        return any(each.load()().is_instrumented_by_opentelemetry for each in found)
+    except (
+        Exception
+    ) as error:  # the instrumentation is there, its framework's version is not the one it knows
+        _LOG.debug("no instrumentation of %s: %s", framework, error)
+        return False
+
+
+def wrap_asgi(call: ASGI, excluded: ExcludeList) -> ASGI:
+    """An ASGI application in the middleware."""
+
+    async def inner(
+        scope: Scope, receive: Any, send: Any
+    ) -> None:  # asgiref guesses wrong on plain functions
+        scope[_BEGUN] = True
+        await call(scope, receive, send)
+
+    options: Any = {"excluded_urls": excluded, "exclude_spans": ["receive", "send"]}
+    traced = asgi.OpenTelemetryMiddleware(inner, **options)
+
+    async def outer(scope: Scope, receive: Any, send: Any) -> None:
+        try:
+            await traced(scope, receive, send)
+        except Exception:
+            if _BEGUN in scope:
+                raise
+            _LOG.exception("A request goes without a span")
+            await call(scope, receive, send)
+
+    return outer
+
+
+def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
+    """A WSGI application in the middleware, a list still being a list: servers give that a Content-Length."""
+
+    def inner(environ: Scope, start_response: Any) -> Iterable[bytes]:
+        environ[_BEGUN] = False
+        if environ.pop(_URI, None):
+            del environ["REQUEST_URI"]
+        body = call(environ, start_response)
+        environ[_BEGUN] = isinstance(body, list)
+        return body
+
+    traced = wsgi.OpenTelemetryMiddleware(inner)
+
+    def outer(environ: Scope, start_response: Any) -> Iterable[bytes]:
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if excluded.url_disabled(path):
+            return call(environ, start_response)
+        if "RAW_URI" not in environ and "REQUEST_URI" not in environ:
+            environ["REQUEST_URI"], environ[_URI] = _uri(path, environ.get("QUERY_STRING")), True
+        try:
+            body = traced(environ, start_response)
+        except Exception:
+            if _BEGUN in environ:
+                raise
+            _LOG.exception("A request goes without a span")
+            return call(environ, start_response)
+        return list(body) if environ.pop(_BEGUN) else _Body(body)
+
+    return outer
+
+
+def _uri(path: str, query: str | None) -> str:
+    """The target as the middleware reads it from gunicorn's environ; without one it leaves out the path."""
+    target = quote(path.encode("latin-1", "replace"), safe="/!$&'()*+,;=:@")
+    return f"{target}?{query}" if query else target
+
+
+class _Body:
+    """The middleware's generator, which ends span and response only if it was begun: a HEAD does not."""
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._generator)
+
+    def close(self) -> None:
+        """End it, whether or not anything was read."""
+        if (
+            inspect.isgenerator(self._generator)
+            and inspect.getgeneratorstate(self._generator) == "GEN_CREATED"
+        ):
+            next(self._generator, None)
+        self._generator.close()

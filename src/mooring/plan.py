@@ -1,0 +1,258 @@
+"""The plan: settings and resources in, every decision with its origin and reason out. Pure.
+
+Two stages: `plan` before anything runs, and `fit` (fit.py) when worker 0 has said what the application is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mooring import development, engines
+from mooring.address import Address
+from mooring.errors import ConfigurationError
+from mooring.profiles import Profile
+from mooring.resolve import CLI, Resolved
+from mooring.settings import MOST_WORKERS, ROWS, Settings, show
+
+if TYPE_CHECKING:
+    from mooring.discovery import Target
+    from mooring.resources import Resources
+    from mooring.serverconf import ServerConf
+
+
+class Explained(NamedTuple):
+    """A decision: its value, its origin (`cli`, `env:X`, `file:X`, `profile:X`, `tuned`, `default`), why."""
+
+    value: Any
+    origin: str
+    reason: str = ""
+
+
+class Report(NamedTuple):
+    """What worker 0 found: `memory` is its proportional set size in bytes, None where that is not known."""
+
+    interface: str
+    framework: str
+    engine: str
+    target: str
+    memory: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The resolved decision, immutable.
+
+    `settings` holds the final values; `explained` tells of each why. `asked` is what the settings' origins
+    alone come to, listeners and workers decided: without a server's own configuration, and live reload.
+    """
+
+    settings: Settings
+    asked: Settings
+    profile: Profile
+    target: Target
+    binds: tuple[Address, ...]
+    engine: str
+    interface: str
+    workers: int
+    threads: int
+    conf: ServerConf | None
+    resources: Resources
+    explained: Mapping[str, Explained]
+    warnings: tuple[str, ...] = ()
+    framework: str = ""
+    revision: int = 1
+
+    @property
+    def tls(self) -> bool:
+        """Whether the listeners speak TLS."""
+        return self.settings.tls_certificate is not None
+
+    def as_json(self) -> dict[str, dict[str, Any]]:
+        """{NAME: {"value", "origin", "reason"}}; secrets are not shown."""
+        return as_json(self.explained)
+
+
+def as_json(explained: Mapping[str, Explained]) -> dict[str, dict[str, Any]]:
+    """{NAME: {"value", "origin", "reason"}}; secrets are not shown."""
+    shown = {}
+    for name, item in explained.items():
+        secret = name in ROWS and ROWS[name].secret and item.value
+        value = "(secret)" if secret else _plain(item.value)
+        value = f"{value:o}" if name == "unix_mode" else value  # as it is given
+        shown[name] = {"value": value, "origin": item.origin, "reason": item.reason}
+    return shown
+
+
+def given(resolved: Resolved) -> dict[str, Explained]:
+    """Every setting as it was given, before anything is decided."""
+    return {name: Explained(getattr(resolved.settings, name), resolved.origins[name].text) for name in ROWS}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Address) else value
+
+
+def plan(resolved: Resolved, resources: Resources, target: Target, conf: ServerConf | None) -> Plan:
+    """The first stage. Raises ConfigurationError for settings that contradict each other."""
+    settings = resolved.settings
+    explained = given(resolved)
+    for name, (value, origin, reason) in _from_conf(resolved, conf).items():
+        explained[name] = Explained(value, origin, reason)
+        settings = dataclasses.replace(settings, **{name: value})
+    for name, (value, reason) in (
+        development.changes(resolved, settings, conf) if settings.reload else {}
+    ).items():
+        explained[name] = Explained(value, "tuned", reason)
+        settings = dataclasses.replace(settings, **{name: value})
+    binds = _binds(resolved, settings, explained)
+    engine = _engine(resolved, settings, conf, explained)
+    if conf is not None and conf.path and conf.kind == engine:
+        reason = "the configuration in use"
+        explained[f"{engine}_conf"] = Explained(conf.path, conf.origin("engine"), reason)
+    workers = _workers(resolved, settings, resources, explained)
+    threads = _threads(settings, resources, workers, explained)
+    explained["app"] = Explained(str(target), target.origin, target.reason)
+    _check_tls(settings)
+    settings = dataclasses.replace(settings, bind=binds, engine=engine)
+    return Plan(
+        settings=settings,
+        asked=_asked(resolved, resources),
+        profile=resolved.profile,
+        target=target,
+        binds=binds,
+        engine=engine,
+        interface=settings.interface,
+        workers=workers,
+        threads=threads,
+        conf=conf,
+        resources=resources,
+        explained=explained,
+        warnings=(
+            *resolved.warnings,
+            *resources.warnings,
+            *(conf.warnings if conf else ()),
+            *([target.warning] if target.warning else []),
+        ),
+    )
+
+
+def _asked(resolved: Resolved, resources: Resources) -> Settings:
+    settings = dataclasses.replace(resolved.settings, reload=False)
+    workers = _workers(resolved, settings, resources, {})
+    return dataclasses.replace(resolved.settings, bind=_binds(resolved, settings, {}), workers=workers)
+
+
+def _from_conf(resolved: Resolved, conf: ServerConf | None) -> dict[str, tuple[Any, str, str]]:
+    """What the server's own configuration sets: stronger than all but the command line, as with gunicorn."""
+    if conf is None:
+        return {}
+    rank = {name: resolved.rank(name) for name in conf.overrides}
+    if "bind" in rank:
+        rank["bind"] = resolved.rank("bind", "host", "port")
+    found = {name: value for name, value in conf.overrides.items() if rank[name] != CLI}
+    return {name: (value, conf.origin(name), "set there") for name, value in found.items()}
+
+
+def _binds(resolved: Resolved, settings: Settings, explained: dict[str, Explained]) -> tuple[Address, ...]:
+    """BIND wins over HOST and PORT unless those come from a stronger origin."""
+    given = settings.bind
+    by_port = Address("tcp", settings.host, settings.port)
+    from_conf = "bind" in explained and explained["bind"].reason == "set there"
+    if given is not None and (from_conf or resolved.rank("bind") >= resolved.rank("host", "port")):
+        return given
+    origin = resolved.origins["port"]
+    if resolved.rank("host") > origin.rank:
+        origin = resolved.origins["host"]
+    reason = "HOST:PORT" if given is None else f"HOST:PORT, from a stronger origin than bind ({show(given)})"
+    explained["bind"] = Explained((by_port,), origin.text, reason)
+    return (by_port,)
+
+
+def _engine(
+    resolved: Resolved, settings: Settings, conf: ServerConf | None, explained: dict[str, Explained]
+) -> str:
+    if settings.reload and development.without_gunicorn(resolved, conf):
+        explained["engine"] = Explained("auto", "tuned", "live reload runs one worker without gunicorn")
+        return "auto"
+    if (
+        conf is not None
+        and conf.kind
+        and explained["engine"].origin in {"default", f"profile:{settings.profile}"}
+    ):
+        engines.require(conf.kind)
+        explained["engine"] = Explained(
+            conf.kind, conf.origin("engine"), f"{conf.kind} configuration was given"
+        )
+        return conf.kind
+    if settings.engine == "auto":
+        if settings.interface != "auto":
+            chosen = engines.choose("auto", settings.interface)
+            explained["engine"] = Explained(chosen, "tuned", f"the default for {settings.interface.upper()}")
+            return chosen
+        explained["engine"] = Explained("auto", "default", "uvicorn for ASGI, granian for WSGI")
+        return "auto"
+    engines.require(settings.engine)
+    if settings.interface != "auto":
+        engines.choose(settings.engine, settings.interface)
+    return settings.engine
+
+
+def cores(settings: Settings, resources: Resources) -> tuple[float, str]:
+    """The CPU cores to plan with, and in words where that number comes from."""
+    if isinstance(settings.cpu_count, float):
+        return settings.cpu_count, "CPU_COUNT"
+    if settings.cpu_count == "host":
+        return float(resources.host_cpus.value or 1), "all cores of the host"
+    return resources.cpus.value or 1.0, resources.cpus.source
+
+
+def _workers(
+    resolved: Resolved, settings: Settings, resources: Resources, explained: dict[str, Explained]
+) -> int:
+    if settings.reload:
+        explained["workers"] = Explained(1, "tuned", "live reload runs one worker")
+        return 1
+    if settings.workers is not None:
+        return settings.workers
+    available, source = cores(settings, resources)
+    unlimited = resources.cpu_quota.value is None and settings.cpu_count is None
+    if resolved.profile.name == "none" and unlimited and resources.kubernetes.value:
+        reason = "Kubernetes without a CPU limit: one worker, the cluster replicates"
+        explained["workers"] = Explained(1, "tuned", reason)
+        return 1
+    wanted = int(settings.workers_per_core * available)
+    reason = f"{available:g} CPU cores ({source}) x {settings.workers_per_core:g}"
+    if wanted < resolved.profile.floor:
+        wanted = resolved.profile.floor
+        reason += f", at least {wanted}"
+    if wanted > MOST_WORKERS:
+        wanted = MOST_WORKERS
+        reason += f", at most {wanted}"
+    if 0 < settings.max_workers < wanted:
+        wanted = settings.max_workers
+        reason += f", at most {wanted} (MAX_WORKERS)"
+    explained["workers"] = Explained(wanted, "tuned", reason)
+    return wanted
+
+
+def _threads(settings: Settings, resources: Resources, workers: int, explained: dict[str, Explained]) -> int:
+    if settings.threads is not None:
+        return settings.threads
+    available, source = cores(settings, resources)
+    wanted = min(32, max(4, round(8 * available / workers)))
+    reason = f"8 for each of {available:g} CPU cores ({source}), shared by {workers} workers, 4 to 32"
+    explained["threads"] = Explained(wanted, "tuned", reason)
+    return wanted
+
+
+def _check_tls(settings: Settings) -> None:
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        missing = "tls_key" if settings.tls_key is None else "tls_certificate"
+        raise ConfigurationError(f"TLS needs both tls_certificate and tls_key: {missing} is not set")
+    if settings.tls_client_ca is not None and settings.tls_certificate is None:
+        raise ConfigurationError("tls_client_ca needs tls_certificate and tls_key")

@@ -1,0 +1,220 @@
+"""Spawn, signal, reap: the only process system calls. Linux only.
+
+Workers are forked, not executed: the supervisor is single-threaded and holds no application code, so a fork
+is safe, and it saves a worker the interpreter's start and the shared imports (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Container
+from typing import NamedTuple, NoReturn
+
+from mooring import signals
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
+
+
+class Exit(NamedTuple):
+    """A child that was reaped: its pid, and its exit code or (negative) the signal that ended it."""
+
+    pid: int
+    code: int
+
+
+def _prctl(option: int, argument: int) -> None:
+    import ctypes  # 5 ms that the supervisor need not pay
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies; leave at once if that has happened."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Take back `die_with_parent`, for a process that has something to finish first."""
+    _prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def drop_privileges(uid: int, gid: int, groups: Collection[int]) -> None:
+    """Become an unprivileged user for good. The order matters: setgroups(2) and setgid(2) need root."""
+    parent = os.getppid()
+    os.setgroups(list(groups))
+    os.setgid(gid)
+    os.setuid(uid)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    # A change of user clears both, prctl(2): the parent's death, and the right to read one's own /proc/self.
+    _prctl(_PR_SET_DUMPABLE, 1)
+    die_with_parent(parent)
+
+
+def spawn(run: Callable[[], int], keep: Collection[int]) -> int:
+    """Fork a child that runs `run` and exits with what it returns. Returns its pid; raises OSError (EAGAIN).
+
+    The child leads its own process group, dies with this process, and keeps of the close-on-exec descriptors
+    only those in `keep`.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SUPERVISED)
+    try:
+        pid = os.fork()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        raise
+    if pid == 0:
+        _child(run, keep, parent)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid
+
+
+def _child(run: Callable[[], int], keep: Collection[int], parent: int) -> NoReturn:
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        die_with_parent(parent)
+        signals.reset_in_child()
+        close_inherited(keep)
+        # The supervisor's objects stay referenced by its frames below this one: they are never freed, and so
+        # cannot close a descriptor number that the application has reused.
+        gc.freeze()
+        atexit._clear()
+        code = run()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)
+    except BaseException:
+        _show_exception()
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """What an interpreter does at its end for the application: join threads, run atexit functions, flush."""
+    try:
+        import threading
+
+        for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
+            try:
+                last()
+            except BaseException:
+                _show_exception()
+    finally:
+        os._exit(code)  # whatever happens (stderr is gone, say): never back into the supervisor's frames
+
+
+def _show_exception() -> None:
+    import traceback  # only a child that fails pays for it
+
+    traceback.print_exc()
+
+
+def close_inherited(keep: Collection[int]) -> None:
+    """Close what an exec would close: every close-on-exec descriptor but those in `keep`."""
+    kept = set(keep)
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd in kept or fd <= 2:
+            continue
+        try:
+            if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                os.close(fd)
+        except OSError:
+            continue  # the descriptor of the listing itself
+
+
+def reap(leaders: Container[int] = (), dying: Callable[[int], None] = lambda _pid: None) -> list[Exit]:
+    """Reap every child that has ended, orphans given to process 1 included; `dying` is told before.
+
+    Where it is one of `leaders`, what it has left in its process group is told to end: while it is not reaped
+    yet, its pid can be nobody else's. TERM, not KILL: multiprocessing's resource tracker ignores it, cleans
+    up, and leaves.
+    """
+    ended: list[Exit] = []
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                return ended
+            if found.si_pid in leaders:
+                _signal_group(found.si_pid, signal.SIGTERM)
+            dying(found.si_pid)
+            pid, status = os.waitpid(found.si_pid, 0)
+        except ChildProcessError:
+            return ended
+        ended.append(Exit(pid, os.waitstatus_to_exitcode(status)))
+
+
+def terminate(pid: int) -> None:
+    """Ask a worker to drain."""
+    _kill(pid, signal.SIGTERM)
+
+
+def kill_group(pid: int) -> None:
+    """Kill a worker and what it started in its process group."""
+    if not _signal_group(pid, signal.SIGKILL):
+        _kill(pid, signal.SIGKILL)  # it does not lead its group yet
+
+
+def reopen_logs(pid: int) -> None:
+    """Tell a worker to open its log files anew."""
+    _kill(pid, signal.SIGUSR1)
+
+
+def resize(pid: int, number: int) -> None:
+    """Tell gunicorn's arbiter, by TTIN or TTOU, to have one worker more or fewer."""
+    _kill(pid, number)
+
+
+def send(pid: int, number: int) -> None:
+    """Send one process a signal."""
+    _kill(pid, number)
+
+
+def _signal_group(pid: int, number: int) -> bool:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # it has ended: the reaper will tell; or it has become another user, and supervising goes on
+
+
+def proportional_set_size(pid: str = "self") -> int | None:
+    """A process's proportional set size in bytes, from its smaps_rollup; None where it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    return None
+
+
+def describe(code: int) -> str:
+    """An exit in words: `exit code 3`, or `killed by SIGKILL`."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

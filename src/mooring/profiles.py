@@ -1,0 +1,203 @@
+"""The named default sets that make mooring a drop-in for the older images: data only (docs/profiles.md).
+
+The facts come from the older images' documentation and launchers, as collected in docs/profiles.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+_APP_FIRST = ("app.main", "main")
+_MAIN_FIRST = ("main", "app.main")
+
+_GUNICORN_DUMP = ("loglevel", "workers", "bind", "workers_per_core", "host", "port")
+_INBOARD_DUMP = (
+    *("loglevel", "workers", "bind", "graceful_timeout", "timeout", "keepalive", "errorlog", "accesslog"),
+    *("workers_per_core", "use_max_workers", "host", "port"),
+)
+_HYPERCORN_DUMP = (
+    *("loglevel", "workers", "bind", "graceful_timeout", "worker_class", "keepalive", "errorlog"),
+    *("accesslog", "workers_per_core", "use_max_workers", "host", "port"),
+)
+_POETRY_DUMP = (
+    *("bind", "workers", "timeout", "graceful_timeout", "keepalive", "loglevel", "errorlog", "accesslog"),
+    *("reload", "worker_tmp_dir"),
+)
+
+
+class Profile(NamedTuple):
+    """One older image's defaults and rules.
+
+    - `modules`: the search order for the application (empty: mooring's own, wider order)
+    - `floor`: the least tuned number of workers
+    - `conf_kind`, `conf_names`, `shipped_conf`: the server whose configuration files are looked for below the
+      application root, their names, and the default that the image carries
+    - `prestart_names`, `prestart_sourced`, `prestart_messages`: the hooks looked for in the application root,
+      whether a shell script's exports count, and whose messages are printed
+    - `access_format`: the form of an access log line (accessline.py)
+    - `dump`: the keys of the JSON object that the image's configuration printed at the start
+    - `first_variable`: the variable that wins for a setting
+    - `any_text_is_true`: the flags' variables for which every text that is not empty means true
+    - `ignored`: variables without effect
+    - `demo`: the application in mooring.demo that is served while there is no Python file (empty: none)
+    - `reloading`: what takes the profile's place with live reload
+    """
+
+    name: str
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    modules: tuple[str, ...] = ()
+    floor: int = 1
+    conf_kind: str = ""
+    conf_names: tuple[str, ...] = ()
+    shipped_conf: str = ""
+    prestart_names: tuple[str, ...] = ("prestart.sh",)
+    prestart_sourced: bool = True
+    prestart_messages: str = ""
+    access_format: str = "common"
+    dump: tuple[str, ...] = ()
+    first_variable: Mapping[str, str] = MappingProxyType({})
+    any_text_is_true: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    demo: str = ""
+    reloading: Profile | None = None
+
+
+_IMAGE: dict[str, Any] = {"app_root": "/app", "host": "0.0.0.0", "port": 80}
+
+_GUNICORN_CONF = ("gunicorn_conf.py", "app/gunicorn_conf.py")
+
+
+def _with_plain_reload(profile: Profile, access_log: str | None, access_format: str) -> Profile:
+    """With live reload, three of the images ran a server without its configuration file and without BIND."""
+    ignored = {
+        "gunicorn": ("BIND", "GUNICORN_CONF", "GUNICORN_CMD_ARGS", "WORKER_CLASS"),
+        "hypercorn": ("BIND", "HYPERCORN_CONF"),
+    }
+    reloading = profile._replace(
+        defaults={**profile.defaults, "access_log": access_log},
+        conf_names=(),
+        shipped_conf="",
+        access_format=access_format,
+        dump=(),
+        ignored=ignored[profile.conf_kind],
+    )
+    return profile._replace(reloading=reloading)
+
+
+def _inboard(name: str, demo: str) -> Profile:
+    profile = Profile(
+        name=name,
+        defaults={
+            **_IMAGE,
+            "engine": "uvicorn",
+            "timeout": 120.0,
+            "graceful_timeout": 120.0,
+            "keep_alive": 2.0,
+        },
+        modules=_MAIN_FIRST,
+        floor=2,
+        conf_kind="gunicorn",
+        conf_names=_GUNICORN_CONF,
+        shipped_conf="/gunicorn_conf.py",
+        prestart_names=("prestart.py", "prestart.sh"),
+        prestart_sourced=False,
+        prestart_messages="inboard",
+        access_format="uvicorn",
+        dump=_INBOARD_DUMP,
+        demo=demo,
+    )
+    return _with_plain_reload(profile, "-", "uvicorn-reload")
+
+
+_CONDA = Profile(
+    name="conda-starlette",
+    defaults={
+        **_IMAGE,
+        "engine": "uvicorn",
+        "graceful_timeout": 30.0,
+        "keep_alive": 120.0,
+        "access_log": "/dev/stderr",
+    },
+    modules=_APP_FIRST,
+    floor=2,
+    conf_kind="gunicorn",
+    conf_names=_GUNICORN_CONF,
+    shipped_conf="/gunicorn_conf.py",
+    prestart_messages="tiangolo",
+    access_format="uvicorn-0.9",
+    dump=_GUNICORN_DUMP,
+    any_text_is_true=("RELOAD",),
+    demo="json_app",
+)
+
+_HYPERCORN = Profile(
+    name="hypercorn",
+    defaults={
+        **_IMAGE,
+        "engine": "hypercorn",
+        "worker_class": "asyncio",
+        "timeout": 0.0,
+        "graceful_timeout": 120.0,
+        "keep_alive": 2.0,
+    },
+    modules=_APP_FIRST,
+    floor=2,
+    conf_kind="hypercorn",
+    conf_names=("hypercorn_conf.py", "app/hypercorn_conf.py"),
+    shipped_conf="/hypercorn_conf.py",
+    prestart_messages="tiangolo",
+    access_format="hypercorn",
+    dump=_HYPERCORN_DUMP,
+    demo="app",
+)
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(name="none"),
+        _with_plain_reload(_HYPERCORN, None, "hypercorn"),
+        _with_plain_reload(_CONDA, "-", "uvicorn-reload"),
+        _inboard("inboard-base", "app"),
+        _inboard("inboard-starlette", "json_app"),
+        _inboard("inboard-fastapi", "json_app"),
+        Profile(
+            name="poetry",
+            defaults={
+                **_IMAGE,
+                "app_root": "/application_root",
+                "engine": "uvicorn",
+                "workers": 1,
+                "graceful_timeout": 30.0,
+                "keep_alive": 2.0,
+                "worker_tmp_dir": "/dev/shm",  # noqa: S108
+            },
+            modules=("app.main",),
+            conf_kind="gunicorn",
+            shipped_conf="/application_server/gunicorn_configuration.py",
+            prestart_names=(),
+            access_format="uvicorn",
+            dump=_POETRY_DUMP,
+            first_variable={"workers": "WORKERS"},
+        ),
+        Profile(
+            name="meinheld-flask",
+            defaults={
+                **_IMAGE,
+                "workers_per_core": 2.0,
+                "graceful_timeout": 30.0,
+                "keep_alive": 120.0,
+                "access_log": None,
+            },
+            modules=_APP_FIRST,
+            conf_kind="gunicorn",
+            conf_names=_GUNICORN_CONF,
+            shipped_conf="/gunicorn_conf.py",
+            prestart_messages="tiangolo",
+            access_format="combined",
+            dump=_GUNICORN_DUMP,
+            demo="wsgi_app",
+        ),
+    )
+}

@@ -1,0 +1,67 @@
+"""Keep secrets out of the admin endpoint's answers. Pure.
+
+Secret settings are masked by the plan itself; here is what may hide in others: arguments of a factory,
+environment variables among gunicorn's arguments, and what the application has said when it failed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+HIDDEN = "(not shown)"
+_ENV = re.compile(r"(-e|--env)(=?)(.*)", re.DOTALL)
+# What mooring itself says of an end (process.describe and the lifecycle).
+_OWN_WORDS = re.compile(
+    r"exit code \d+|killed by (SIG\w+|signal \d+|the kernel: out of memory)|\w+ deadline exceeded|"
+    r"told to stop now|asked to stop|"
+    r"could not be spawned: [\w ]+|the application ended its worker before it was ready: .{1,40}"
+)
+
+
+def call(text: str) -> str:
+    """An import string without the arguments of its factory: `main:create_app(...)`."""
+    name, bracket, rest = text.partition("(")
+    return f"{name}(...)" if bracket and rest.strip() != ")" else text
+
+
+def arguments(text: str) -> str:
+    """Arguments for gunicorn without the values of its `--env`."""
+    import shlex  # 2 ms, for the few who have any
+
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return HIDDEN
+    shown: list[str] = []
+    for word in words:
+        if shown and shown[-1] in ("-e", "--env"):
+            shown.append(_name_only(word))
+        elif (found := _ENV.fullmatch(word)) and (found[1] == "-e" or found[2]):
+            shown.append(f"{found[1]}{found[2]}{_name_only(found[3])}")
+        else:
+            shown.append(word if word.startswith("-") else call(word))
+    return " ".join(shown)
+
+
+def _name_only(assignment: str) -> str:
+    name, equals, _ = assignment.partition("=")
+    return f"{name}={HIDDEN}" if equals else name
+
+
+def plan(shown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A plan as JSON (Plan.as_json), without what its settings may hide."""
+    result = dict(shown)
+    for name, hide in (("app", call), ("gunicorn_cmd_args", arguments)):
+        if name in result and isinstance(result[name]["value"], str):
+            result[name] = {**result[name], "value": hide(result[name]["value"])}
+    if "companions" in result:
+        commands = result["companions"]["value"] or ()
+        shown_commands = [f"{command.split()[0]} ..." for command in commands]
+        result["companions"] = {**result["companions"], "value": shown_commands}
+    return result
+
+
+def own_words(text: str) -> str:
+    """What mooring itself has said; the application's own words may hold anything."""
+    return text if _OWN_WORDS.fullmatch(text) else "the application failed: see mooring status, or the log"

@@ -1,0 +1,44 @@
+"""Execute mooring anew after a pre-start hook that changed what only an exec takes up: LD_*, PYTHON*.
+
+Workers are forked, so what the dynamic linker and the interpreter read at their start would not reach them.
+Not for ordinary variables: those are handed to the workers.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from mooring.prestart import After
+from mooring.signals import SUPERVISED
+
+_PREFIXES = ("LD_", "PYTHON", "MALLOC_", "GLIBC_")
+_MARK = "_MOORING_HOOK_RAN"
+
+
+def needed(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
+    """Whether a variable differs that is read only when a process starts."""
+    names = {name for name in (*before, *after) if name.startswith(_PREFIXES)}
+    return any(before.get(name) != after.get(name) for name in names)
+
+
+def again(after: After) -> NoReturn:
+    """Execute this command again in the same process, with the hook's environment, and without the hook."""
+    mark = f"{os.getpid()}:{after.cwd or ''}"
+    os.chdir(after.folder)
+    # A signal that comes while nobody handles it waits: process 1 would never see it otherwise.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISED)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**after.environ, _MARK: mark})  # noqa: S606
+
+
+def taken_up(environ: Mapping[str, str], folder: Path) -> After | None:
+    """What the hook left, where this process was executed by `again`; else None."""
+    pid, _, cwd = environ.get(_MARK, "").partition(":")
+    if pid != str(os.getpid()):
+        return None
+    rest = {name: value for name, value in environ.items() if name != _MARK}
+    return After(rest, folder, cwd or None)

@@ -1,0 +1,75 @@
+"""What a worker says over its report pipe, checked: the application has the pipe too, and is not trusted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from mooring.engines import REGISTRY
+from mooring.plan import Report
+
+_LONGEST = 3000  # characters: with its frame, a message stays below PIPE_BUF, and is never interleaved
+
+
+class Failure(NamedTuple):
+    """Why a worker cannot boot: the line for the user, and the exit code that it means."""
+
+    message: str
+    code: int
+
+
+def encode(event: str, facts: dict[str, Any]) -> bytes:
+    """One message: a line of JSON."""
+    if "message" in facts:
+        facts = {**facts, "message": str(facts["message"])[:_LONGEST]}
+    line = json.dumps({"event": event, **facts})
+    if len(line) >= _LONGEST and "message" in facts:
+        facts = {
+            **facts,
+            "message": facts["message"][: _LONGEST // 12],
+        }  # every character escaped as \ud83d\ude00
+        line = json.dumps({"event": event, **facts})
+    return line.encode() + b"\n"
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """A message; None where it is none."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def failure(message: dict[str, Any]) -> Failure | None:
+    """The failure that a message tells of, if it does."""
+    code, text = message.get("code"), message.get("message")
+    if message.get("event") != "failed" or type(code) is not int or not isinstance(text, str):
+        return None
+    return Failure(text, code) if 0 < code < 256 else None
+
+
+def report(message: dict[str, Any]) -> Report | None:
+    """The report of a worker that is ready, if the message is one."""
+    texts = [message.get(name) for name in ("interface", "framework", "engine", "target")]
+    if message.get("event") != "ready" or not all(isinstance(each, str) for each in texts):
+        return None
+    interface, framework, engine, target = (str(each)[:_LONGEST] for each in texts)
+    if interface not in ("asgi", "wsgi") or engine not in REGISTRY:
+        return None
+    memory = message.get("memory")
+    sane = type(memory) is int and 0 < memory < 2**60
+    return Report(interface, framework, engine, target, memory if sane else None)
+
+
+def size(message: dict[str, Any]) -> int | None:
+    """How many workers gunicorn's arbiter says it wants, when it is ready and after each TTIN or TTOU."""
+    found = message.get("workers")
+    told = message.get("event") in ("ready", "size")
+    return found if told and type(found) is int and 0 < found < 65536 else None
+
+
+def gone(message: dict[str, Any]) -> int | None:
+    """The pid of a worker of gunicorn's arbiter that has ended, if the message tells of one."""
+    found = message.get("worker")
+    return found if message.get("event") == "gone" and type(found) is int and found > 1 else None

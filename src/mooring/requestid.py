@@ -1,0 +1,222 @@
+"""Which request is this: the request id's header and W3C trace context, for application, response and log.
+
+A trusted peer's are kept where they are usable; other ones are replaced, so that the application sees one of
+each, the one that the log has. Whom to trust is forwarded_allow_ips, asked about the peer itself: identifiers
+are to be called before proxy.py's functions replace the client's address.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mooring.proxy import Trusted
+
+# Request id, trace id (32 hex digits), headers for the response; `-` is none.
+AsgiIds = tuple[str, str, list[tuple[bytes, bytes]]]
+WsgiIds = tuple[str, str, list[tuple[str, str]]]
+AsgiIdentifier = Callable[[MutableMapping[str, Any]], AsgiIds]
+WsgiIdentifier = Callable[[dict[str, Any]], WsgiIds]
+
+# Nothing that needs an escape in a log, in JSON, in a shell or in a header's list.
+_USABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+# https://www.w3.org/TR/trace-context/#traceparent-header; later versions may have more after another dash.
+_TRACEPARENT = re.compile(
+    r"(?:00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"|(?!00|ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?)"
+)
+_PAIRS = tuple(f"{n:02x}" for n in range(256))
+
+
+def asgi_identifier(
+    header: str | None, trace: bool, trusted: Trusted, *, unix: bool
+) -> AsgiIdentifier | None:
+    """A function that finds or makes a scope's ids and puts them into its headers; None where both are off.
+
+    `header` is the request id's, in lower case; `trace` turns trace context on. `unix`: as for asgi_proxy.
+    """
+    believes, nameless = trusted.believes, trusted.everyone or (trusted.unix and unix)
+
+    def believed(scope: MutableMapping[str, Any]) -> bool:
+        client = scope.get("client")
+        return believes(client[0]) if client and client[0] else nameless
+
+    named = _asgi_request_id(header.encode(), believed) if header else None
+    if not trace:
+        return named
+    traced = _asgi_trace(believed)
+
+    def both(scope: MutableMapping[str, Any]) -> AsgiIds:
+        trace_id, context = traced(scope)
+        if named is None:
+            return "-", trace_id, [context]
+        request_id, _, answer = named(scope)
+        answer.append(context)
+        return request_id, trace_id, answer
+
+    return both
+
+
+def wsgi_identifier(
+    header: str | None, trace: bool, trusted: Trusted, *, unix: bool
+) -> WsgiIdentifier | None:
+    """As `asgi_identifier`, for an environ."""
+    if not header and not trace:
+        return None
+    believes, nameless = trusted.believes, trusted.everyone or (trusted.unix and unix)
+    key = f"HTTP_{header.upper().replace('-', '_')}" if header else ""
+    name = header or ""
+    usable, fresh, fresh_trace = _USABLE.fullmatch, _ids(), _traceparents()
+
+    def identify(environ: dict[str, Any]) -> WsgiIds:
+        request_id, trace_id, answer = "-", "-", []
+        if key:
+            given = environ.get(key)
+            if given is not None and usable(given) and _peer(environ, believes, nameless):
+                request_id = given
+            else:
+                environ[key] = request_id = fresh()
+            answer.append((name, request_id))
+        if trace:
+            context: str = environ.get("HTTP_TRACEPARENT", "")
+            if not (_TRACEPARENT.fullmatch(context) and _peer(environ, believes, nameless)):
+                environ["HTTP_TRACEPARENT"] = context = fresh_trace()
+                environ.pop("HTTP_TRACESTATE", None)
+            trace_id = context[3:35]
+            answer.append(("traceresponse", context))
+        return request_id, trace_id, answer
+
+    return identify
+
+
+def with_headers(message: MutableMapping[str, Any], headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """A response's first message, copied, with those of `headers` that the application has not set itself.
+
+    Copied, since an application may send one message or one list again and again.
+    """
+    own = [*(message.get("headers") or ())]  # an iterable: it may be one that is read once
+    added = headers
+    for wanted, _ in headers:
+        size = len(wanted)
+        for name, _ in own:
+            if len(name) == size and name.lower() == wanted:
+                added = [header for header in added if header[0] != wanted]
+                break
+    answer: dict[str, Any] = message.copy() if message.__class__ is dict else dict(message)
+    own += added
+    answer["headers"] = own
+    return answer
+
+
+def _peer(environ: dict[str, Any], believes: Callable[[str], bool], nameless: bool) -> bool:
+    peer = environ.get("REMOTE_ADDR")
+    return believes(peer) if peer else nameless
+
+
+def _asgi_request_id(wanted: bytes, believed: Callable[[Any], bool]) -> AsgiIdentifier:
+    usable, fresh = _USABLE.fullmatch, _ids()
+
+    def identify(scope: MutableMapping[str, Any]) -> AsgiIds:
+        given = None
+        for name, value in scope["headers"]:
+            if name == wanted:
+                given = value if given is None else b""  # which of two?
+        if given is None:
+            request_id = fresh()
+            pair = (wanted, request_id.encode())
+            try:
+                scope["headers"].append(pair)  # as _append does, without the call
+            except AttributeError:
+                scope["headers"] = [*scope["headers"], pair]
+            return request_id, "-", [pair]
+        request_id = given.decode("latin-1")
+        if not (usable(request_id) and believed(scope)):
+            request_id = fresh()
+            given = request_id.encode()
+            _replace(scope, (wanted,), (wanted, given))
+        return request_id, "-", [(wanted, given)]
+
+    return identify
+
+
+def _asgi_trace(
+    believed: Callable[[Any], bool],
+) -> Callable[[MutableMapping[str, Any]], tuple[str, tuple[bytes, bytes]]]:
+    fresh = _traceparents()
+
+    def identify(scope: MutableMapping[str, Any]) -> tuple[str, tuple[bytes, bytes]]:
+        given, state = None, False
+        for name, value in scope["headers"]:
+            if name == b"traceparent":
+                given = value if given is None else b""
+            elif name == b"tracestate":
+                state = True
+        if (
+            given is not None
+            and _TRACEPARENT.fullmatch(context := given.decode("latin-1"))
+            and believed(scope)
+        ):
+            return context[3:35], (b"traceresponse", given)
+        context = fresh()
+        value = context.encode()
+        if given is None and not state:
+            _append(scope, (b"traceparent", value))
+        else:
+            _replace(scope, (b"traceparent", b"tracestate"), (b"traceparent", value))
+        return context[3:35], (b"traceresponse", value)
+
+    return identify
+
+
+def _append(scope: MutableMapping[str, Any], pair: tuple[bytes, bytes]) -> None:
+    headers = scope["headers"]
+    try:
+        headers.append(pair)  # the scope's own: no engine reads it again
+    except AttributeError:
+        scope["headers"] = [*headers, pair]
+
+
+def _replace(scope: MutableMapping[str, Any], names: tuple[bytes, ...], pair: tuple[bytes, bytes]) -> None:
+    scope["headers"] = [*(header for header in scope["headers"] if header[0] not in names), pair]
+
+
+def _ids() -> Callable[[], str]:
+    """A function that makes ids of 32 hex digits: 30 random ones for 256 ids in a row, and two that count.
+
+    Any thread may call it: the iterator is C's, and two threads that find it empty make a block each.
+    """
+    block: Iterator[str] = iter(())
+    random_bytes, pairs = os.urandom, _PAIRS
+
+    def forget() -> None:
+        nonlocal block
+        block = iter(())
+
+    def fresh() -> str:
+        nonlocal block
+        while (made := next(block, None)) is None:
+            block = map(random_bytes(15).hex().__add__, pairs)
+        return made
+
+    os.register_at_fork(after_in_child=forget)
+    return fresh
+
+
+def _traceparents() -> Callable[[], str]:
+    """A function that makes new trace contexts, flagged as sampled: else OpenTelemetry would record nothing.
+
+    Random all over, since samplers decide by the trace id.
+    """
+    source = random.Random()  # noqa: S311
+    os.register_at_fork(after_in_child=source.seed)
+    bits = source.getrandbits
+
+    def fresh() -> str:
+        made = f"{bits(192) | 1 << 64 | 1:048x}"  # neither id is all zeros
+        return f"00-{made[:32]}-{made[32:]}-01"
+
+    return fresh

@@ -1,0 +1,217 @@
+"""Settings from their origins, strongest first: command line, MOORING_X, bare X, file, profile, default.
+
+All bad values are reported at once. Nothing downstream reads the environment again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mooring.errors import ConfigurationError
+from mooring.profiles import PROFILES, Profile
+from mooring.settings import ROWS, Row, Settings, show
+
+CLI, ENVIRONMENT, FILE, PROFILE, DEFAULT = 4, 3, 2, 1, 0
+
+
+class Origin(NamedTuple):
+    """Where a value came from: `rank` orders the origins, `text` is what users see (`env:PORT`)."""
+
+    rank: int
+    text: str
+
+
+class Resolved(NamedTuple):
+    """The settings, the origin of each, their profile, and warnings (variables without effect)."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+    profile: Profile
+    warnings: tuple[str, ...] = ()
+
+    def rank(self, *names: str) -> int:
+        """The strongest rank among some settings' origins."""
+        return max(self.origins[name].rank for name in names)
+
+
+class _Reader:
+    """Collects values and errors from all origins."""
+
+    def __init__(self, cli: Mapping[str, str], environ: Mapping[str, str]) -> None:
+        self.cli = cli
+        self.environ = environ
+        self.file: Mapping[str, str] = {}
+        self.file_name = ""
+        self.profile = PROFILES["none"]
+        self.errors: list[str] = []
+
+    def parse(self, row: Row, text: str, where: str) -> Any:
+        stripped = text.strip()
+        if not stripped and row.empty_disables:
+            return None
+        if where.removeprefix("env:") in self.profile.any_text_is_true:
+            return True
+        try:
+            return row.parse(stripped)
+        except ValueError as error:
+            shown = "(not shown)" if row.secret else repr(text)
+            self.errors.append(f"{where.removeprefix('env:')}={shown}: expected {error}")
+            return row.default
+
+    def variables(self, row: Row) -> tuple[str, ...]:
+        first = self.profile.first_variable.get(row.name)
+        order = [row.canonical, *([first] if first else []), *row.bare]
+        return tuple(name for name in dict.fromkeys(order) if name not in self.profile.ignored)
+
+    def value(self, row: Row) -> tuple[Any, Origin]:
+        """The row's value from its strongest origin; an empty value of most settings means unset."""
+        given = self.cli.get(row.name)
+        if given is not None and (given.strip() or row.empty_disables):
+            return self.parse(row, given, row.option), Origin(CLI, "cli")
+        for variable in self.variables(row):
+            text = self.environ.get(variable)
+            if (
+                text is not None
+                and (text.strip() or row.empty_disables)
+                and not _service_link(variable, text)
+            ):
+                return self.parse(row, text, f"env:{variable}"), Origin(ENVIRONMENT, f"env:{variable}")
+        if row.name in self.file:
+            where = f"{self.file_name}: {row.name}"
+            return self.parse(row, self.file[row.name], where), Origin(FILE, f"file:{self.file_name}")
+        if row.name in self.profile.defaults:
+            return self.profile.defaults[row.name], Origin(PROFILE, f"profile:{self.profile.name}")
+        return row.default, Origin(DEFAULT, "default")
+
+
+# What Kubernetes sets in every container of a namespace that has a Service called mooring.
+_SERVICE_LINKS = ("MOORING_SERVICE_", "MOORING_PORT_")
+
+
+def _service_link(variable: str, text: str) -> bool:
+    """Whether Kubernetes has set it, as tcp://IP:PORT, for a Service called mooring; not the user."""
+    return variable == "MOORING_PORT" and text.startswith(("tcp://", "udp://"))
+
+
+def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Resolved:
+    """Resolve every setting.
+
+    `cli` maps setting names to the text given on the command line; `folder` is the working folder, against
+    which a relative application root is taken. Raises ConfigurationError that names every bad value at once.
+    """
+    reader = _Reader(cli, environ)
+    _choose_profile(reader)
+    _read_file(reader, folder)
+    if reader.profile.reloading is not None and reader.value(ROWS["reload"])[0]:
+        reader.profile = reader.profile.reloading
+    values: dict[str, Any] = {}
+    origins: dict[str, Origin] = {}
+    for name, row in ROWS.items():
+        values[name], origins[name] = reader.value(row)
+    if reader.errors:
+        raise ConfigurationError("bad settings: " + "; ".join(dict.fromkeys(reader.errors)))
+    root = folder / (values["app_root"] or ".")
+    values["app_root"] = str(root.resolve())
+    return Resolved(Settings(**values), origins, reader.profile, _warnings(environ, reader.profile))
+
+
+def _choose_profile(reader: _Reader) -> None:
+    name, origin = reader.value(ROWS["profile"])
+    if name not in PROFILES:
+        where = origin.text.removeprefix("env:")
+        reader.errors.append(f"{where}={name!r}: expected one of " + ", ".join(PROFILES))
+        return
+    reader.profile = PROFILES[name]
+
+
+def _read_file(reader: _Reader, folder: Path) -> None:
+    """Load the configuration file's table; unknown names in it are errors."""
+    given, _ = reader.value(ROWS["config"])
+    root, _ = reader.value(ROWS["app_root"])
+    root = folder / (root or ".")
+    candidates = [folder / given] if given else [root / "mooring.toml", root / "pyproject.toml"]
+    for path in candidates:
+        if not given and not path.is_file():
+            continue
+        table = _load_table(path, required=bool(given))
+        if table is None:
+            continue
+        reader.file_name = str(path)
+        reader.file = {
+            (name := key.replace("-", "_")): _file_text(name, value) for key, value in table.items()
+        }
+        for key in reader.file:
+            if key not in ROWS or key == "config":
+                reader.errors.append(f"{path}: {key}: no such setting{_near(key, ROWS)}")
+        break
+    if "profile" in reader.file and not reader.errors:  # else the start ends anyway, and would say it twice
+        _choose_profile(reader)
+
+
+def _load_table(path: Path, *, required: bool) -> Mapping[str, Any] | None:
+    import tomllib  # only where there is a file: 10 ms
+
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"configuration file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        if path.name == "pyproject.toml" and not required and b"tool.mooring" not in path.read_bytes():
+            return None  # not ours to judge: other tools will
+        raise ConfigurationError(f"configuration file {path}: not valid TOML: {error}") from None
+    table = document.get("tool", {}).get("mooring") if path.name == "pyproject.toml" else document
+    if table is not None and not isinstance(table, dict):
+        raise ConfigurationError(f"configuration file {path}: [tool.mooring] must be a table")
+    return table
+
+
+def _file_text(name: str, value: Any) -> str:
+    """A TOML value as the text that the row's parser takes."""
+    if isinstance(value, list):
+        between = "\n" if name == "companions" else ","  # a command may have commas
+        return between.join(_file_text(name, part) for part in value)
+    return show(value) if not isinstance(value, float) else repr(value)
+
+
+def _warnings(environ: Mapping[str, str], profile: Profile) -> tuple[str, ...]:
+    """Variables without effect: those that the profile ignores, those one edit away from a setting's, and
+    MOORING_ ones that are none.
+    """
+    known = {variable for row in ROWS.values() for variable in row.variables}
+    ignored = [name for name in profile.ignored if environ.get(name, "").strip()]
+    found = [f"{name} has no effect with live reload in the profile {profile.name}" for name in ignored]
+    for variable in sorted(environ):
+        if variable in known or variable.startswith(_SERVICE_LINKS):
+            continue
+        near = _nearest(variable, known)
+        if near and (len(variable) >= 6 or variable.startswith("MOORING_")):
+            found.append(f"{variable} is not a setting and has no effect; did you mean {near}?")
+        elif variable.startswith("MOORING_"):
+            found.append(f"{variable} is not a setting and has no effect")
+    return tuple(found)
+
+
+def _near(name: str, known: Mapping[str, object]) -> str:
+    near = _nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
+
+
+def _nearest(name: str, known: Any) -> str:
+    return next((other for other in sorted(known) if one_edit_apart(name.upper(), other.upper())), "")
+
+
+def one_edit_apart(left: str, right: str) -> bool:
+    """Whether one insertion, deletion, replacement or swap of neighbours turns one into the other."""
+    if left == right or abs(len(left) - len(right)) > 1:
+        return False
+    start = 0
+    while start < min(len(left), len(right)) and left[start] == right[start]:
+        start += 1
+    tail_left, tail_right = left[start:], right[start:]
+    if len(left) == len(right):
+        swapped = tail_left[1:2] + tail_left[:1] + tail_left[2:]
+        return tail_left[1:] == tail_right[1:] or swapped == tail_right
+    return tail_left[1:] == tail_right or tail_left == tail_right[1:]

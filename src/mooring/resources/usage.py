@@ -1,0 +1,46 @@
+"""What the metrics ask again and again: for how long the cgroup was throttled, its memory, its OOM kills.
+
+Each answers None where the kernel doesn't say, and never raises or warns. Sources: as in limits.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mooring.resources.cgroups import Cgroups, Files
+from mooring.resources.limits import field, whole
+
+_ROOT = Path("/")
+
+
+def cpu_throttled_seconds(root: Path = _ROOT) -> float | None:
+    """Seconds that CPU quotas held tasks back, summed over CPUs, since the cgroup was made; from cpu.stat.
+
+    The cgroup that sets a quota counts; so it is the most of all visible levels, which never goes back.
+    """
+    files = Files(root)
+    hierarchy = Cgroups.find(files).hierarchy("cpu")
+    name, unit = ("throttled_usec", 1e6) if hierarchy.version == 2 else ("throttled_time", 1e9)
+    times = (field(files.text(f"{folder}/cpu.stat"), name) for folder in hierarchy.folders)
+    return max((time / unit for time in times if time is not None), default=None)
+
+
+def memory_current(root: Path = _ROOT) -> int | None:
+    """Bytes the own cgroup uses, page cache included: memory.current or memory.usage_in_bytes."""
+    files = Files(root)
+    hierarchy = Cgroups.find(files).hierarchy("memory")
+    name = "memory.current" if hierarchy.version == 2 else "memory.usage_in_bytes"
+    contents = (files.text(f"{folder}/{name}") for folder in hierarchy.folders[:1])
+    return next((whole(content.strip()) for content in contents if content is not None), None)
+
+
+def oom_kills(root: Path = _ROOT) -> int | None:
+    """How many processes of the own cgroup were killed for memory: memory.events or memory.oom_control.
+
+    Version 2 includes the cgroups below it; version 1 counts since Linux 4.13.
+    """
+    files = Files(root)
+    hierarchy = Cgroups.find(files).hierarchy("memory")
+    name = "memory.events" if hierarchy.version == 2 else "memory.oom_control"
+    counts = (field(files.text(f"{folder}/{name}"), "oom_kill") for folder in hierarchy.folders[:1])
+    return next(counts, None)

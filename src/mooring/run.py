@@ -1,0 +1,83 @@
+"""`mooring run`: the whole start in the order in which it happens. Reads like a table of contents."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from mooring import discovery, logs, otelvars, prestart, reexec, resources, serve, serverconf
+from mooring.errors import ConfigurationError
+from mooring.hook import Stopped
+from mooring.logs import Files, Log
+from mooring.plan import Plan
+from mooring.plan import plan as make_plan
+from mooring.resolve import Resolved, resolve
+from mooring.settings import Settings
+from mooring.signals import SignalQueue
+
+
+def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue: SignalQueue) -> int:
+    """Serve until stopped. Returns the exit code; raises MooringError for what the user has to mend."""
+    logs.set_last_form(
+        cli.get("log_format") or environ.get("MOORING_LOG_FORMAT", "")
+    )  # what is found wrong now
+    try:
+        resolved = resolve(cli, environ, folder)
+        files = Files()
+        log = open_log(resolved.settings, files, environ)
+        after = reexec.taken_up(environ, folder) or prestart.run_before(resolved, environ, folder, queue, log)
+        if after is None:
+            return 0
+        if reexec.needed(environ, after.environ):
+            reexec.again(after)
+        again = resolve(cli, after.environ, after.folder)
+        if again.settings != resolved.settings:
+            files = Files()
+            log = open_log(again.settings, files, after.environ)
+        logs.set_last_form(log.form)
+        try:
+            plan = prepare(again, after.environ, queue)
+        except Stopped as stop:
+            log.info(str(stop))
+            return 0
+        access = open_access(again.settings, files)
+        return serve.serve(plan, after, serve.Logs(log, access, files), queue)
+    finally:
+        queue.retire()
+
+
+def open_log(settings: Settings, files: Files, environ: Mapping[str, str] | None = None) -> Log:
+    """Mooring's own log, as the settings say; `environ` may colour it on a terminal.
+
+    Raises ConfigurationError where its file cannot be opened.
+    """
+    fd = _log_fd(files, settings.error_log, 2, "error_log")
+    return Log(
+        fd,
+        level=settings.log_level,
+        form=settings.log_format,
+        quiet=settings.error_log is None,
+        colored=logs.wants_color(fd, environ or {}),
+    )
+
+
+def open_access(settings: Settings, files: Files) -> int | None:
+    """The access log's descriptor; None where it is off. Raises ConfigurationError."""
+    return None if settings.access_log is None else _log_fd(files, settings.access_log, 1, "access_log")
+
+
+def _log_fd(files: Files, path: str | None, default: int, name: str) -> int:
+    try:
+        return files.open(path, default)
+    except OSError as error:
+        raise ConfigurationError(f"{name}: {path} cannot be opened for writing: {error.strerror}") from None
+
+
+def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None) -> Plan:
+    """The plan's first stage, with everything it needs read and checked. Raises Stopped as serverconf."""
+    target = discovery.find(resolved)
+    conf = serverconf.find(resolved, environ, signals)
+    found = resources.read(environ=environ)
+    plan = make_plan(resolved, found, target, conf)
+    return dataclasses.replace(plan, warnings=(*plan.warnings, *otelvars.warnings(environ)))

@@ -1,0 +1,250 @@
+"""Runtime: the folder and the control socket by which one instance is found, and the list of all of them.
+
+Not for what is said on the socket (admin.py). Folders are <base>/<name>, mode 0700, checked to be ours; where
+nothing can be written, an abstract socket takes their place, and credentials tell who is at the other end.
+"""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mooring.address import Address
+from mooring.errors import ConfigurationError
+from mooring.settings import Settings
+from mooring.sockets import UNIX_PATH_MAX, peer_credentials, socket_state, who
+
+CONTROL = "control.sock"
+SYSTEM_BASE = "/run/mooring"
+TEMPORARY = "/tmp"  # noqa: S108 - what is made in it is checked for owner and mode
+
+
+@dataclass(slots=True)
+class Runtime:
+    """One instance's place: `path` is its folder (None where none can be made), `socket` listens.
+
+    An `owned` folder was made for instances, and goes with its contents at the stop. A forked worker has to
+    close `socket`; else the instance looks alive after its supervisor.
+    """
+
+    name: str
+    path: str | None
+    address: str
+    socket: socket.socket
+    owned: bool = False
+
+    def close(self) -> None:
+        """Close the socket and remove the folder with what the instance put there."""
+        self.socket.close()
+        if self.path is None:
+            return
+        with suppress(OSError), _locked(self.path):  # a start of the same name sees all of it or nothing
+            if socket_state(self.address)[0] == "stale":  # else it is that start's already
+                os.unlink(self.address)
+                if self.owned:
+                    import shutil  # 5 ms that no start need pay
+
+                    shutil.rmtree(self.path)
+
+
+class Instance(NamedTuple):
+    """An instance as `mooring status` finds it; `socket` starts with a NUL where it is abstract."""
+
+    name: str
+    socket: str
+    alive: bool
+
+
+def open_runtime(settings: Settings, first_listener: Address, environ: Mapping[str, str]) -> Runtime:
+    """Make this instance's folder and control socket.
+
+    Raises ConfigurationError where an instance of that name runs, where the name is none, or where a folder
+    in the way is a link, another user's, or open to others.
+    """
+    name = instance_name(settings, first_listener)
+    for base, required in _bases(settings, environ):
+        try:
+            return _open_in(base, name, strict=not required)
+        except OSError as error:
+            if required:
+                raise ConfigurationError(f"runtime folder {base}: {error.strerror or error}") from None
+    address = _abstract(_fitting(name, UNIX_PATH_MAX - len(_abstract(""))))
+    return Runtime(name, None, address, _listen(address, name))
+
+
+def list_instances(settings: Settings, environ: Mapping[str, str]) -> list[Instance]:
+    """Every instance of this user, by name; those not alive are what a killed supervisor left."""
+    found: dict[str, Instance] = {}
+    for base, _ in _bases(settings, environ):
+        for name in os.listdir(base) if os.path.isdir(base) and os.access(base, os.R_OK) else ():
+            path = os.path.join(base, name, CONTROL)
+            if _ours(os.path.dirname(path), 0o077) and (state := socket_state(path)[0]) in ("live", "stale"):
+                found[path] = Instance(name, path, state == "live")
+    for address in _abstract_sockets():
+        found[address] = Instance(address.removeprefix(_abstract("")), address, True)
+    return sorted(found.values(), key=lambda instance: instance.name)
+
+
+def connect(instance: Instance, timeout: float = 5.0) -> socket.socket:
+    """A connection to an instance's control socket. Raises ConfigurationError where there is no answer."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(instance.socket)
+        if peer_allowed(sock, os.geteuid()):
+            return sock
+        reason = "another user's process answers in its place"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    sock.close()
+    raise ConfigurationError(f"instance {instance.name} cannot be reached: {reason}")
+
+
+def peer_allowed(sock: socket.socket, uid: int) -> bool:
+    """Whether the peer of a unix connection is that user or root."""
+    return peer_credentials(sock)[1] in (uid, 0)
+
+
+def instance_name(settings: Settings, first_listener: Address) -> str:
+    """MOORING_NAME, or the first listener as a file name (127.0.0.1-8000)."""
+    name = settings.name
+    if name is None:
+        return _name_of(first_listener)
+    if name != _plain(name) or name[:1] in ("", ".", "-"):
+        raise ConfigurationError(f"MOORING_NAME={name!r}: expected letters, digits, '.', '_' and '-'")
+    return name
+
+
+def _name_of(address: Address) -> str:
+    if address.kind == "tcp":
+        return _plain(f"{(address.host or '0.0.0.0').replace(':', '_')}-{address.port}")
+    path = os.path.abspath(address.path).strip("/")
+    name = _plain(path.replace("/", "-")).lstrip(".-")
+    # two paths must not give one name
+    return name if name.replace("-", "/") == path else f"{name}-{_checksum(path)}"
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in text)
+
+
+def _checksum(text: str) -> str:
+    return f"{binascii.crc32(os.fsencode(text)):08x}"
+
+
+def _fitting(name: str, room: int) -> str:
+    """The name, shortened with a checksum where it is too long. Raises OSError where nothing fits."""
+    if len(name) <= room:
+        return name
+    if room < 12:  # some letters and the checksum
+        raise OSError(errno.ENAMETOOLONG, f"too long for a unix socket's path ({UNIX_PATH_MAX} bytes)")
+    return f"{name[: room - 9]}-{_checksum(name)}"
+
+
+def _abstract(name: str) -> str:
+    return f"\0mooring-{os.geteuid()}-{name}"
+
+
+def _bases(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+    """Where runtime folders may be, best first, and whether that place was asked for."""
+    if settings.runtime_dir is not None:
+        yield os.path.abspath(settings.runtime_dir), True
+        return
+    if os.geteuid() == 0 or _ours(SYSTEM_BASE, 0o022):
+        yield SYSTEM_BASE, False
+    session = environ.get("XDG_RUNTIME_DIR", "")
+    if session.startswith("/"):
+        yield os.path.join(session, "mooring"), False
+    yield f"{TEMPORARY}/mooring-{os.geteuid()}", False
+
+
+def _ours(folder: str, forbidden: int) -> bool:
+    """Whether it is a real folder, ours, without the forbidden permission bits."""
+    try:
+        found = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & forbidden
+
+
+def _make(folder: str, forbidden: int) -> bool:
+    """Make a folder of mode 0700, or check the one that is there. Raises ConfigurationError and OSError."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        if _ours(folder, forbidden):
+            return False
+        os.lstat(folder)  # FileNotFoundError, where a stopping instance has just removed it
+        raise ConfigurationError(
+            f"runtime folder {folder} is a link, another user's, or open to others (chmod 700); remove it or "
+            "choose another with MOORING_RUNTIME_DIR"
+        ) from None
+    return True
+
+
+def _open_in(base: str, name: str, strict: bool) -> Runtime:
+    """Open the instance's folder. A `strict` base is for instances only, and others may not write to it."""
+    folder = os.path.join(base, _fitting(name, UNIX_PATH_MAX - len(os.fsencode(f"{base}//{CONTROL}"))))
+    path = os.path.join(folder, CONTROL)
+    if strict:
+        _make(base, 0o022)
+    else:
+        os.makedirs(base, 0o700, exist_ok=True)
+    for _ in range(100):
+        try:
+            made = _make(folder, 0o077)
+            with _locked(folder):
+                if socket_state(path)[0] == "stale":
+                    os.unlink(path)  # what else a killed supervisor left stays until the next stop
+                return Runtime(os.path.basename(folder), folder, path, _listen(path, name), strict or made)
+        except FileNotFoundError:
+            continue  # see _make
+    raise OSError(errno.ENOENT, f"{folder} vanishes again and again")
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Be alone in a folder of ours, from looking at its socket to binding it. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(fd), os.lstat(folder)):
+            raise FileNotFoundError(folder)  # while this waited it was removed, and made again
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing would not do where a forked child has the descriptor
+        os.close(fd)
+
+
+def _listen(address: str, name: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(address)
+        sock.listen(16)
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ConfigurationError(
+            f"an instance named {name} is running already{who(socket_state(address)[1])}; stop it, or choose "
+            "another MOORING_NAME"
+        ) from None
+    sock.setblocking(False)
+    return sock
+
+
+def _abstract_sockets() -> Iterator[str]:
+    """Abstract control sockets of our name that listen: proc(5), /proc/net/unix, __SO_ACCEPTCON."""
+    prefix = _abstract("").replace("\0", "@")
+    with suppress(OSError), open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+        for row in map(str.split, file):
+            if len(row) == 8 and row[3] == "00010000" and row[7].startswith(prefix):
+                yield "\0" + row[7][1:]

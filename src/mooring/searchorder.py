@@ -1,0 +1,114 @@
+"""Mooring's own search order for the application, where neither a setting nor a profile says where it is.
+
+In the application root; the first file that exists and binds a usual name (sourcelook.py) wins:
+1. app/main.py, main.py, app.py, app/app.py, app/__init__.py
+2. a Django project (manage.py): its wsgi.py, or its asgi.py, as sourcelook.django_application says
+3. asgi.py, wsgi.py, application.py, server.py
+4. 1 to 3 below src/
+5. the only package in src/, then the only package in the root: its main.py, asgi.py, wsgi.py, app.py,
+   __init__.py
+
+A src/ that is a package itself (src/__init__.py) is imported as `src.main`. A package with a settings.py is
+taken as Django's: its wsgi.py comes first. Forcing the interface to wsgi puts wsgi.py before asgi.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mooring import sourcelook
+
+_FIRST = ("app/main.py", "main.py", "app.py", "app/app.py", "app/__init__.py")
+_SECOND = ("asgi.py", "wsgi.py", "application.py", "server.py")
+_IN_PACKAGE = ("main.py", "asgi.py", "wsgi.py", "app.py", "__init__.py")
+_IN_DJANGO_PACKAGE = ("wsgi.py", "asgi.py", "main.py", "app.py", "__init__.py")
+_NO_PACKAGES = (
+    *("tests", "test", "testing", "docs", "doc", "scripts", "examples", "migrations", "alembic"),
+    *("venv", "env", "node_modules", "static", "templates", "build", "dist", "src"),
+)
+
+
+class Place(NamedTuple):
+    """A file that may hold the application, relative to the folder that it is imported from."""
+
+    base: Path
+    file: str
+    attribute: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file itself."""
+        return self.base / self.file
+
+    @property
+    def module(self) -> str:
+        """Its dotted name."""
+        return self.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    def shown(self, root: Path) -> str:
+        """The file as people see it, from the application root."""
+        return os.path.relpath(self.path, root)
+
+
+def places(root: Path, interface: str) -> Iterator[Place]:
+    """Every place of the order once, whether or not there is a file."""
+    seen = set()
+    for place in _all(root, interface):
+        if place.path not in seen:
+            seen.add(place.path)
+            yield place
+
+
+def _all(root: Path, interface: str) -> Iterator[Place]:
+    source = root / "src"
+    base, prefix = (root, "src/") if (source / "__init__.py").is_file() else (source, "")
+    yield from _in_folder(root, root, "", interface)
+    yield from _in_folder(source, base, prefix, interface)
+    yield from _in_only_package(source, base, prefix, interface)
+    yield from _in_only_package(root, root, "", interface)
+
+
+def _in_folder(folder: Path, base: Path, prefix: str, interface: str) -> Iterator[Place]:
+    for file in _FIRST:
+        yield Place(base, prefix + file)
+    django = sourcelook.django_application(folder, interface)
+    if django:
+        yield Place(folder, django[0].replace(".", "/") + ".py", django[1])
+    for file in _ordered(_SECOND, interface):
+        yield Place(base, prefix + file)
+
+
+def _in_only_package(folder: Path, base: Path, prefix: str, interface: str) -> Iterator[Place]:
+    packages = _packages(folder)
+    if len(packages) == 1:
+        django = (folder / packages[0] / "settings.py").is_file() and interface != "asgi"
+        for file in _ordered(_IN_DJANGO_PACKAGE if django else _IN_PACKAGE, interface):
+            yield Place(base, f"{prefix}{packages[0]}/{file}")
+
+
+def _packages(folder: Path) -> list[str]:
+    """The folders that are packages or hold a module with one of the names, but none of _NO_PACKAGES."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [
+        name
+        for name in names
+        if name.isidentifier()
+        and name not in _NO_PACKAGES
+        and any((folder / name / file).is_file() for file in _IN_PACKAGE)
+    ]
+
+
+def _ordered(files: tuple[str, ...], interface: str) -> list[str]:
+    """The files, wsgi.py before asgi.py where the interface is forced to wsgi."""
+    if interface != "wsgi":
+        return list(files)
+    swap = {"wsgi.py": "asgi.py", "asgi.py": "wsgi.py"}
+    return [
+        swap.get(file, file) if files.index("asgi.py") < files.index("wsgi.py") else file for file in files
+    ]

@@ -1,0 +1,119 @@
+"""From a plan to a fleet: open what outlives the workers, fork worker 0, and hand over to the supervisor.
+
+Worker 0 is forked as early as it can be; the rest of the supervisor is imported once it has reported, or a
+signal has come: with one core, the application's import would wait for ours.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from mooring import __version__, accounts, adminports, confdump, development, listeners, worker
+from mooring import runtime as runtimes
+from mooring.appmetrics.folder import Folder, open_folder
+from mooring.crew import Crew
+from mooring.listeners import ACTIVATION_VARIABLES, Listener
+from mooring.logkeeper import LogKeeper
+from mooring.logs import Files, Log
+from mooring.plan import Plan
+from mooring.prestart import After
+from mooring.seat import Seat
+from mooring.signals import SignalQueue
+
+
+class Logs(NamedTuple):
+    """Where lines go: mooring's own log, the access log's descriptor (None: off), and the files to reopen."""
+
+    own: Log
+    access: int | None
+    files: Files
+
+
+def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue) -> int:
+    """Serve until stopped. Returns the exit code; raises MooringError for what cannot be opened."""
+    account = accounts.find(plan.settings.user)
+    if plan.settings.reload:
+        development.check_found(plan.target)
+    for warning in plan.warnings:
+        logs.own.warning(warning)
+    with ExitStack() as last:
+        opened = listeners.open_listeners(
+            plan.binds,
+            backlog=plan.settings.backlog,
+            unix_mode=plan.settings.unix_mode,
+            environ=after.environ,
+        )
+        last.callback(listeners.close_listeners, opened)
+        runtime = runtimes.open_runtime(plan.settings, opened[0].address, after.environ)
+        last.callback(runtime.close)
+        ports = adminports.open_ports(plan.settings, after.environ)
+        last.callback(ports.close)
+        metrics = _metrics_folder(plan, after, account, runtime.path, logs.own)
+        if metrics is not None:
+            last.callback(metrics.close)
+        confdump.show_dump(plan)
+        crew = _crew(plan, after, account, opened, logs, metrics)
+        last.callback(crew.close)
+        crew.spawn_early()
+        urls = [listener.url(plan.tls) for listener in opened]
+        logs.own.info(f"mooring {__version__}: {plan.target}, listening at {', '.join(urls)}")
+        crew.wait_for_news(queue.fileno())
+
+        from mooring.fleet import Place, supervise
+
+        place = Place(urls, runtime, ports, metrics, account, after.environ, _working(plan, after))
+        return supervise(crew, queue, place, log=logs.own, files=logs.files, last=last)
+
+
+def _metrics_folder(
+    plan: Plan, after: After, account: accounts.Account | None, runtime: str | None, log: Log
+) -> Folder | None:
+    """Where the workers record what the application counts with prometheus_client."""
+    if not plan.settings.app_metrics:
+        return None
+    root = os.geteuid() == 0
+    private = None if root and plan.settings.engine == "gunicorn" else runtime  # gunicorn's own `user=`
+    return open_folder(private, account, after.environ, _working(plan, after), log)
+
+
+def _working(plan: Plan, after: After) -> str:
+    return after.cwd or plan.settings.app_root or "."
+
+
+def _crew(  # noqa: PLR0917
+    plan: Plan,
+    after: After,
+    account: accounts.Account | None,
+    opened: list[Listener],
+    logs: Logs,
+    metrics: Folder | None,
+) -> Crew:
+    """The crew, with what every worker is given."""
+    environ = {name: value for name, value in after.environ.items() if name not in ACTIVATION_VARIABLES}
+    if metrics is not None:
+        environ.update(metrics.environ())
+
+    files = logs.files.without(logs.access)
+
+    def work(current: Plan, report: int, seat: Seat) -> Callable[[], int]:
+        assignment = worker.Assignment(
+            plan=current,
+            sockets=tuple(listener.socket for listener in opened),
+            report=report,
+            seat=seat,
+            log=logs.own,
+            files=files,
+            account=account,
+            environ=environ,
+            folder=_working(plan, after),
+        )
+        return lambda: worker.run(assignment)
+
+    keep = [listener.socket.fileno() for listener in opened]
+    keep.append(logs.own.fd)
+    keeper = LogKeeper(logs.access, logs.files, logs.own) if logs.access is not None else None
+    return Crew(plan, work, keep, selectors.DefaultSelector(), keeper)

@@ -1,0 +1,249 @@
+"""A server's own configuration that the user brought: gunicorn's file, arguments or worker class,
+hypercorn's file.
+
+Found, and evaluated in a process of its own: no user code runs here, and no server is imported. Where nothing
+was brought, nothing happens. What mooring has no setting for is the engine's to know: it gets the reference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mooring import engines
+from mooring.errors import ConfigurationError
+from mooring.hook import STOPS, Stopped
+from mooring.logs import show_traceback
+from mooring.memfd import memory
+from mooring.resolve import PROFILE, Resolved
+from mooring.serverconf_values import Overrides
+from mooring.serverconf_workers import brings_gunicorn
+from mooring.signals import SignalQueue
+
+if TYPE_CHECKING:
+    import subprocess
+
+MARKER = "# mooring: default configuration"
+TIMEOUT = 30.0  # seconds for a configuration file to be evaluated
+_TICK_MS = 10  # where no SIGCHLD tells of its end
+
+_PROBE = str(Path(__file__).with_name("serverconf_probe.py"))
+
+
+class ServerConf(NamedTuple):
+    """What the user brought.
+
+    `kind` is gunicorn or hypercorn, or "" where there are only warnings to give. `path` is the file or
+    reference (gunicorn: PATH, `python:MODULE`; hypercorn: as its own -c takes it), None where only
+    arguments or a worker class were given. `overrides` are settings by name, only those it really sets;
+    `sources` the origin of each (`file:PATH`, `env:GUNICORN_CMD_ARGS`), and under `engine` that of what
+    chose the engine.
+    """
+
+    kind: str
+    path: str | None
+    overrides: Mapping[str, Any]
+    sources: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+
+    def origin(self, name: str) -> str:
+        """Where a setting's value came from, as users see it."""
+        return self.sources.get(name, self.sources.get("engine", ""))
+
+
+class _Brought(NamedTuple):
+    """One thing that asks for an engine: `reference` is its file, `shown` what a message calls it."""
+
+    kind: str
+    reference: str | None
+    origin: str
+    shown: str
+
+
+@dataclass(slots=True)
+class _Search:
+    resolved: Resolved
+    environ: Mapping[str, str]
+    signals: SignalQueue | None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        return Path(self.resolved.settings.app_root or ".")
+
+    @property
+    def insisted(self) -> str:
+        """The engine that the user named, or auto; a profile's does not count."""
+        named = self.resolved.origins["engine"].rank > PROFILE
+        return self.resolved.settings.engine if named else "auto"
+
+    def shown(self, name: str) -> str:
+        return self.resolved.origins[name].text.removeprefix("env:")
+
+
+def find(
+    resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None
+) -> ServerConf | None:
+    """What the user brought, None where that is nothing; the file is evaluated with `environ`.
+
+    Raises ConfigurationError for a file that is not there or fails, bad arguments, a worker class of no
+    server; and Stopped where a TERM, INT or QUIT comes meanwhile, as `signals` tells.
+    """
+    search = _Search(resolved, environ, signals)
+    brought = _chosen(search, list(_brought(search)))
+    if not brought:
+        return ServerConf("", None, {}, {}, tuple(search.warnings)) if search.warnings else None
+    kind = brought[0].kind
+    engines.require(kind)
+    reference = next((each.reference for each in brought if each.reference), None)
+    arguments = (resolved.settings.gunicorn_cmd_args or "") if kind == "gunicorn" else ""
+    default = search.root / "gunicorn.conf.py"
+    if kind == "gunicorn" and reference is None and not arguments and default.is_file():
+        reference = str(default)
+    overrides = Overrides()
+    if reference is not None or arguments:
+        report = _evaluate(search, kind, reference or "", arguments)
+        reference = report.get("reference", reference) or None
+        overrides.add(kind, report["file"], f"file:{_bare(reference)}")
+        overrides.add(kind, report.get("cmd", {}), resolved.origins["gunicorn_cmd_args"].text)
+    origin = {"engine": brought[0].origin} if brought[0].origin else {"engine": f"file:{_bare(reference)}"}
+    warnings = (*search.warnings, *overrides.warnings)
+    return ServerConf(kind, reference, overrides.values, {**overrides.sources, **origin}, warnings)
+
+
+def _bare(reference: str | None) -> str:
+    return (reference or "").removeprefix("file:")
+
+
+def _brought(search: _Search) -> Iterator[_Brought]:
+    settings = search.resolved.settings
+    for kind, given in (("gunicorn", settings.gunicorn_conf), ("hypercorn", settings.hypercorn_conf)):
+        if given is not None:
+            yield from _named(search, kind, given)
+        elif kind == search.resolved.profile.conf_kind:
+            yield from _searched(search, kind)
+    if settings.gunicorn_cmd_args:
+        name = "gunicorn_cmd_args"
+        yield _Brought("gunicorn", None, search.resolved.origins[name].text, search.shown(name))
+    if brings_gunicorn(search.resolved, search.insisted, search.warnings):
+        origin = search.resolved.origins["worker_class"].text
+        yield _Brought("gunicorn", None, origin, f"{search.shown('worker_class')}={settings.worker_class}")
+    if search.insisted == "gunicorn" and (search.root / "gunicorn.conf.py").is_file():
+        yield _Brought("gunicorn", None, "", "gunicorn.conf.py")
+
+
+def _named(search: _Search, kind: str, reference: str) -> Iterator[_Brought]:
+    """The file that a variable names. Raises ConfigurationError where it isn't there."""
+    name = f"{kind}_conf"
+    if not reference.startswith("python:"):
+        path = search.root / _bare(reference)
+        if not path.is_file():
+            raise ConfigurationError(f"{search.shown(name)}: the {kind} configuration {path} does not exist")
+        if _is_default(search, path):
+            return
+        reference = _notation(kind, path, python=reference.startswith("file:"))
+    yield _Brought(kind, reference, search.resolved.origins[name].text, f"{search.shown(name)} ({reference})")
+
+
+def _searched(search: _Search, kind: str) -> Iterator[_Brought]:
+    """The first file of the profile's search order, the image's own last."""
+    profile = search.resolved.profile
+    paths = [search.root / name for name in profile.conf_names]
+    paths += [Path(profile.shipped_conf)] if profile.shipped_conf else []
+    for path in paths:
+        if path.is_file():
+            if not _is_default(search, path):
+                yield _Brought(kind, _notation(kind, path), f"file:{path}", str(path))
+            return
+
+
+def _is_default(search: _Search, path: Path) -> bool:
+    """Whether this is the image's own file as the image carries it: it asks for nothing."""
+    if str(path) != search.resolved.profile.shipped_conf:
+        return False
+    with path.open(errors="replace") as file:
+        return file.readline().rstrip() == MARKER
+
+
+def _notation(kind: str, path: Path, *, python: bool = False) -> str:
+    is_python = python or path.suffix == ".py"
+    return f"file:{path}" if kind == "hypercorn" and is_python else str(path)
+
+
+def _chosen(search: _Search, brought: list[_Brought]) -> list[_Brought]:
+    """Those of the one engine. Raises ConfigurationError where two are asked for, and none was named."""
+    if search.insisted != "auto":
+        for each in brought:
+            if each.kind != search.insisted:
+                search.warnings.append(f"{each.shown} is not used: the engine is {search.insisted}")
+        return [each for each in brought if each.kind == search.insisted]
+    other = next((each for each in brought if each.kind != brought[0].kind), None)
+    if other is not None:
+        first = brought[0]
+        both = f"{first.shown} asks for {first.kind}, {other.shown} for {other.kind}"
+        raise ConfigurationError(f"{both}: set MOORING_ENGINE")
+    return brought
+
+
+def _evaluate(search: _Search, kind: str, reference: str, arguments: str) -> dict[str, Any]:
+    """What the probe reports. Its output is shown only where it fails: configuration files print."""
+    import subprocess  # 5 ms that a start without such a file need not pay
+
+    # Files, not pipes: what a configuration file leaves running can hold them open.
+    answer, output = memory("mooring-probe"), memory("mooring-probe-output")
+    command = [sys.executable, "-P", _PROBE, str(answer), kind, reference, arguments]
+    what = f"{kind} configuration {_bare(reference) or search.shown('gunicorn_cmd_args')}"
+    try:
+        probe = subprocess.Popen(  # noqa: S603 (the user's own configuration, no shell)
+            command,
+            cwd=search.root,
+            env=dict(search.environ),
+            pass_fds=[answer],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        _await(probe, what, search.signals)
+        text = os.pread(answer, os.fstat(answer).st_size, 0)
+        printed = os.pread(output, os.fstat(output).st_size, 0).decode(errors="replace").rstrip()
+    finally:
+        os.close(answer)
+        os.close(output)
+    if probe.returncode != 0 or not text:
+        show_traceback(printed)
+        last = printed.rpartition("\n")[2] or f"exit code {probe.returncode}"
+        raise ConfigurationError(f"{what} failed: {last}")
+    report: dict[str, Any] = json.loads(text)
+    if "error" in report:
+        raise ConfigurationError(f"{what}: {report['error']}")
+    return report
+
+
+def _await(probe: subprocess.Popen[bytes], what: str, signals: SignalQueue | None) -> None:
+    """Wait for the probe's end; killed with all that it has started where it takes too long, or at a stop."""
+    deadline = time.monotonic() + TIMEOUT
+    poller = select.poll()
+    if signals is not None:
+        poller.register(signals.fileno(), select.POLLIN)
+    try:
+        while probe.poll() is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ConfigurationError(f"{what}: took longer than {TIMEOUT:g} s")
+            poller.poll(min(left * 1000, _TICK_MS) if signals is None else left * 1000 + 1)
+            for number in signals.read() if signals is not None else ():
+                if number in STOPS:
+                    raise Stopped(f"stopped by {signal.Signals(number).name} while reading the {what}")
+    except BaseException:
+        os.killpg(probe.pid, signal.SIGKILL)
+        probe.wait()
+        raise

@@ -1,0 +1,134 @@
+"""Evaluates a server's configuration file in a process of its own, and reports what it sets.
+
+    python -P serverconf_probe.py REPORT_FD KIND REFERENCE CMD_ARGS
+
+Run by serverconf.py, so that neither the user's code nor a server is ever imported by the supervisor. On
+its own: it imports nothing of mooring's. The report is one JSON object: `file` and `cmd`, name to value as
+the server understood it, or `error`, one line. What the user's code raises is shown from its own first frame
+on, with exit code 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+_LONGEST = 40  # seconds, more than serverconf.py waits: the end of a probe whose mooring was killed
+_SIMPLE = (str, int, float, bool, list, tuple)
+_MACHINERY = (__file__, "<frozen ", str(runpy.__file__), os.path.dirname(str(importlib.__file__)) + os.sep)
+
+
+class _BadError(Exception):
+    """What the user gave is wrong; its text says what."""
+
+
+def main() -> None:
+    """Report on what the arguments name."""
+    report, kind, reference, cmd_args = sys.argv[1:]
+    signal.alarm(_LONGEST)
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = _gunicorn(reference, cmd_args) if kind == "gunicorn" else {"file": _hypercorn(reference)}
+        text = json.dumps(found, default=_plain)
+    except _BadError as error:
+        text = json.dumps({"error": " ".join(str(error).split())})
+    except Exception as error:
+        _show(error)
+        sys.exit(1)
+    with os.fdopen(int(report), "w") as file:
+        file.write(text)
+
+
+def _show(error: Exception) -> None:
+    """The traceback without the frames of this file and of the import system at its top."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+        trace = trace.tb_next
+    sys.stdout.flush()
+    traceback.print_exception(type(error), error, trace)
+
+
+def _hypercorn(reference: str) -> dict[str, Any]:
+    """`file:PATH` and `python:MODULE` are Python, PATH is TOML, as hypercorn's own -c has it."""
+    if reference.startswith(("file:", "python:")):
+        return {name: value for name, value in _variables(reference).items() if isinstance(value, _SIMPLE)}
+    import tomllib
+
+    try:
+        with open(reference, "rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _BadError(f"not valid TOML: {error}") from None
+
+
+def _variables(reference: str) -> Mapping[str, Any]:
+    if reference.startswith("python:"):
+        return vars(importlib.import_module(reference.removeprefix("python:")))
+    path = reference.removeprefix("file:")
+    if not os.path.isfile(path):
+        raise _BadError(f"{path} does not exist")
+    return runpy.run_path(path, run_name="__config__")
+
+
+def _gunicorn(reference: str, cmd_args: str) -> dict[str, Any]:
+    """What gunicorn makes of a file and of arguments, each; gunicorn/app/base.py has the order."""
+    from gunicorn.config import Config
+
+    config: Any = Config()  # type: ignore[no-untyped-call]
+    given = _arguments(config, cmd_args)
+    named = given.pop("config", None)
+    if not reference:
+        reference = str(named or "")
+        if not named and os.path.isfile("gunicorn.conf.py"):
+            reference = os.path.abspath("gunicorn.conf.py")
+    found: dict[str, Any] = {"reference": reference, "file": {}, "cmd": {}}
+    if reference:
+        variables = _variables(reference)
+        found["file"] = _set(config, {k: v for k, v in variables.items() if k in config.settings})
+    found["cmd"] = _set(config, given)
+    return found
+
+
+def _arguments(config: Any, text: str) -> dict[str, Any]:
+    parser = config.parser()
+
+    def fail(message: str) -> NoReturn:
+        raise _BadError(message)
+
+    parser.error = fail
+    try:
+        given = vars(parser.parse_args(shlex.split(text)))
+    except ValueError as error:  # of shlex
+        raise _BadError(str(error)) from None
+    except SystemExit:
+        raise _BadError("--help and --version cannot be used here") from None
+    return {name: value for name, value in given.items() if value is not None and name != "args"}
+
+
+def _set(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Set values through gunicorn's validators; what they became."""
+    for name, value in values.items():
+        try:
+            config.set(name.lower(), value)
+        except Exception as error:
+            raise _BadError(f"{name}: {error}") from None
+    return {name.lower(): config.settings[name.lower()].get() for name in values}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON lacks: a class as its dotted name, anything else as its type's name."""
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return f"<{type(value).__name__}>"
+
+
+if __name__ == "__main__":
+    main()

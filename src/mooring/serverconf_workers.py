@@ -1,0 +1,83 @@
+"""Whether WORKER_CLASS brings gunicorn: which classes there are, and which are installed. Imports none."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from mooring.engines import REGISTRY
+from mooring.errors import ConfigurationError
+from mooring.resolve import PROFILE, Resolved
+
+# gunicorn.workers.SUPPORTED_WORKERS, and what each needs beyond gunicorn.
+WORKERS = {
+    "sync": "",
+    "gthread": "",
+    "asgi": "",
+    "gevent": "gevent",
+    "gevent_wsgi": "gevent",
+    "gevent_pywsgi": "gevent",
+    "tornado": "tornado",
+}
+_HYPERCORN = REGISTRY["hypercorn"].worker_classes
+# In these images the class was the image's own, and the variable had no effect (docs/profiles.md).
+_LENIENT = {"conda-starlette": "uvicorn", "meinheld-flask": "granian"}
+
+
+def brings_gunicorn(resolved: Resolved, insisted: str, warnings: list[str]) -> bool:
+    """Whether an explicit worker class is gunicorn's. `insisted` is the engine the user named, or auto.
+
+    Raises ConfigurationError for a class of neither server; warns where it is ignored.
+    """
+    name, origin = resolved.settings.worker_class, resolved.origins["worker_class"]
+    if name is None or origin.rank <= PROFILE:
+        return False
+    shown = f"{origin.text.removeprefix('env:')}={name}"
+    engine = resolved.settings.engine
+    if engine == "hypercorn":
+        if name not in _HYPERCORN:
+            raise ConfigurationError(
+                f"{shown}: expected one of {', '.join(_HYPERCORN)} with engine hypercorn"
+            )
+        return False
+    if insisted not in {"auto", "gunicorn"}:
+        warnings.append(f"{shown} is not used: the engine is {insisted}")
+        return False
+    problem = _problem(name, Path(resolved.settings.app_root or "."))
+    lenient = _LENIENT.get(resolved.profile.name)
+    if problem and lenient and insisted == "auto":
+        warnings.append(f"{shown} is ignored ({problem}): {lenient} serves the application")
+        return False
+    if problem:
+        raise ConfigurationError(f"{shown}: {problem}")
+    return True
+
+
+def _problem(name: str, root: Path) -> str:
+    """Why gunicorn could not use a worker class, "" where it could."""
+    if name in _HYPERCORN:
+        return "a worker class of hypercorn: set MOORING_ENGINE=hypercorn"
+    if name.startswith("egg:"):
+        return _egg_problem(name.removeprefix("egg:"))
+    top = WORKERS[name] if name in WORKERS else name.partition(".")[0]
+    if "." not in name and name not in WORKERS:
+        return f"no worker class of gunicorn: expected one of {', '.join(WORKERS)}, or a dotted name"
+    if top and not _importable(top, root):
+        return f"{top} is not installed"
+    return ""
+
+
+def _egg_problem(name: str) -> str:
+    from importlib import metadata  # 20 ms, for this form only
+
+    distribution = name.partition("#")[0]
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return f"{distribution} is not installed"
+    return "" if _importable(distribution, Path()) else f"{distribution} cannot be imported"
+
+
+def _importable(top: str, root: Path) -> bool:
+    return PathFinder.find_spec(top, [str(root)]) is not None or importlib.util.find_spec(top) is not None

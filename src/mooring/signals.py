@@ -1,0 +1,70 @@
+"""Signals as a queue: handlers only enqueue, the supervisor's loop reads. Not what they mean."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+SUPERVISED = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU),
+    *(signal.SIGUSR1, signal.SIGCHLD),
+)
+_DEFAULT_IN_CHILD = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
+
+
+def _enqueue(_number: int, _frame: FrameType | None) -> None:
+    """The work is done by the wakeup descriptor: Python's C handler writes the number to it."""
+
+
+class SignalQueue:
+    """The signals this process handles, as bytes on a pipe that a selector can watch."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._before = {number: signal.signal(number, _enqueue) for number in SUPERVISED}
+        # A full pipe means that the loop is behind by 65,536 signals: it will look at everything anyway.
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)  # what reexec.py has kept waiting
+
+    def fileno(self) -> int:
+        """The descriptor to watch for reading."""
+        return self._read
+
+    def read(self) -> list[int]:
+        """The numbers of the signals that came since the last call, in order."""
+        try:
+            return list(os.read(self._read, 65536))
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        """Put the handlers back as they were."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        os.close(self._read)
+        os.close(self._write)
+
+    def retire(self) -> None:
+        """From here to the process's end, which is near: no signal changes the outcome any more."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        os.close(self._read)
+        os.close(self._write)
+
+
+def reset_in_child() -> None:
+    """In a forked child, with signals blocked: TERM, QUIT and CHLD back to their default, then unblock.
+
+    The others are the supervisor's: a `pkill -HUP` or `-USR1` must not end workers, and TTIN or TTOU, which a
+    terminal sends to background process groups, must not freeze them.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in SUPERVISED:
+        signal.signal(number, signal.SIG_DFL if number in _DEFAULT_IN_CHILD else signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

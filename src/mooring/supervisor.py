@@ -1,0 +1,280 @@
+"""The imperative shell of supervision: wait in one place, translate, execute. Decides nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mooring import fleetlog, lifecycle, process, reports, resources
+from mooring.crew import Crew, Member
+from mooring.exits import OUT_OF_MEMORY, Exits
+from mooring.fit import fit
+from mooring.lifecycle import Notice, WorkerState
+from mooring.logs import Log
+from mooring.plan import Plan, Report
+from mooring.signals import SignalQueue
+
+if TYPE_CHECKING:
+    from mooring.companions import Companion
+
+_LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int, so takes 24 days at most
+
+
+@dataclass(slots=True)
+class History:
+    """What /status tells of the past."""
+
+    started: float = field(default_factory=time.monotonic)
+    started_at: float = field(default_factory=time.time)
+    last_roll: dict[str, Any] | None = None
+    last_exits: list[dict[str, Any]] = field(default_factory=list)
+    last_hangs: list[dict[str, Any]] = field(default_factory=list)
+    exits: Exits = field(default_factory=lambda: Exits(resources.oom_kills))
+    rolls: dict[str, int] = field(default_factory=lambda: {"rolled": 0, "failed": 0})
+
+    def note(self, kind: Notice, data: dict[str, Any]) -> None:
+        """Keep the last roll's outcome and the last 20 exits; count both."""
+        kind_of_exit = self.exits.note(kind, data)
+        if kind in {Notice.ROLLED, Notice.ROLL_FAILED}:
+            self.rolls["rolled" if kind is Notice.ROLLED else "failed"] += 1
+            self.last_roll = {"outcome": str(kind), "time": time.time(), **data}
+        elif kind is Notice.SERVING and data["generation"] > 1:  # live reload: it did not boot at first
+            self.last_roll = {"outcome": str(Notice.ROLLED), "time": time.time(), **data}
+        elif kind is Notice.BACKOFF and math.isinf(data["seconds"]):
+            facts = {"why": data["why"], "rolled_back": False}
+            self.last_roll = {"outcome": str(Notice.ROLL_FAILED), "time": time.time(), **facts}
+        elif kind is Notice.EXITED:
+            facts = {"slot": data["slot"], "state": str(data["state"]), "reason": data["why"]}
+            facts["kind"] = kind_of_exit
+            self.last_exits.append({**facts, "failed": data["failed"], "time": time.time()})
+            del self.last_exits[:-20]
+
+
+class Timer(Protocol):
+    """Somebody whose time the loop keeps."""
+
+    def next_deadline(self) -> float | None:
+        """When `expire` is due (monotonic seconds); None: not before something happens."""
+
+    def expire(self) -> None:
+        """Do what is due; called after every wait."""
+
+
+class Supervisor:
+    """Runs the fleet of one plan until it has stopped."""
+
+    def __init__(self, crew: Crew, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
+        self.crew = crew
+        self.log = log
+        self.queue = queue
+        self.selector = crew.selector
+        self.fleet = lifecycle.new_fleet(policy)
+        self.history = History()
+        self.exit_code: int | None = None
+        self.urls: list[str] = []
+        self.admin_urls: list[str] = []
+        self.probe_urls: list[str] = []
+        self.timers: list[Timer] = []  # besides the lifecycle's
+        self.on_stranger: list[Callable[[process.Exit], None]] = []
+        self.on_notice: list[Callable[[Notice, Mapping[str, Any]], None]] = []
+        self.hurried = False  # told to stop now
+        self.companions: list[Companion] = []
+        self.held_by: list[Callable[[], bool]] = []  # whoever has something to finish before the end
+        self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
+        self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
+        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
+        self.on_reopen: Callable[[], None] = lambda: None
+        self.on_fit: Callable[[Plan], None] = lambda _plan: None
+        self._events: deque[lifecycle.Event] = deque()
+        self._interrupted = False
+        self._on_terminal = os.isatty(2)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan's newest revision."""
+        return self.crew.plan
+
+    def run(self) -> int:
+        """Supervise until nothing is left. Returns the exit code."""
+        self.selector.register(self.queue.fileno(), selectors.EVENT_READ, self._read_signals)
+        self.post(lifecycle.Tick())
+        while True:
+            self._advance()
+            if self.exit_code is not None and not any(busy() for busy in self.held_by):
+                return self.exit_code
+            self._wait()
+
+    def post(self, event: lifecycle.Event) -> None:
+        """Have an event stepped before the next wait."""
+        self._events.append(event)
+
+    def post_first(self, event: lifecycle.Event) -> None:
+        """Have an event stepped before any that has been posted: time passes for all in each step."""
+        self._events.appendleft(event)
+
+    def roll(self) -> None:
+        """Replace the generation by the next."""
+        self.post(lifecycle.Roll())
+
+    def _advance(self) -> None:
+        while self._events:
+            self.fleet, actions = lifecycle.step(self.fleet, self._events.popleft(), time.monotonic())
+            for action in actions:
+                self._execute(action)
+
+    def _wait(self) -> None:
+        times = [lifecycle.next_deadline(self.fleet), *(timer.next_deadline() for timer in self.timers)]
+        deadline = min((moment for moment in times if moment is not None), default=None)
+        timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
+        for key, _ in self.selector.select(timeout):
+            if isinstance(key.data, Member):
+                self._hear(key.data)
+            else:
+                key.data()
+        for timer in self.timers:
+            timer.expire()
+        if not self._events:
+            self.post(lifecycle.Tick())
+
+    # -- actions -------------------------------------------------------------------------------------------
+
+    def _execute(self, action: lifecycle.Action) -> None:
+        match action:
+            case lifecycle.Spawn(serial, slot, generation):
+                try:
+                    self.crew.spawn(serial, slot, generation)
+                except OSError as error:
+                    self.post(lifecycle.SpawnFailed(serial, f"could not be spawned: {error.strerror}"))
+            case lifecycle.Drain(serial):
+                self._signal(serial, process.terminate)
+            case lifecycle.Kill(serial, why):
+                if not self.on_kill(serial, why):
+                    self._signal(serial, process.kill_group)
+            case lifecycle.Announce(kind, data):
+                self.history.note(kind, dict(data))
+                for told in self.on_notice:
+                    told(kind, data)
+                fleetlog.tell(self.log, kind, data, live_reload=self.plan.settings.reload)
+            case lifecycle.Exit(code):
+                self.exit_code = code
+
+    def _signal(self, serial: int, send: Callable[[int], None]) -> None:
+        member = self.crew.members.get(serial)
+        if member is not None:
+            send(member.pid)
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def _read_signals(self) -> None:
+        for number in self.queue.read():
+            self._on_signal(number)
+        self._reap()  # at every signal: a full queue may have lost a CHLD
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGQUIT or (number == signal.SIGINT and self._interrupted):
+            self.hurried = True
+            self.post(lifecycle.StopNow())
+        elif number in {signal.SIGTERM, signal.SIGINT}:
+            self._interrupted = self._interrupted or number == signal.SIGINT
+            self.post(lifecycle.Stop())
+        elif number == signal.SIGHUP and self._on_terminal and not os.isatty(2):
+            self.post(lifecycle.Stop())  # the terminal is gone, and with it whoever started this
+        elif number == signal.SIGHUP:
+            self.roll()
+        elif number in {signal.SIGTTIN, signal.SIGTTOU}:
+            self.resize(1 if number == signal.SIGTTIN else -1)
+        elif number == signal.SIGUSR1:
+            self.reopen_logs()
+
+    def reopen_logs(self) -> None:
+        """Open the log files anew: here first, so that a worker that starts now inherits the new ones."""
+        self.on_reopen()
+        for member in self.crew.members.values():
+            process.reopen_logs(member.pid)
+
+    def resize(self, delta: int) -> None:
+        """One worker more or fewer: of the plan while worker 0 boots alone, and with gunicorn; else here."""
+        if self.plan.engine != "gunicorn" and self.plan.revision > 1:
+            self.post(lifecycle.Resize(delta))
+            return
+        self.crew.plan = dataclasses.replace(self.plan, workers=max(1, self.plan.workers + delta))
+        for member in self.crew.members.values():
+            self._resize_arbiter(member)
+
+    def _resize_arbiter(self, member: Member) -> None:
+        """Bring gunicorn's arbiter one worker closer to the plan, and wait for what it says to that.
+
+        One signal at a time: several that are pending arrive as one, signal(7).
+        """
+        if member.size is not None and member.size != self.plan.workers and not member.resizing:
+            member.resizing = True
+            more = member.size < self.plan.workers
+            process.resize(member.pid, signal.SIGTTIN if more else signal.SIGTTOU)
+
+    def _reap(self) -> None:
+        for ended in process.reap(self.crew.serials, self.on_dying):
+            member = self.crew.forget(ended.pid)
+            if member is None:
+                for told in self.on_stranger:
+                    told(ended)
+                continue
+            self._hear(member)
+            self.crew.release(member)
+            self.post(self._exited(member, ended))
+
+    def _exited(self, member: Member, ended: process.Exit) -> lifecycle.Exited:
+        failure = member.failure
+        if failure is not None:
+            return lifecycle.Exited(member.serial, failure.message, failure.code, fatal=True)
+        why = process.describe(ended.code)
+        worker = self.fleet.workers.get(member.serial)
+        if worker is None or worker.state is WorkerState.KILLED:
+            return lifecycle.Exited(member.serial, why)
+        why = self.history.exits.in_words(why)
+        if worker.state is WorkerState.STARTING and member.report is None and why != OUT_OF_MEMORY:
+            why = f"the application ended its worker before it was ready: {why}"
+        return lifecycle.Exited(member.serial, why)
+
+    def _hear(self, member: Member) -> None:
+        for message in self.crew.hear(member):
+            self._on_message(member, message)
+
+    def _on_message(self, member: Member, message: dict[str, Any]) -> None:
+        member.failure = reports.failure(message) or member.failure
+        report = reports.report(message)
+        if report is not None:
+            member.report = report
+            self.post(lifecycle.Ready(member.serial))
+            if self.plan.revision == 1 or report.interface != self.plan.interface:
+                self._fit(report, member)
+        if reports.gone(message) is not None:
+            self.crew.tally.sweep(member.serial)
+            self.on_told_gone()
+        size = reports.size(message)
+        if size is not None and self.plan.engine == "gunicorn":
+            member.size, member.resizing = size, False
+            self._resize_arbiter(member)
+
+    def _fit(self, report: Report, member: Member) -> None:
+        """Worker 0 has reported: make the plan's second revision, and start the other workers.
+
+        Another revision, where a roll has brought an application of the other interface: their number stays.
+        """
+        first = self.plan.revision == 1
+        own = process.proportional_set_size() or 0
+        if report.engine == "gunicorn":
+            own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
+        if self.crew.access is not None and self.crew.access.pid:
+            own += process.proportional_set_size(str(self.crew.access.pid)) or 0  # the log writer
+        self.crew.plan = fit(self.plan, report, own)
+        if first and self.plan.engine != "gunicorn":
+            self.post(lifecycle.SetSize(self.plan.workers))
+        self.on_fit(self.plan)

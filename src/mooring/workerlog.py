@@ -1,0 +1,180 @@
+"""A worker's `logging`: engines' loggers, and what Python itself says, in the form of mooring's own log.
+
+Not the application's logging: that is left alone, and where there is none, applog.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+import warnings
+from typing import Any
+
+from mooring import applog, logform
+from mooring.logs import LEVELS, Files, Log
+from mooring.sink import FILE_PIECE
+
+ENGINE_LOGGERS = (
+    "uvicorn",
+    "uvicorn.error",
+    "hypercorn",
+    "hypercorn.error",
+    "_granian",
+    "granian",
+    "mooring",
+)
+_STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
+_TRACEBACK = "Traceback (most recent call last):\n"
+
+
+class Handler(logging.Handler):
+    """Writes records through mooring's own log, tracebacks included."""
+
+    def __init__(self, log: Log, files: Files) -> None:
+        super().__init__()
+        self.log = log
+        self.files = files
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            found = as_record(record)
+            self.log.record(
+                found.level,
+                found.message,
+                found.fields,
+                traceback=found.traceback,
+                logger=found.logger,
+                at=found.time,
+            )
+        except Exception:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Say in one record what `logging` prints in a dozen lines: the call does not fit its message."""
+        error = sys.exc_info()[1]
+        where = f"{record.pathname}:{record.lineno}"
+        text = f"a record could not be logged ({where}): {type(error).__name__}: {_str(error)}"
+        self.log.record("error", text, {"format": _str(record.msg)}, logger=record.name)
+
+    def reopen(self) -> None:
+        """The log files anew, where this user may open them: on SIGUSR1, whoever takes it."""
+        for refused in self.files.reopen():
+            self.log.warning(f"{refused}; the next roll (SIGHUP) takes the new file")
+
+
+class Formatter(logging.Formatter):
+    """For a file that is not mooring's: lines of the log's form (text or json), without their end."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record."""
+        found = as_record(record)
+        line = logform.as_json(found, FILE_PIECE) if self.form == "json" else logform.as_text(found)
+        return line.decode().rstrip("\n")
+
+
+def as_record(record: logging.LogRecord) -> logform.Record:
+    """A record of `logging`'s as one of mooring's log; `extra` fields are the application's alone."""
+    level = next((name for name in reversed(LEVELS) if record.levelno >= LEVELS[name]), "debug")
+    trace = ""
+    if record.exc_info and record.exc_info[1] is not None:
+        trace = "".join(traceback.format_exception(record.exc_info[1]))
+    elif record.exc_text:
+        trace = record.exc_text
+    if record.stack_info:
+        trace = f"{trace.rstrip()}\n{record.stack_info}".lstrip("\n")
+    message = record.getMessage().rstrip("\n")
+    fields: dict[str, Any] = {}
+    if not logform.is_engine(record.name):
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    elif not trace:
+        message, trace = _parted(message)
+    return logform.Record(
+        record.created, record.process or 0, level, record.name, message, fields, trace.rstrip()
+    )
+
+
+def _parted(message: str) -> tuple[str, str]:
+    """Message and traceback, where an engine has put both into the message."""
+    what, head, frames = message.partition(_TRACEBACK)
+    return (what.rstrip(" :\n"), head + frames) if what and frames else (message, "")
+
+
+def configure(log: Log, level: str, files: Files) -> Handler:
+    """Send the engines' loggers to the log, and the application's while it has configured none.
+
+    Returns the handler that all of the engines' have.
+    """
+    handler = Handler(log, files)
+    for name in ENGINE_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+        logger.setLevel(LEVELS[level])
+    applog.install(Handler(log, files), log.level)
+    _hook(log)
+    return handler
+
+
+def imported() -> None:
+    """The application has been imported: what it has said about logging by now stands."""
+    applog.settle()
+    for name in (*ENGINE_LOGGERS, "gunicorn.error"):
+        logger = logging.getLogger(name)
+        if any(isinstance(handler, Handler) for handler in logger.handlers):
+            logger.disabled = False  # dictConfig disables all that it is not told of
+
+
+def crashed(log: Log, error: BaseException) -> None:
+    """What ends a worker, and is none of mooring's own errors."""
+    _tell(log, "critical", "mooring", "the worker failed", error)
+
+
+def _hook(log: Log) -> None:
+    """Exceptions that nobody awaits, in the log's form; with JSON, warnings too (as text: Python's own)."""
+
+    def in_thread(found: threading.ExceptHookArgs) -> None:
+        if found.exc_type is not SystemExit and found.exc_value is not None:
+            name = found.thread.name if found.thread else "unknown"
+            _tell(log, "error", "threading", f"exception in thread {name}", found.exc_value)
+
+    def unraisable(found: Any) -> None:
+        what = f"{found.err_msg or 'Exception ignored in'}: {_str(found.object)}"
+        _tell(log, "error", "python", what, found.exc_value)
+
+    def warned(  # noqa: PLR0917 (Python's signature)
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
+        if file is not None:
+            file.write(warnings.formatwarning(message, category, filename, lineno, line))
+        else:
+            text = f"{category.__name__}: {message} ({filename}:{lineno})"
+            log.record("warning", text, {}, logger="py.warnings")  # as logging.captureWarnings names it
+
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = unraisable
+    if log.form == "json":
+        warnings.showwarning = warned
+
+
+def _tell(log: Log, level: str, logger: str, what: str, error: BaseException | None) -> None:
+    text = f"{type(error).__name__}: {_str(error)}" if error is not None else ""
+    trace = "".join(traceback.format_exception(error)).rstrip() if error is not None else ""
+    log.record(
+        level, f"{what}: {text.splitlines()[0] if text else 'unknown'}", {}, traceback=trace, logger=logger
+    )
+
+
+def _str(thing: object) -> str:
+    try:
+        return str(thing)
+    except Exception:  # the application's own __str__
+        return f"<{type(thing).__name__}>"

@@ -1,0 +1,70 @@
+"""One engine in one process, as mooring's worker runs it, without worker and supervisor.
+
+    python engine_runner.py ENGINE MODULE:ATTRIBUTE INTERFACE FD,FD... NAME=VALUE...
+
+Prints `READY PID` when ready() is called, `DONE` when serve() returned, `ERROR CLASS TEXT` where it raised.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    from mooring import engines, resources
+    from mooring.discovery import Target
+    from mooring.drain import Drain
+    from mooring.errors import ApplicationError, MooringError
+    from mooring.plan import plan
+    from mooring.resolve import resolve
+
+    engine, target, interface, fds, *settings = sys.argv[1:]
+    given = dict(part.split("=", 1) for part in settings)
+    environ = {**os.environ, **{f"MOORING_{name.upper()}": value for name, value in given.items()}}
+    sockets = tuple(socket.socket(fileno=int(fd)) for fd in fds.split(","))
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+    module, _, attribute = target.partition(":")
+    loaded: list[engines.Application] = []
+
+    def load() -> engines.Application:
+        if not loaded:
+            try:
+                call: Any = getattr(importlib.import_module(module), attribute)
+            except Exception as error:
+                raise ApplicationError(f"cannot import {module}: {error}") from error
+            loaded.append(engines.Application(call, interface, "", target))
+        return loaded[0]
+
+    try:
+        resolved = resolve({"engine": engine}, environ, Path.cwd())
+        found = resources.read(environ=environ)
+        conf = None
+        if engine == "gunicorn":
+            from mooring.serverconf import find
+
+            conf = find(resolved, environ)
+        made = plan(resolved, found, Target(module, attribute, "cli", "", ()), conf)
+        ready = lambda: print("READY", os.getpid(), flush=True)  # noqa: E731
+        serving = engines.Serving(made, load, sockets, ready, Drain())
+        if engine != "gunicorn":
+            load()
+        engines.load(engine).serve(serving)
+    except MooringError as error:
+        print("ERROR", type(error).__name__, str(error), flush=True)
+        print(getattr(error, "traceback", ""), file=sys.stderr)
+        return error.exit_code
+    print("DONE", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,232 @@
+"""The configuration files at the older images' paths agree with `mooring run`; their servers read them."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from harness import WSGI_APP, eventually, free_port, pids_marked
+from profile_tools import CONF, CONFS, CORES, conf, run_conf, says, serve, start, stop
+
+from mooring import confdump, discovery, resources
+from mooring.errors import ConfigurationError
+from mooring.plan import plan
+from mooring.resolve import resolve
+from mooring.serverconf import MARKER
+
+ROOT = CONF.parents[1]
+sys.path.append(str(ROOT / "tests" / "unit"))
+from trees import TREES, build  # noqa: E402
+
+# Environments that must give the same object; see table A.0 for the numbers.
+GRID: list[dict[str, str]] = [
+    {},
+    {"WEB_CONCURRENCY": "4", "MAX_WORKERS": "2"},
+    {"WEB_CONCURRENCY": " 3 "},
+    {"WEB_CONCURRENCY": ""},
+    {"WORKERS": "3"},
+    {"WORKERS": "3", "WEB_CONCURRENCY": "5"},
+    {"MOORING_WORKERS": "6", "WORKERS": "3", "WEB_CONCURRENCY": "5"},
+    {"MAX_WORKERS": "1"},
+    {"MAX_WORKERS": "0"},
+    {"WORKERS_PER_CORE": "3", "MAX_WORKERS": "4"},
+    *({"WORKERS_PER_CORE": text} for text in ("0.1", "0.5", "1.75", "3", "1e1", "")),
+    *({"MOORING_CPU_COUNT": text, "WORKERS_PER_CORE": "1"} for text in ("host", "0.3", "1", "2.5", "64")),
+    {"MOORING_CPU_COUNT": "7", "MOORING_WORKERS_PER_CORE": "0.5", "WORKERS_PER_CORE": "3"},
+    {"PORT": "8080", "HOST": "127.0.0.1"},
+    {"PORT": "", "HOST": "", "BIND": ""},
+    {"PORT": "0080", "HOST": "::1"},
+    *(
+        {"BIND": text}
+        for text in (":81", "[::1]:81", "unix:/run/x.sock", "/run/x.sock", "a:1, b:2", "fd://3")
+    ),
+    {"BIND": "127.0.0.1:8081", "HOST": "10.0.0.1", "PORT": "9000"},
+    *({"LOG_LEVEL": text} for text in ("WARNING", "warn", "Debug", "")),
+    {"ACCESS_LOG": "", "ERROR_LOG": ""},
+    {"ACCESS_LOG": "/tmp/a.log", "ERROR_LOG": " ", "MOORING_ACCESS_LOG": ""},
+    {"TIMEOUT": "20", "GRACEFUL_TIMEOUT": "20.0", "KEEP_ALIVE": "1.5"},
+    {"TIMEOUT": "0", "GRACEFUL_TIMEOUT": "", "KEEP_ALIVE": " 7 "},
+    {"WORKER_TMP_DIR": "/tmp"},
+]
+BAD = [
+    *({"WEB_CONCURRENCY": text} for text in ("0", "-1", "abc", "1.5", "5000", "1_0")),
+    *({"PORT": text} for text in ("abc", "-1", "65536")),
+    *({"BIND": text} for text in ("nonsense", "host:port", "::1:80", "a:99999")),
+    *({"LOG_LEVEL": text} for text in ("loud",)),
+    *({"KEEP_ALIVE": text} for text in ("-1", "soon", "inf", "nan")),
+    {"TIMEOUT": "x", "GRACEFUL_TIMEOUT": "y"},
+]
+OF_ONE: list[tuple[str, dict[str, str]]] = [
+    ("hypercorn", {"WORKER_CLASS": "uvloop"}),
+    ("hypercorn", {"WORKER_CLASS": ""}),
+    ("poetry", {"RELOAD": "True", "WORKERS": "2", "LOG_LEVEL": "debug"}),
+    ("poetry", {"RELOAD": "0"}),
+    ("poetry", {"WITH_RELOAD": "yes"}),
+]
+TUNED = [profile for profile in CONFS if profile != "poetry"]
+BAD_OF_ONE = [
+    *((profile, {"WORKERS_PER_CORE": text}) for profile in TUNED for text in ("0", "-1", "x")),
+    *((profile, {"MAX_WORKERS": text}) for profile in TUNED for text in ("-1", "abc")),
+    ("hypercorn", {"WORKER_CLASS": "nope"}),
+    ("poetry", {"RELOAD": "perhaps"}),
+]
+
+
+def name_of(environ: dict[str, str]) -> str:
+    return " ".join(f"{name}={text}" for name, text in environ.items())
+
+
+def dumped(profile: str, environ: dict[str, str], root: Path) -> str:
+    """The line that `mooring run` prints."""
+    variables = {"MOORING_PROFILE": profile, "MOORING_APP_ROOT": str(root), **environ}
+    target = discovery.Target("main", "app", "default", "", (root,))
+    resolved = resolve({}, variables, root)
+    return json.dumps(confdump.dump(plan(resolved, resources.read(environ=variables), target, None))) + "\n"
+
+
+@pytest.mark.parametrize("profile", CONFS)
+@pytest.mark.parametrize("environ", GRID, ids=name_of)
+def test_python_conf_prints_what_mooring_run_prints(profile, environ, tmp_path):
+    done = run_conf(profile, **environ)
+    assert (done.stdout, done.stderr) == (dumped(profile, environ, tmp_path), "")
+
+
+@pytest.mark.parametrize(("profile", "environ"), OF_ONE)
+def test_what_only_one_image_has(profile, environ, tmp_path):
+    done = run_conf(profile, **environ)
+    assert (done.stdout, done.stderr) == (dumped(profile, environ, tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    ("profile", "environ"), [*((profile, environ) for profile in CONFS for environ in BAD), *BAD_OF_ONE]
+)
+def test_bad_values_are_refused_by_both(profile, environ, tmp_path):
+    """Exit code 2, nothing on stdout, and one line that names every bad variable."""
+    done = run_conf(profile, **environ)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    for name, text in environ.items():
+        assert f"{name}={text!r}: expected" in done.stderr
+    if "WORKER_CLASS" not in environ:  # that is the engine's to refuse: test_h11
+        with pytest.raises(ConfigurationError):
+            dumped(profile, environ, tmp_path)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_quotas_are_read_as_mooring_reads_them(name, tmp_path):
+    """On the trees of real systems: version 1 and 2, nested, namespaces, malformed files."""
+    root = build(tmp_path, TREES[name].files)
+    for path in (CONFS[profile] for profile in TUNED):
+        source = path.read_text().partition("\n# Workers: ")[0]
+        with contextlib.redirect_stdout(io.StringIO()):
+            found: dict[str, object] = {}
+            exec(compile(source, path, "exec"), found)
+        quotas = found["quotas"]
+        assert callable(quotas)
+        expected = resources.read(root, environ={}, affinity=[0]).cpu_quota.value
+        assert min(quotas(f"{root}/"), default=None) == expected
+
+
+def test_affinity_counts():
+    """Pinned to one CPU, it is one core."""
+    cpu = min(os.sched_getaffinity(0))
+    for profile in ("hypercorn", "meinheld-flask"):
+        code = f"import os, runpy; os.sched_setaffinity(0, [{cpu}]); runpy.run_path({str(CONFS[profile])!r})"
+        shown = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, check=True).stdout
+        assert json.loads(shown)["workers"] == 2
+
+
+def test_the_files_are_what_the_script_writes(tmp_path):
+    subprocess.run([sys.executable, ROOT / "scripts" / "make_conf.py", tmp_path], check=True)
+    for path in CONFS.values():
+        assert path.read_text() == (tmp_path / path.relative_to(CONF)).read_text(), "run scripts/make_conf.py"
+
+
+@pytest.mark.parametrize("profile", CONFS)
+def test_a_file_is_standalone_marked_and_valid_on_old_interpreters(profile):
+    text = CONFS[profile].read_text()
+    assert text.splitlines()[0] == MARKER
+    tree = ast.parse(text, feature_version=(3, 9))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert imported <= set(sys.stdlib_module_names)
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("profile", CONFS)
+def test_the_variables_that_the_server_reads(profile):
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = runpy.run_path(str(CONFS[profile]))
+    wanted = {"bind", "workers", "worker_class", "loglevel", "errorlog", "accesslog"}
+    wanted |= {"timeout", "graceful_timeout"}
+    wanted |= {"keep_alive_timeout"} if profile == "hypercorn" else {"keepalive"}
+    assert wanted <= set(found)
+    if profile in {"inboard-base", "poetry"}:
+        assert found["worker_tmp_dir"] == "/dev/shm"
+    if profile != "hypercorn":
+        assert all(type(found[name]) is int for name in ("timeout", "graceful_timeout", "keepalive"))
+
+
+@pytest.mark.parametrize("profile", CONFS)
+def test_the_servers_themselves_run_with_it(profile, tmp_path):
+    """`hypercorn -c file:CONF` and `gunicorn -c CONF`, two workers, without mooring."""
+    server = "hypercorn" if profile == "hypercorn" else "gunicorn"
+    pytest.importorskip(server)
+    (tmp_path / "main.py").write_text(WSGI_APP if profile == "meinheld-flask" else says("hello"))
+    port = free_port()
+    reference = f"file:{CONFS[profile]}" if server == "hypercorn" else str(CONFS[profile])
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "MARK": str(tmp_path)}
+    environ |= {"BIND": f"127.0.0.1:{port}", "MOORING_WORKERS": "2"}
+    command = [sys.executable, "-m", server, "-c", reference, "main:app"]
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environ, **out)
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["bind"] == f"127.0.0.1:{port}"
+
+        def answer() -> bytes:
+            assert process.poll() is None
+            with contextlib.suppress(OSError):
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+            return b""
+
+        assert eventually(answer) == b"hello"
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.communicate()
+    eventually(lambda: not pids_marked(f"MARK={tmp_path}"), "the end of its workers")
+
+
+@pytest.mark.parametrize("profile", ["hypercorn", "inboard-base", "meinheld-flask"])
+def test_a_copy_that_was_changed_is_followed(mooring, profile):
+    """Copied into the application root, it brings its server, and what was changed in it holds."""
+    name = CONFS[profile].name
+    text = CONFS[profile].read_text() + "\nworkers = 1\n"
+    app_text = WSGI_APP if profile == "meinheld-flask" else says("hello")
+    app = serve(mooring, profile, {"main.py": app_text, name: text}, WEB_CONCURRENCY=3)
+    assert app.get().text == "hello"
+    assert app.status()["engine"] == ("hypercorn" if profile == "hypercorn" else "gunicorn")
+    assert app.status()["plan"]["workers"]["value"] == 1
+    stop(app)
+
+
+def test_a_copy_refuses_bad_values_too(mooring):
+    pytest.importorskip("gunicorn")
+    files = {"main.py": says("hi"), "gunicorn_conf.py": CONFS["inboard-base"].read_text()}
+    app = start(mooring, "inboard-base", files=files, MOORING_WORKERS="1", WORKERS="x")
+    app.wait_log("] serving")  # MOORING_WORKERS wins in both
+    stop(app)
+
+
+def test_the_defaults_on_this_machine():
+    assert conf("meinheld-flask")["workers"] == 2 * CORES

@@ -1,0 +1,189 @@
+"""Workers that hang: seen, dumped with the function's name, killed and replaced; nobody else is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import threading
+
+import pytest
+from harness import ASGI_APP, WSGI_APP, eventually
+
+BLOCKING = ASGI_APP.replace(
+    'case "/":',
+    """case "/block":
+            block_the_loop()
+        case "/regex":
+            backtrack_for_ever()
+        case "/":""",
+).replace(
+    'VERSION = "1"',
+    """import re, time
+VERSION = "1"
+
+
+def block_the_loop():
+    time.sleep(60)
+
+
+def backtrack_for_ever():
+    re.match(r"(a+)+$", "a" * 64 + "b")
+""",
+)
+BLOCKING_WSGI = WSGI_APP.replace(
+    "def app(environ, start_response):",
+    """import time
+
+
+def block_a_thread():
+    time.sleep(60)
+
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/block":
+        block_a_thread()""",
+)
+
+
+class Block:
+    """Requests that are never answered, each in a thread; they end with their connection."""
+
+    def __init__(self, app, *paths):
+        self.threads = [threading.Thread(target=self._ask, args=(app, path), daemon=True) for path in paths]
+        for thread in self.threads:
+            thread.start()
+
+    def _ask(self, app, path):
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            app.get(path)
+
+
+def hang(app):
+    """The first of last_hangs."""
+    return app.wait_status(lambda s: s["last_hangs"])["last_hangs"][0]
+
+
+@pytest.mark.parametrize(
+    ("engine", "more"),
+    [
+        ("uvicorn", {"MOORING_LOOP": "uvloop"}),
+        ("uvicorn", {"MOORING_LOOP": "asyncio"}),
+        ("granian", {}),
+        ("hypercorn", {}),
+        ("hypercorn", {"MOORING_WORKER_CLASS": "trio"}),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "-".join(each.values()),
+)
+def test_a_blocking_call_is_dumped_by_name_and_the_other_serves_on(mooring, engine, more):
+    app = mooring.run(
+        workers=2, files={"main.py": BLOCKING}, MOORING_ENGINE=engine, MOORING_TIMEOUT=1, **more
+    )
+    before = set(app.ready())
+    Block(app, "/block?token=s3cret")
+    line = app.wait_log("is hung: no move for")
+    app.wait_log("in block_the_loop")
+    found = hang(app)
+    assert found["pid"] in before
+    assert f"(pid {found['pid']})" in line
+    assert 0.9 <= found["silent_s"] < 10
+    assert [(r["method"], r["path"]) for r in found["requests"]] == [("GET", "/block")]
+    assert found["requests"][0]["age_s"] >= 0.5
+    assert found["memory_bytes"] > 1_000_000
+    assert any("in block_the_loop" in each for each in found["stacks"])
+    assert "s3cret" not in json.dumps(found)
+    after = set(eventually(lambda: len(app.ready()) == 2 and app.ready(), "the size is restored"))
+    assert after & before == before - {found["pid"]}  # the other one is still there
+    assert app.get("/").text == "hello"
+    exits = app.wait_status(lambda s: s["last_exits"])["last_exits"]
+    assert [each["kind"] for each in exits] == ["heartbeat_deadline"]
+    assert app.stop() == 0
+
+
+def test_the_lock_may_be_held_for_ever(mooring):
+    app = mooring.run(
+        workers=2, files={"main.py": BLOCKING}, MOORING_TIMEOUT=1, MOORING_ADMIN_BIND="127.0.0.1:0"
+    )
+    Block(app, "/regex")
+    assert any("in backtrack_for_ever" in each for each in hang(app)["stacks"])
+    assert app.get("/").text == "hello"
+    assert app.stop() == 0
+
+
+def test_idle_workers_and_slow_requests_are_no_hang(mooring):
+    app = mooring.run(workers=2, MOORING_TIMEOUT=1)
+    before = app.ready()
+    assert app.get("/slow?s=4").text == "hello"
+    assert app.ready() == before
+    assert app.status()["last_hangs"] == []
+    assert app.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["granian", "hypercorn"])
+def test_of_wsgi_threads_all_must_be_blocked(mooring, engine):
+    app = mooring.run(
+        workers=1, files={"main.py": BLOCKING_WSGI}, MOORING_ENGINE=engine, MOORING_TIMEOUT=1,
+        MOORING_THREADS=3,
+    )  # fmt: skip
+    (before,) = app.ready()
+    Block(app, "/block", "/block")
+    app.wait_status(lambda s: any(r["age_s"] > 4 for r in s["requests_in_flight"]))
+    assert app.ready() == [before]
+    assert app.get("/pid").text == str(before)
+    Block(app, "/block")
+    found = hang(app)
+    assert found["pid"] == before
+    assert len(found["requests"]) == 3
+    assert sum("in block_a_thread" in each for each in found["stacks"]) == 3
+    eventually(lambda: len(app.ready()) == 1 and app.ready() != [before], "replaced")
+    assert app.get("/").text == "hello"
+    assert app.stop() == 0
+
+
+@pytest.mark.parametrize("application", [ASGI_APP, WSGI_APP], ids=["asgi", "wsgi"])
+def test_a_stopped_worker_is_killed_though_it_cannot_answer(mooring, application):
+    app = mooring.run(workers=2, files={"main.py": application}, MOORING_TIMEOUT=1)
+    victim, other = app.ready()
+    os.kill(victim, signal.SIGSTOP)
+    found = hang(app)
+    assert (found["pid"], found["stacks"]) == (victim, [])
+    app.wait_log("no stacks: it did not answer in time")
+    after = eventually(lambda: len(app.ready()) == 2 and app.ready(), "the size is restored")
+    assert other in after
+    assert app.stop() == 0
+
+
+@pytest.mark.parametrize("seconds", [1.7, 3])  # the lifecycle's own pardon comes after more than 2
+@pytest.mark.parametrize("everyone", [False, True], ids=["the supervisor alone", "the workers too"])
+def test_after_a_freeze_nobody_is_killed(mooring, everyone, seconds):
+    app = mooring.run(workers=3, MOORING_TIMEOUT=1)
+    before = app.ready()
+    frozen = [app.pid, *(before[:2] if everyone else ())]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(before[2], signal.SIGKILL)  # the first thing that it will hear of
+    threading.Event().wait(seconds)  # the freeze itself: there is nothing to wait for
+    for pid in frozen:  # the supervisor first
+        os.kill(pid, signal.SIGCONT)
+    uptime = app.status()["uptime_s"]
+    found = app.wait_status(lambda s: s["uptime_s"] > uptime + 3)
+    assert [each["kind"] for each in found["last_exits"]] == ["signal"]
+    assert found["last_hangs"] == []
+    assert app.wait_ready(3)[:2] == before[:2]
+    assert app.stop() == 0
+
+
+def test_without_a_timeout_it_may_hang(mooring):
+    app = mooring.run(workers=1, files={"main.py": BLOCKING}, MOORING_TIMEOUT=0, GRACEFUL_TIMEOUT=1)
+    Block(app, "/block")
+    app.wait_status(lambda s: any(r["age_s"] > 3 for r in s["requests_in_flight"]))
+    assert app.status()["last_hangs"] == []
+    assert app.stop() == 0
+
+
+def test_a_stop_during_a_hang_ends_within_the_grace_period(mooring):
+    app = mooring.run(workers=1, files={"main.py": BLOCKING}, MOORING_TIMEOUT=30, GRACEFUL_TIMEOUT=2)
+    Block(app, "/block")
+    app.wait_status(lambda s: s["requests_in_flight"])
+    assert app.stop(timeout=10) == 0

@@ -1,0 +1,120 @@
+"""Limits on requests: so many at once, each for so long. On every engine; no worker has to die for it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+from harness import eventually
+
+ENGINES = {
+    "uvicorn": {},
+    "granian": {"MOORING_ENGINE": "granian"},
+    "hypercorn": {"MOORING_ENGINE": "hypercorn"},
+    "trio": {"MOORING_ENGINE": "hypercorn", "MOORING_WORKER_CLASS": "trio"},
+    "gunicorn": {"MOORING_ENGINE": "gunicorn"},
+}
+
+# /hold waits until there is a file of the name `release`; on any loop, so it looks again and again.
+ASGI = """
+import os, sys
+
+async def nap():
+    if "trio" in sys.modules and sys.modules["trio"].lowlevel.in_trio_task():
+        await sys.modules["trio"].sleep(0.01)
+    else:
+        import asyncio
+        await asyncio.sleep(0.01)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    path = scope["path"]
+    if path == "/own":
+        raise TimeoutError("its own")
+    if path == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+    while path in ("/hold", "/stream") and not os.path.exists("release"):
+        await nap()
+    if path != "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+"""
+WSGI = """
+import os, time
+
+def app(environ, start_response):
+    while environ["PATH_INFO"] == "/hold" and not os.path.exists("release"):
+        time.sleep(0.01)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+def _metric(app, name):
+    found = [line for line in app.control("GET", "/metrics").text.splitlines() if line.startswith(f"{name} ")]
+    return float(found[0].split()[1])
+
+
+def _held(app, count):
+    """`count` requests that wait for /release, all in flight; their statuses come in the list."""
+    statuses = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(app.get("/hold").status), daemon=True)
+        for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    app.wait_status(lambda s: sum(row["in_flight"] for row in s["workers"]) == count)
+    return threads, statuses
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_too_much_is_refused_at_once(mooring, engine):
+    app = mooring.run(files={"main.py": ASGI}, workers=1, MOORING_MAX_IN_FLIGHT="2", **ENGINES[engine])
+    threads, statuses = _held(app, 2)
+    for _ in range(3):
+        answer = app.get("/")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert _metric(app, "mooring_http_requests_rejected_total") == 3
+    assert statuses == []
+    app.write("release", "")
+    for thread in threads:
+        thread.join(20)
+    assert statuses == [200, 200]
+    assert app.get("/").status == 200
+
+
+def test_what_is_too_much_is_refused_on_wsgi_where_there_are_threads_left(mooring):
+    app = mooring.run(files={"main.py": WSGI}, workers=1, MOORING_MAX_IN_FLIGHT="2", MOORING_THREADS="4")
+    threads, statuses = _held(app, 2)
+    assert app.get("/").status == 503
+    app.write("release", "")
+    for thread in threads:
+        thread.join(20)
+    assert statuses == [200, 200]
+    assert app.get("/").status == 200
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_takes_too_long_is_answered_for_and_the_worker_lives(mooring, engine):
+    app = mooring.run(files={"main.py": ASGI}, workers=1, MOORING_REQUEST_TIMEOUT="0.3", **ENGINES[engine])
+    before = app.ready()
+    assert app.get("/hold").status == 504
+    assert app.get("/own").status == 500  # the application's own TimeoutError is nobody else's
+    with socket.create_connection(("127.0.0.1", app.port), timeout=20) as client:
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received = b""
+        try:
+            while data := client.recv(4096):
+                received += data
+        except ConnectionResetError:
+            pass
+    assert b"begun" in received
+    assert not received.endswith(b"0\r\n\r\n")  # a cut response does not look whole
+    assert _metric(app, "mooring_http_requests_timed_out_total") == 2
+    assert app.get("/").text == "ok"
+    assert app.ready() == before
+    eventually(lambda: '"GET /hold HTTP/1.1" 504' in app.stdout, "its line")

@@ -1,0 +1,51 @@
+"""What must not leave by the admin endpoint, and what may."""
+
+from __future__ import annotations
+
+import pytest
+
+from mooring import process, redact
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("main:app", "main:app"),
+        ("main:create_app()", "main:create_app()"),
+        ('main:create_app("s3cret", db="(x)")', "main:create_app(...)"),
+    ],
+)
+def test_a_factorys_arguments_are_not_shown(given, shown):
+    assert redact.call(given) == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("--workers 3 -k gthread", "--workers 3 -k gthread"),
+        ("-e KEY=s3cret --env=TOKEN=s3cret", "-e KEY=(not shown) --env=TOKEN=(not shown)"),
+        ("--env 'A=s3cret and more' -eB=s3cret", "--env A=(not shown) -eB=(not shown)"),
+        ("--error-logfile x --enable-stdio-inheritance", "--error-logfile x --enable-stdio-inheritance"),
+        ("main:make('s3cret')", "main:make(...)"),
+        ("--env 'A=s3cret", redact.HIDDEN),
+    ],
+)
+def test_variables_among_gunicorns_arguments_are_not_shown(given, shown):
+    assert redact.arguments(given) == shown
+
+
+@pytest.mark.parametrize(
+    "said",
+    [*map(process.describe, (0, 3, -9, -15, -99)), "boot deadline exceeded", "told to stop now",
+     "killed by the kernel: out of memory",
+     "could not be spawned: Resource temporarily unavailable"],
+)  # fmt: skip
+def test_moorings_own_words_are_shown(said):
+    assert redact.own_words(said) == said
+
+
+@pytest.mark.parametrize(
+    "said", ["cannot import main: KeyError: 's3cret'", "exit code 3: s3cret", "s3cret\nexit code 0"]
+)
+def test_the_applications_words_are_not(said):
+    assert "s3cret" not in redact.own_words(said)

@@ -1,0 +1,173 @@
+"""Settings come from their origins in the promised order, and every bad value is named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mooring.address import Address
+from mooring.errors import ConfigurationError
+from mooring.resolve import one_edit_apart, resolve
+from mooring.settings import ROWS
+
+
+@pytest.mark.parametrize(
+    ("cli", "environ", "file", "value", "origin"),
+    [
+        ({"port": "1"}, {"MOORING_PORT": "2", "PORT": "3"}, "port = 4", 1, "cli"),
+        ({}, {"MOORING_PORT": "2", "PORT": "3"}, "port = 4", 2, "env:MOORING_PORT"),
+        ({}, {"PORT": "3"}, "port = 4", 3, "env:PORT"),
+        ({}, {}, "port = 4", 4, "file:"),
+        ({}, {"MOORING_PROFILE": "hypercorn", "MOORING_APP_ROOT": "."}, "", 80, "profile:hypercorn"),
+        ({}, {}, "", 8000, "default"),
+    ],
+)
+def test_the_strongest_origin_wins(
+    tmp_path: Path, cli: dict[str, str], environ: dict[str, str], file: str, value: int, origin: str
+) -> None:
+    (tmp_path / "mooring.toml").write_text(file)
+    resolved = resolve(cli, environ, tmp_path)
+    assert resolved.settings.port == value
+    assert resolved.origins["port"].text.startswith(origin)
+
+
+def test_all_bad_values_are_named_at_once_with_their_variable(tmp_path: Path) -> None:
+    environ = {"WEB_CONCURRENCY": "0", "PORT": "abc", "LOG_LEVEL": "loud", "MOORING_KEEP_ALIVE": "-1"}
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({"max_workers": "many"}, environ, tmp_path)
+    message = str(caught.value)
+    for part in (
+        "WEB_CONCURRENCY='0'",
+        "PORT='abc'",
+        "LOG_LEVEL='loud'",
+        "MOORING_KEEP_ALIVE='-1'",
+        "--max-workers='many'",
+    ):
+        assert part in message
+    assert "at least 1" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "variable", ["WORKERS_PER_CORE", "MOORING_CPU_COUNT", "GRACEFUL_TIMEOUT", "KEEP_ALIVE"]
+)
+@pytest.mark.parametrize("value", ["1e18", "1e308", "inf", "nan", "1e400"])
+def test_a_number_that_no_machine_can_mean_is_refused(tmp_path: Path, variable: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{variable}='{value}': expected .* and at most [0-9]+"):
+        resolve({}, {variable: value}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "variable", ["WEB_CONCURRENCY", "PORT", "BIND", "KEEP_ALIVE", "MOORING_USER", "PRE_START_PATH"]
+)
+def test_an_empty_value_means_unset(tmp_path: Path, variable: str) -> None:
+    name = next(row.name for row in ROWS.values() if variable in row.variables)
+    assert resolve({}, {variable: "  "}, tmp_path).origins[name].text == "default"
+
+
+@pytest.mark.parametrize("variable", ["ACCESS_LOG", "ERROR_LOG", "MOORING_ACCESS_LOG"])
+def test_an_empty_log_means_off(tmp_path: Path, variable: str) -> None:
+    settings = resolve({}, {variable: ""}, tmp_path).settings
+    assert (settings.access_log is None) or (settings.error_log is None)
+
+
+def test_blanks_around_a_number_are_allowed(tmp_path: Path) -> None:
+    assert resolve({}, {"WEB_CONCURRENCY": " 3 "}, tmp_path).settings.workers == 3
+
+
+def test_the_poetry_profile_prefers_workers(tmp_path: Path) -> None:
+    environ = {"MOORING_PROFILE": "poetry", "WORKERS": "3", "WEB_CONCURRENCY": "5"}
+    assert resolve({}, environ, tmp_path).settings.workers == 3
+    assert resolve({}, {**environ, "MOORING_PROFILE": "none"}, tmp_path).settings.workers == 5
+
+
+def test_pyproject_serves_as_the_configuration_file(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.mooring]\nworkers = 3\nbind = ["127.0.0.1:1", "unix:/x"]\nreload = true\n'
+    )
+    settings = resolve({}, {}, tmp_path).settings
+    assert settings.workers == 3
+    assert settings.bind == (Address("tcp", "127.0.0.1", 1), Address("unix", path="/x"))
+    assert settings.reload is True
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("wrkers = 3", "wrkers: no such setting; did you mean workers?"),
+        ("workers = 'x'", "workers='x'"),
+        ("a =", "not valid TOML"),
+    ],
+)
+def test_a_bad_configuration_file_is_named(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "mooring.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"mooring\.toml") as caught:
+        resolve({}, {}, tmp_path)
+    assert expected in str(caught.value)
+
+
+def test_a_broken_pyproject_is_an_error_where_it_has_our_table(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("x =\n[tool.mooring]\nworkers = 3\n")
+    with pytest.raises(ConfigurationError, match=r"pyproject\.toml: not valid TOML"):
+        resolve({}, {}, tmp_path)
+    (tmp_path / "pyproject.toml").write_text("x =\n[tool.other]\n")
+    assert resolve({}, {}, tmp_path).settings.workers is None  # not ours to judge: other tools will
+
+
+def test_a_named_configuration_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nope\.toml"):
+        resolve({}, {"MOORING_CONFIG": "nope.toml"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "variable", ["WEB_CONCURENCY", "WEB_CONCURRENCYY", "EWB_CONCURRENCY", "MOORING_WORKRES", "MOORING_NOPE"]
+)
+def test_a_misspelt_variable_is_warned_about(tmp_path: Path, variable: str) -> None:
+    (warning,) = resolve({}, {variable: "3"}, tmp_path).warnings
+    assert variable in warning
+
+
+def test_other_variables_are_not_warned_about(tmp_path: Path) -> None:
+    environ = dict.fromkeys(["PATH", "HOSTS", "HOME", "POST", "HOSTNAME", "LANG", "PYTHONPATH"], "x")
+    assert resolve({}, environ, tmp_path).warnings == ()
+
+
+def test_a_secret_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, {"MOORING_TLS_KEY_PASSWORD": "hunter2", "PORT": "x"}, tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "near"),
+    [
+        ("ab", "ab", False),
+        ("ab", "abc", True),
+        ("ab", "ba", True),
+        ("ab", "ac", True),
+        ("abcd", "abdc", True),
+        ("ab", "cd", False),
+        ("a", "abc", False),
+    ],
+)
+def test_one_edit(left: str, right: str, near: bool) -> None:
+    assert one_edit_apart(left, right) is near
+    assert one_edit_apart(right, left) is near
+
+
+def test_a_kubernetes_service_called_mooring_sets_nothing(tmp_path: Path) -> None:
+    links = {
+        "MOORING_PORT": "tcp://10.0.0.1:80",
+        "MOORING_SERVICE_HOST": "10.0.0.1",
+        "MOORING_PORT_80_TCP": "x",
+    }
+    resolved = resolve({}, {**links, "PORT": "81"}, tmp_path)
+    assert (resolved.settings.port, resolved.warnings) == (81, ())
+
+
+def test_a_bad_profile_is_named_once(tmp_path: Path) -> None:
+    (tmp_path / "mooring.toml").write_text('profile = "poetry"')
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, {"MOORING_PROFILE": "nope"}, tmp_path)
+    assert str(caught.value).count("nope") == 1
