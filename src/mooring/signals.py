@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SUPERVISED = (
@@ -15,6 +17,20 @@ _DEFAULT_IN_CHILD = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
 
 def _enqueue(_number: int, _frame: FrameType | None) -> None:
     """The work is done by the wakeup descriptor: Python's C handler writes the number to it."""
+
+
+@contextmanager
+def _held_back(numbers: Iterable[int]) -> Iterator[None]:
+    """Block `numbers` while their handlers change.
+
+    Python calls handlers later than the signal came. Where the handler has gone by then it prints a traceback
+    ("ignored due to race condition"): blocking calls those that are due, and lets no new one come.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SignalQueue:
@@ -44,15 +60,17 @@ class SignalQueue:
     def close(self) -> None:
         """Put the handlers back as they were."""
         signal.set_wakeup_fd(-1)
-        for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        with _held_back(self._before):
+            for number, handler in self._before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         os.close(self._read)
         os.close(self._write)
 
     def retire(self) -> None:
         """From here to the process's end, which is near: no signal changes the outcome any more."""
-        for number in self._before:
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+        with _held_back(self._before):
+            for number in self._before:
+                signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
         os.close(self._read)
         os.close(self._write)

@@ -1,0 +1,42 @@
+"""The signal queue, under a flood of real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+_ROUNDS = """
+import sys
+from mooring.signals import SignalQueue
+
+print("ready", flush=True)
+for _ in range(300):
+    queue = SignalQueue()
+    queue.{end}()
+    {after}
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("end", ["retire", "close"])
+def test_signals_that_come_while_the_queue_ends_print_nothing(end):
+    """Python tells of a handler that has gone between a signal and its turn, with a traceback."""
+    # SIGHUP and SIGTERM are ignored outside the queue's time, so that only its own moments are looked at.
+    keep = "import signal; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGTERM)]\n"
+    child = subprocess.Popen(
+        [sys.executable, "-c", keep + _ROUNDS.format(end=end)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    while child.poll() is None:
+        os.kill(child.pid, signal.SIGHUP)
+        os.kill(child.pid, signal.SIGTERM)
+    out, err = child.communicate()
+    assert (child.returncode, out, err) == (0, "done\n", "")
