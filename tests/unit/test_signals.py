@@ -16,8 +16,8 @@ from mooring.signals import SignalQueue
 print("ready", flush=True)
 for _ in range(300):
     queue = SignalQueue()
-    queue.{end}()
-    {after}
+    queue.END()
+
 print("done", flush=True)
 """
 
@@ -28,7 +28,7 @@ def test_signals_that_come_while_the_queue_ends_print_nothing(end):
     # SIGHUP and SIGTERM are ignored outside the queue's time, so that only its own moments are looked at.
     keep = "import signal; [signal.signal(n, signal.SIG_IGN) for n in (signal.SIGHUP, signal.SIGTERM)]\n"
     child = subprocess.Popen(
-        [sys.executable, "-c", keep + _ROUNDS.format(end=end)],
+        [sys.executable, "-c", keep + _ROUNDS.replace("END", end)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
