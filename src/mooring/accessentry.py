@@ -29,8 +29,11 @@ SEND, SCOPE, PATH, QUERY, BEGAN, BASE, PLACE, IDS, SIZE, OPENING, DONE = range(1
 Entries = Callable[[Exchange, int, float, float], None]  # status, seconds, monotonic time
 
 
-def asgi_entries(meter: Meter) -> Entries | None:  # noqa: C901 (written out, for its speed)
-    """A function that makes a request's line and gives it to the log; None where there is no log."""
+def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noqa: C901 (written out, for its speed)
+    """A function that makes a request's line and gives it to the log; None where there is no log.
+
+    `every`: whether its caller has asked already which requests have a line.
+    """
     if meter.lines is None:
         return None
     form, wanted, nameless = meter.lines.format, meter.lines.wanted, meter.lines.nameless
@@ -38,6 +41,8 @@ def asgi_entries(meter: Meter) -> Entries | None:  # noqa: C901 (written out, fo
     write, cells = meter.lines.write, meter.row.cells
 
     targets, agents = kept_targets, kept_agents
+    if every:
+        wanted = None
 
     def entries(exchange: Exchange, status: int, seconds: float, now: float) -> None:  # noqa: C901
         _, scope, path, query, _, _, _, ids, size, opening, _ = exchange

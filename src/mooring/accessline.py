@@ -92,12 +92,12 @@ def _apache(*, duration: bool) -> Line:
 
 def _common() -> Format:
     """Apache's combined form, then the duration in microseconds."""
-    return Format(_apache(duration=True), headers=True)
+    return Format(_apache(duration=True), headers=True, timed=True)
 
 
 def _combined() -> Format:
     """Apache's combined form, as gunicorn writes it. The user of basic authentication is left out."""
-    return Format(_apache(duration=False), headers=True)
+    return Format(_apache(duration=False), headers=True, timed=False)
 
 
 def _json() -> Format:

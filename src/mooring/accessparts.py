@@ -36,7 +36,8 @@ class Format(NamedTuple):
 
     What it needs to know: `headers` are referer and user agent (else they are `-`); `declared` means that the
     size is the response's Content-Length, not what was counted; `full` that request and response are needed;
-    `ids` that the line shows the request's id, so that one is worth making.
+    `ids` that the line shows the request's id, so that one is worth making; `timed` that it is Apache's
+    combined form with the duration (True) or without (False), which accelerate.py knows.
     """
 
     line: Line
@@ -44,6 +45,7 @@ class Format(NamedTuple):
     declared: bool = False
     full: bool = False
     ids: bool = False
+    timed: bool | None = None
 
 
 def number(value: int | None) -> str:

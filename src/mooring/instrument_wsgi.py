@@ -8,35 +8,30 @@ closes ours.
 from __future__ import annotations
 
 import os
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from time import monotonic
 from typing import Any
-from urllib.parse import quote
 
-from mooring.escape import AGENT_LIMIT, METHODS, TARGET_LIMIT, latin_agent_field, latin_field, method_field
-from mooring.meter import Lines, Meter, line_writer, table
+from mooring import accelerate
+from mooring.accessentry_wsgi import Environ, Ids, declared_size, describer, logger, target_of
+from mooring.accessparts import Entry
+from mooring.meter import Meter, table
 from mooring.native import native
 from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
 
-Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
 Prepare = Callable[[Environ], None]
 Finish = Callable[["Stream"], None]
 Arrival = tuple[float, str, int, int]  # when, what was asked for, its METHOD_BASE, its place in flight
-Ids = tuple[str, str, Any]
+Count = Callable[[int, int, float, bool, int], None]
 Identify = Callable[[Environ], Ids]
 _CLOSE = ("Connection", "close")
 Start = Callable[[Environ], Arrival]
 Report = Callable[[Environ, Arrival, str, int, Any, Ids], None]
 _NO_IDS: Ids = ("-", "-", ())
-
-# A path of these needs no percent-encoding to be what the client sent (RFC 3986: pchar and "/").
-_PCHAR = "/!$&'()*+,;=:@"
-_encoded = re.compile(rf"[^A-Za-z0-9._~{re.escape(_PCHAR)}-]").search
 
 
 class Stream:
@@ -131,16 +126,17 @@ def _recorder(meter: Meter) -> tuple[Start, Report]:
     """Two functions: a request has come, and it has been answered (with no status: the application
     failed).
     """
-    cells, clock, bounds, bisect, base_of = meter.row.cells, monotonic, BOUNDS, bisect_left, REQUEST_BASE.get
+    cells, clock, base_of = meter.row.cells, monotonic, REQUEST_BASE.get
     begin, end = table(meter.row)
-    lock = native("_thread", "allocate_lock")()
-    line = put = None
+    count = accelerate.counter(meter.row) or _counter(cells, end)
+    entry_of: Callable[..., Entry | None] | None = None
+    log: Callable[[Entry, float], object] = _no_log
     if meter.lines is not None:
-        line, put = _liner(meter.lines), line_writer(meter, meter.lines)
+        entry_of, log = describer(meter.lines), logger(meter, meter.lines)
 
     def start(environ: Environ) -> Arrival:
         now = clock()
-        target = _target(environ)
+        target = target_of(environ)
         base = base_of(environ["REQUEST_METHOD"], OTHER_BASE)
         return now, target, base, begin(base, target.partition("?")[0].encode("latin-1", "replace"), now)
 
@@ -151,18 +147,34 @@ def _recorder(meter: Meter) -> tuple[Start, Report]:
         now = clock()
         seconds = now - began
         code = _code(status)
-        text = line(environ, target, code, size, headers, seconds, ids) if line is not None else None
-        with lock:  # a cell's new value depends on its old one, and a ring has one writer
+        count(base, code, seconds, not status, place)
+        if entry_of is not None:
+            entry = entry_of(environ, target, code, size, headers, seconds, ids)
+            if entry is not None:
+                log(entry, now)
+
+    return start, report
+
+
+def _counter(cells: memoryview[float], end: Callable[[int], None]) -> Count:
+    """A function that counts a request and ends it."""
+    lock = native("_thread", "allocate_lock")()
+    bounds, bisect = BOUNDS, bisect_left
+
+    def count(base: int, code: int, seconds: float, failed: bool, place: int) -> None:
+        with lock:  # a cell's new value depends on its old one
             cells[base + (code // 100 & 7)] += 1.0
             cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
             cells[DURATIONS] += seconds
-            if not status:
+            if failed:
                 cells[RAISED] += 1.0
-            if text and put is not None:
-                put(text, now)
         end(place)
 
-    return start, report
+    return count
+
+
+def _no_log(_entry: Entry, _now: float) -> None:
+    pass
 
 
 def with_headers(fields: Any, headers: Any) -> list[tuple[str, str]]:
@@ -182,7 +194,7 @@ def _is_watched_file(environ: Environ, body: Any, finish: Finish, headers: Any) 
     if not ours:
         return False
     stream = Stream(body, finish)
-    stream.size = _declared(headers) or _file_size(body)
+    stream.size = declared_size(headers) or _file_size(body)
     try:
         body.close = stream.close
     except AttributeError:  # a wrapper with slots
@@ -207,62 +219,10 @@ def _preparation(believe: Prepare, root: str) -> Prepare:
     return prepare
 
 
-def _target(environ: Environ) -> str:
-    """Path and query as they were requested: to be called before anyone changes the environ."""
-    raw = environ.get("RAW_URI")
-    if raw is not None:
-        return str(raw)
-    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    if _encoded(path):
-        path = quote(path.encode("latin-1", "replace"), safe=_PCHAR)
-    query = environ.get("QUERY_STRING")
-    return f"{path}?{query}" if query else path
-
-
-def _liner(lines: Lines) -> Callable[..., str]:
-    """A function that makes a request's line; "" where it has none."""
-    form, wanted, nameless = lines.format, lines.wanted, lines.nameless
-    make, wants_headers, declared, full = form.line, form.headers, form.declared, form.full
-
-    def line(  # noqa: PLR0917
-        environ: Environ, target: str, code: int, size: int, headers: Any, seconds: float, ids: Ids
-    ) -> str:
-        if wanted is not None and not wanted(target.partition("?")[0], code):
-            return ""
-        host, port = environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT")
-        if not host:
-            host, port = nameless, None
-        method = environ["REQUEST_METHOD"]
-        if method not in METHODS:
-            method = method_field(method)
-        referer = agent = "-"
-        if wants_headers:
-            if "HTTP_USER_AGENT" in environ:
-                agent = latin_agent_field(environ["HTTP_USER_AGENT"][: AGENT_LIMIT + 1])
-            if "HTTP_REFERER" in environ:
-                referer = latin_agent_field(environ["HTTP_REFERER"][: AGENT_LIMIT + 1])
-        shown: int | None = 0 if method == "HEAD" else size
-        if declared:
-            shown = _declared(headers)
-        extra = (environ, headers) if full else None
-        shape = (host, port, method, latin_field(target, TARGET_LIMIT), environ["SERVER_PROTOCOL"][5:])
-        return make((*shape, code, shown, seconds, referer, agent, ids[0], ids[1], extra))
-
-    return line
-
-
 @lru_cache(maxsize=64)
 def _code(status: str) -> int:
     """The number of a status such as `200 OK`; 500 where there is none: the server answers with that then."""
     return int(status[:3]) if status[:3].isdecimal() else 500
-
-
-def _declared(headers: Any) -> int | None:
-    """The Content-Length among a response's headers."""
-    for name, value in headers or ():
-        if name.lower() == "content-length" and value.isdecimal():
-            return int(value)
-    return None
 
 
 def _file_size(body: Any) -> int:

@@ -167,7 +167,7 @@ def test_many_long_headers_are_cut_with_the_line():
 
 
 def test_a_line_asks_for_what_it_shows():
-    assert formatter("%(h)s %(s)s")[1:] == (False, False, False, False)
+    assert formatter("%(h)s %(s)s")[1:] == (False, False, False, False, None)
     assert formatter("%(a)s").headers
     assert not formatter("%(a)s").full
     assert formatter("%(rid)s").ids

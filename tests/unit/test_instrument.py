@@ -28,6 +28,8 @@ from wrapping import (
 
 from mooring.errors import ConfigurationError
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def test_engines_see_a_coroutine_function_for_asgi_and_none_for_wsgi():
     """Uvicorn and hypercorn tell the interfaces apart by this."""

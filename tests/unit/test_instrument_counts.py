@@ -42,6 +42,8 @@ from mooring.scoreboard import (
     Row,
 )
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def counted(row):
     """What was counted: {(method, class): number}; checks that the histogram has counted as many."""

@@ -20,14 +20,13 @@ PACKAGE = Path(mooring.__file__).parent
 
 # Upstream first. A folder is one layer; modules on one line do not import each other.
 LAYERS = """
-memfd
-accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle mounts native otelvars profiles redact requestid resources scoreboard serverconf_probe signals sink sockets units
-accessheaders accessjson accessrules accounts admin boot development engines exits heartbeat limits listeners logform meter metrics otelwrap process proxy rates ring sourcelook sources tally
-accessatoms accessentry hook instrument_wsgi logs searchorder seat topview watching
-accessline appmetrics companions discovery fleetlog instrument_websocket logwriter workerlog
-accessoptions importing instrument logkeeper otelsdk
-loader otel settings
-adminports reference resolve runtime serverconf_values tls
+accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle memfd mounts native otelvars profiles redact requestid resources serverconf_probe signals sink sockets units
+accessheaders accessjson accessrules accounts admin boot development engines exits listeners logform otelwrap process proxy scoreboard sourcelook sources
+accelerate accessatoms heartbeat hook limits logs metrics rates searchorder tally watching
+accessline appmetrics companions discovery fleetlog meter ring topview workerlog
+accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat
+instrument_websocket instrument_wsgi loader logkeeper otel settings
+adminports instrument reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
 adapters confdump fit reexec reloader reports serverconf top
 crew worker

@@ -16,6 +16,8 @@ from forks import fork, forked, kill
 from mooring.logwriter import PIPE_BUF, pieces
 from mooring.ring import DELAY, FULL, SIZE, Reader, Rings, writer
 
+pytestmark = pytest.mark.usefixtures("way")
+
 PAGE = mmap.PAGESIZE
 RING = PAGE + SIZE
 

@@ -25,14 +25,14 @@ class Lifespan:
 
     def __init__(self, app: Callable[..., Any], log: logging.Logger) -> None:
         self.failure: boot.BootError | None = None
-        self._app = app
+        self.app = app  # what requests may be given to without this
         self._log = log
 
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Any:
         """Plain, not async: requests must not pay for one more coroutine."""
         if scope["type"] == "lifespan":
-            return _Run(self, self._app, self._log, receive, send).run(scope)
-        return self._app(scope, receive, send)
+            return _Run(self, self.app, self._log, receive, send).run(scope)
+        return self.app(scope, receive, send)
 
     def check(self) -> None:
         """Raise BootError, with the application's own traceback, where the startup has failed."""

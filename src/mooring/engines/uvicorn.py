@@ -97,6 +97,7 @@ class _Server(Server):
         self.should_exit = not starting.done() or self.lifespan.should_exit
         if self.should_exit:
             return
+        self.config.loaded_app = self.config.app.app  # type: ignore[union-attr]
         protocol_class: Any = self.config.http_protocol_class
         protocol = functools.partial(
             protocol_class,

@@ -1,0 +1,260 @@
+/* What is done for each request on ASGI: instrument._recorder and accessentry.asgi_entries are the specification.
+ * An exchange is the list that instrument.py makes of a request. Lines that are no common case, and all forms but
+ * Apache's, are left to the function `entries`. */
+
+#include "accelerator.h"
+
+#include <string.h>
+
+#define FAILED 500
+
+PyObject *s_client, *s_method, *s_headers, *s_http_version, *s_head;
+static PyObject *s_type, *s_body, *s_more_body, *s_status, *s_path, *s_begun, *s_response_body, *s_response_start,
+    *s_response_pathsend;
+
+/* A mapping's value, NULL without an error where it has none. */
+static PyObject *look(PyObject *mapping, PyObject *key) {
+    if (PyDict_CheckExact(mapping)) {
+        PyObject *value = PyDict_GetItemWithError(mapping, key);
+        return Py_XNewRef(value);
+    }
+    PyObject *value = PyObject_GetItem(mapping, key);
+    if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError))
+        PyErr_Clear();
+    return value;
+}
+
+static PyObject *must(PyObject *mapping, PyObject *key) {
+    PyObject *value = look(mapping, key);
+    if (value == NULL && !PyErr_Occurred())
+        PyErr_SetObject(PyExc_KeyError, key);
+    return value;
+}
+
+
+bool is_text(PyObject *text, PyObject *other) {
+    if (text == other)
+        return true;
+    return PyUnicode_Check(text) && PyUnicode_GET_LENGTH(text) == PyUnicode_GET_LENGTH(other) &&
+           PyUnicode_KIND(text) == PyUnicode_1BYTE_KIND &&
+           !memcmp(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(other), PyUnicode_GET_LENGTH(text));
+}
+
+static bool grow(PyObject *exchange, Py_ssize_t more) {
+    if (!more)
+        return true;
+    Py_ssize_t size = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, SIZE));
+    if (size == -1 && PyErr_Occurred())
+        return false;
+    PyObject *sum = PyLong_FromSsize_t(size + more);
+    return sum != NULL && PyList_SetItem(exchange, SIZE, sum) == 0;
+}
+
+/* -- a response's messages ------------------------------------------------------------------------ */
+
+static int status_of(PyObject *opening, long *status) {
+    PyObject *value = must(opening, s_status);
+    if (value == NULL)
+        return -1;
+    *status = PyLong_AsLong(value);
+    Py_DECREF(value);
+    return *status == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Count the exchange, and make its line. */
+static int end(Asgi *self, PyObject *exchange, long status, bool failed) {
+    double now = monotonic(), seconds = now - PyFloat_AsDouble(PyList_GET_ITEM(exchange, BEGAN));
+    Py_ssize_t base = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, BASE));
+    Py_ssize_t place = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, PLACE));
+    if (PyErr_Occurred())
+        return -1;
+    row_count(self->row, base, status, seconds);
+    if (failed)
+        self->row->cells[self->row->raised] += 1.0;
+    row_end(self->row, place);
+    return asgi_line(self, exchange, status, seconds, now);
+}
+
+static int body(Asgi *self, PyObject *exchange, PyObject *message) {
+    PyObject *data = look(message, s_body);
+    if (data != NULL) {
+        Py_ssize_t size = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
+        Py_DECREF(data);
+        if (size < 0 || !grow(exchange, size))
+            return -1;
+    }
+    PyObject *more = look(message, s_more_body);
+    if (PyErr_Occurred())
+        return -1;
+    int last = more == NULL ? 1 : PyObject_Not(more);
+    Py_XDECREF(more);
+    if (last <= 0 || PyList_GET_ITEM(exchange, DONE) == Py_True)
+        return last < 0 ? -1 : 0;
+    PyList_SetItem(exchange, DONE, Py_NewRef(Py_True));
+    PyObject *opening = PyList_GET_ITEM(exchange, OPENING);
+    long status = FAILED;
+    if (opening != Py_None && status_of(opening, &status) < 0)
+        return -1;
+    return end(self, exchange, status, false);
+}
+
+/* The message as it is to be sent, in place of the reference given; NULL: an error is set. */
+static PyObject *start(Asgi *self, PyObject *exchange, PyObject *message) {
+    PyObject *ids = PyList_GET_ITEM(exchange, IDS);
+    PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == 3 ? PyTuple_GET_ITEM(ids, 2) : NULL;
+    if (extra != NULL && PyObject_IsTrue(extra) == 1)
+        Py_SETREF(message, PyObject_CallFunctionObjArgs(self->with_headers, message, extra, NULL));
+    PyObject *begun = message == NULL ? NULL : PyObject_GetAttr(self->drain, s_begun);
+    if (begun == NULL) {
+        Py_XDECREF(message);
+        return NULL;
+    }
+    if (begun == Py_True) {
+        PyObject *scope = PyList_GET_ITEM(exchange, SCOPE);
+        Py_SETREF(message, PyObject_CallFunctionObjArgs(self->closing, message, scope, NULL));
+    }
+    Py_DECREF(begun);
+    if (message != NULL)
+        PyList_SetItem(exchange, OPENING, Py_NewRef(message));
+    return message;
+}
+
+static int path_sent(Asgi *self, PyObject *exchange, PyObject *message) {
+    PyObject *path = must(message, s_path);
+    PyObject *found = path == NULL ? NULL : PyObject_CallOneArg(self->file_size, path);
+    Py_ssize_t size = found == NULL ? -1 : PyLong_AsSsize_t(found);
+    Py_XDECREF(path);
+    Py_XDECREF(found);
+    return size < 0 || !grow(exchange, size) ? -1 : 0;
+}
+
+static bool is_exchange(PyObject *exchange) {
+    if (PyList_CheckExact(exchange) && PyList_GET_SIZE(exchange) == EXCHANGE)
+        return true;
+    PyErr_SetString(PyExc_TypeError, "expected an exchange");
+    return false;
+}
+
+static PyObject *Asgi_sending(Asgi *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "send() takes one message");
+        return NULL;
+    }
+    PyObject *exchange = args[0], *message = args[1];
+    PyObject *kind = is_exchange(exchange) ? must(message, s_type) : NULL;
+    if (kind == NULL)
+        return NULL;
+    Py_INCREF(message);
+    int outcome = 0;
+    if (is_text(kind, s_response_body))
+        outcome = body(self, exchange, message);
+    else if (is_text(kind, s_response_start))
+        outcome = (message = start(self, exchange, message)) == NULL ? -1 : 0;
+    else if (is_text(kind, s_response_pathsend))
+        outcome = path_sent(self, exchange, message);
+    Py_DECREF(kind);
+    PyObject *passed = NULL;
+    if (outcome == 0)
+        passed = PyObject_CallOneArg(PyList_GET_ITEM(exchange, SEND), message);
+    Py_XDECREF(message);
+    return passed;
+}
+
+/* No engine sends the head before the first part of the body: without one, a failure is a 500. */
+static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 3 || !is_exchange(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "finish(exchange, unanswered, raised)");
+        return NULL;
+    }
+    PyObject *exchange = args[0], *opening = PyList_GET_ITEM(exchange, OPENING);
+    long status = PyLong_AsLong(args[1]);
+    bool raised = args[2] == Py_True;
+    if (status == -1 && PyErr_Occurred())
+        return NULL;
+    bool failed = raised || (status == FAILED && opening == Py_None);
+    int sized = PyObject_IsTrue(PyList_GET_ITEM(exchange, SIZE));
+    if (opening != Py_None && (sized || !raised) && status_of(opening, &status) < 0)
+        return NULL;
+    if (end(self, exchange, status, failed) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Asgi_methods[] = {
+    {"sending", (PyCFunction)(void (*)(void))Asgi_sending, METH_FASTCALL, "sending(exchange, message)"},
+    {"finish", (PyCFunction)(void (*)(void))Asgi_finish, METH_FASTCALL, "finish(exchange, unanswered, raised)"},
+    {NULL},
+};
+
+#define MEMBERS(DO)                                                                                              \
+    DO(row) DO(drain) DO(closing) DO(with_headers) DO(file_size) DO(entries) DO(wanted) DO(nameless) DO(methods) \
+        DO(targets) DO(target_field) DO(agents) DO(agent_field)
+
+static int Asgi_traverse(Asgi *self, visitproc visit, void *arg) {
+#define VISIT(name) Py_VISIT(self->name);
+    MEMBERS(VISIT)
+    Py_VISIT(self->form.date);
+    return 0;
+}
+
+static int Asgi_clear(Asgi *self) {
+#define CLEAR(name) Py_CLEAR(self->name);
+    MEMBERS(CLEAR)
+    Py_CLEAR(self->form.date);
+    return 0;
+}
+
+static void Asgi_dealloc(Asgi *self) {
+    PyObject_GC_UnTrack(self);
+    Asgi_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static int intern(void) {
+    struct { PyObject **place; const char *text; } texts[] = {
+        {&s_type, "type"}, {&s_body, "body"}, {&s_more_body, "more_body"}, {&s_status, "status"}, {&s_path, "path"},
+        {&s_begun, "begun"}, {&s_client, "client"}, {&s_method, "method"}, {&s_headers, "headers"},
+        {&s_http_version, "http_version"}, {&s_response_body, "http.response.body"},
+        {&s_response_start, "http.response.start"}, {&s_response_pathsend, "http.response.pathsend"}, {&s_head, "HEAD"},
+    };
+    for (size_t index = 0; index < sizeof texts / sizeof *texts; index++)
+        if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
+            return -1;
+    return 0;
+}
+
+static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"row",     "drain",   "closing",      "with_headers", "file_size",   "entries", "wanted", "nameless",
+                            "methods", "targets", "target_field", "agents",       "agent_field", "date",    "timed",  NULL};
+    Asgi *self = (Asgi *)type->tp_alloc(type, 0);
+    PyObject *date;
+    int timed;
+    if (self == NULL || intern() < 0)
+        return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOOOUO!O!OO!OOp", names, &Row_Type, &self->row, &self->drain,
+                                     &self->closing, &self->with_headers, &self->file_size, &self->entries, &self->wanted,
+                                     &self->nameless, &PyFrozenSet_Type, &self->methods, &PyDict_Type, &self->targets,
+                                     &self->target_field, &PyDict_Type, &self->agents, &self->agent_field, &date, &timed)) {
+#define FORGET(name) self->name = NULL;
+        MEMBERS(FORGET) /* borrowed still */
+        Py_DECREF(self);
+        return NULL;
+    }
+#define HOLD(name) Py_INCREF(self->name);
+    MEMBERS(HOLD)
+    self->form.date = date == Py_None || self->row->writer == NULL ? NULL : Py_NewRef(date);
+    self->form.timed = timed;
+    return (PyObject *)self;
+}
+
+PyTypeObject Asgi_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Asgi",
+    .tp_doc = "Asgi(row, ...): the functions of instrument._recorder.",
+    .tp_basicsize = sizeof(Asgi),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = Asgi_new,
+    .tp_dealloc = (destructor)Asgi_dealloc,
+    .tp_traverse = (traverseproc)Asgi_traverse,
+    .tp_clear = (inquiry)Asgi_clear,
+    .tp_methods = Asgi_methods,
+};

@@ -1,0 +1,127 @@
+/* From a finished exchange to its line, on ASGI: accessentry.asgi_entries is the specification. Lines that are no
+ * common case, and all forms but Apache's, are left to that. */
+
+#include "accelerator.h"
+
+#include <string.h>
+
+/* What a cache has of a client's bytes, or else what `make` makes of them; a new reference. */
+static PyObject *shown(PyObject *cache, PyObject *make, PyObject *value) {
+    PyObject *text = PyDict_GetItemWithError(cache, value);
+    if (text != NULL)
+        return Py_NewRef(text);
+    return PyErr_Occurred() ? NULL : PyObject_CallOneArg(make, value);
+}
+
+static bool named(PyObject *name, const char *wanted, Py_ssize_t length) {
+    return PyBytes_GET_SIZE(name) == length && !memcmp(PyBytes_AS_STRING(name), wanted, length);
+}
+
+/* Referer and user agent of a scope's headers, borrowed; false where those are not as servers make them. */
+static bool find(PyObject *headers, PyObject **referer, PyObject **agent) {
+    if (!PyList_CheckExact(headers) && !PyTuple_CheckExact(headers))
+        return false;
+    for (Py_ssize_t index = 0; index < PySequence_Fast_GET_SIZE(headers); index++) {
+        PyObject *pair = PySequence_Fast_GET_ITEM(headers, index);
+        if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2)
+            return false;
+        PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+        if (!PyBytes_CheckExact(name) || !PyBytes_CheckExact(value))
+            return false;
+        if (named(name, "user-agent", 10))
+            *agent = value;
+        else if (named(name, "referer", 7))
+            *referer = value;
+    }
+    return true;
+}
+
+/* Path and query as they were requested; a new reference. */
+static PyObject *target_of(PyObject *exchange) {
+    PyObject *path = PyList_GET_ITEM(exchange, PATH), *query = PyList_GET_ITEM(exchange, QUERY);
+    if (!PyBytes_CheckExact(path) || !(query == Py_None || PyBytes_CheckExact(query)))
+        return NULL;
+    if (query == Py_None || !PyBytes_GET_SIZE(query))
+        return Py_NewRef(path);
+    Py_ssize_t before = PyBytes_GET_SIZE(path), after = PyBytes_GET_SIZE(query);
+    PyObject *target = PyBytes_FromStringAndSize(NULL, before + 1 + after);
+    if (target != NULL) {
+        char *text = PyBytes_AS_STRING(target);
+        memcpy(text, PyBytes_AS_STRING(path), before);
+        text[before] = '?';
+        memcpy(text + before + 1, PyBytes_AS_STRING(query), after);
+    }
+    return target;
+}
+
+static PyObject *host_of(const Asgi *self, PyObject *scope) {
+    PyObject *client = PyDict_GetItemWithError(scope, s_client);
+    PyObject *host = NULL;
+    if (client == NULL || client == Py_None)
+        return PyErr_Occurred() ? NULL : self->nameless;
+    if (PyTuple_CheckExact(client) && PyTuple_GET_SIZE(client))
+        host = PyTuple_GET_ITEM(client, 0);
+    else if (PyList_CheckExact(client) && PyList_GET_SIZE(client))
+        host = PyList_GET_ITEM(client, 0);
+    if (host == NULL || !PyUnicode_Check(host))
+        return NULL;
+    return PyUnicode_GET_LENGTH(host) ? host : self->nameless;
+}
+
+/* As line_put. Functions of Python's are called on the way: every object of the line is held meanwhile. */
+static int fast_line(Asgi *self, PyObject *exchange, long status, double seconds, double now) {
+    PyObject *scope = PyList_GET_ITEM(exchange, SCOPE), *referer = NULL, *agent = NULL;
+    if (!PyDict_CheckExact(scope))
+        return 0;
+    PyObject *headers = PyDict_GetItemWithError(scope, s_headers);
+    if (headers == NULL || !find(headers, &referer, &agent))
+        return 0;
+    Parts parts = {.status = status, .seconds = seconds};
+    Py_XINCREF(referer);
+    Py_XINCREF(agent);
+    parts.host = Py_XNewRef(host_of(self, scope));
+    parts.method = Py_XNewRef(PyDict_GetItemWithError(scope, s_method));
+    parts.version = Py_XNewRef(PyDict_GetItemWithError(scope, s_http_version));
+    PyObject *target = target_of(exchange);
+    int outcome = 0;
+    if (target != NULL && parts.host != NULL && parts.version != NULL && parts.method != NULL &&
+        PySet_Contains(self->methods, parts.method) == 1) {
+        parts.size = is_text(parts.method, s_head) ? 0 : PyLong_AsSsize_t(PyList_GET_ITEM(exchange, SIZE));
+        parts.target = shown(self->targets, self->target_field, target);
+        parts.referer = referer == NULL ? Py_NewRef(dash) : shown(self->agents, self->agent_field, referer);
+        parts.agent = agent == NULL ? Py_NewRef(dash) : shown(self->agents, self->agent_field, agent);
+        if (parts.target != NULL && parts.referer != NULL && parts.agent != NULL)
+            outcome = line_put(self->row, &self->form, &parts, now);
+    }
+    PyObject *held[] = {parts.host, parts.method, parts.version, parts.target, parts.referer,
+                        parts.agent, referer, agent, target};
+    for (size_t index = 0; index < sizeof held / sizeof *held; index++)
+        Py_XDECREF(held[index]);
+    return outcome;
+}
+
+/* Whether the rules leave this request's line out; they are functions of Python's. */
+static int unwanted(Asgi *self, PyObject *exchange, long status) {
+    if (self->wanted == Py_None)
+        return 0;
+    PyObject *found = PyObject_CallFunction(self->wanted, "Ol", PyList_GET_ITEM(exchange, PATH), status);
+    int outcome = found == NULL ? -1 : PyObject_Not(found);
+    Py_XDECREF(found);
+    return outcome;
+}
+
+int asgi_line(Asgi *self, PyObject *exchange, long status, double seconds, double now) {
+    if (self->entries == Py_None)
+        return 0;
+    int left_out = unwanted(self, exchange, status);
+    if (left_out)
+        return left_out < 0 ? -1 : 0;
+    if (self->form.date != NULL) {
+        if (fast_line(self, exchange, status, seconds, now) > 0)
+            return 0;
+        PyErr_Clear(); /* entries() meets it too, and its error is the one to be seen */
+    }
+    PyObject *found = PyObject_CallFunction(self->entries, "Oldd", exchange, status, seconds, now);
+    Py_XDECREF(found);
+    return found == NULL ? -1 : 0;
+}

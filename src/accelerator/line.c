@@ -1,0 +1,171 @@
+/* A line of Apache's combined form, as accessline.py makes it. What is unusual is left to that. */
+
+#include "accelerator.h"
+
+#include <string.h>
+
+#define LONGEST 4095 /* bytes: below PIPE_BUF, so that a pipe takes it whole */
+
+typedef struct {
+    char text[LONGEST];
+    Py_ssize_t length;
+    bool failed; /* too long, or not to be encoded */
+} Line;
+
+static void put(Line *line, const char *text, Py_ssize_t length) {
+    if (line->failed || length > LONGEST - line->length) {
+        line->failed = true;
+        return;
+    }
+    memcpy(line->text + line->length, text, length);
+    line->length += length;
+}
+
+#define LITERAL(line, text) put(line, text, sizeof(text) - 1)
+
+static void put_text(Line *line, PyObject *text) {
+    Py_ssize_t length;
+    if (line->failed || !PyUnicode_Check(text)) {
+        line->failed = true;
+        return;
+    }
+    const char *bytes = PyUnicode_AsUTF8AndSize(text, &length); /* kept with the text where it is not ASCII */
+    if (bytes == NULL) {
+        PyErr_Clear(); /* a surrogate */
+        line->failed = true;
+        return;
+    }
+    put(line, bytes, length);
+}
+
+static void put_number(Line *line, unsigned long long number) {
+    char digits[20];
+    int at = sizeof digits;
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    put(line, digits + at, sizeof digits - at);
+}
+
+/* Render the date where it is another second. -1: an error is set. */
+static int new_second(Form *form) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now); /* may lag by one tick, 4 ms: no line says more than seconds */
+    if (now.tv_sec == form->second && form->length)
+        return 0;
+    PyObject *text = PyObject_CallFunction(form->date, "L", (long long)now.tv_sec);
+    if (text == NULL)
+        return -1;
+    Py_ssize_t length;
+    const char *bytes = PyUnicode_AsUTF8AndSize(text, &length);
+    if (bytes != NULL && length < (Py_ssize_t)sizeof form->text) {
+        memcpy(form->text, bytes, length);
+        form->length = (int)length;
+        form->second = now.tv_sec;
+    }
+    Py_DECREF(text);
+    return bytes == NULL ? -1 : 0;
+}
+
+int line_put(Row *row, Form *form, const Parts *parts, double now) {
+    Line line;
+    line.length = 0;
+    line.failed = parts->status < 0 || parts->size < 0 || !(parts->seconds >= 0 && parts->seconds < 1e9);
+    if (line.failed || row->writer == NULL)
+        return 0;
+    if (new_second(form) < 0)
+        return -1;
+    put_text(&line, parts->host);
+    LITERAL(&line, " - - ");
+    put(&line, form->text, form->length);
+    LITERAL(&line, " \"");
+    put_text(&line, parts->method);
+    LITERAL(&line, " ");
+    put_text(&line, parts->target);
+    LITERAL(&line, " HTTP/");
+    put_text(&line, parts->version);
+    LITERAL(&line, "\" ");
+    put_number(&line, (unsigned long long)parts->status);
+    LITERAL(&line, " ");
+    put_number(&line, (unsigned long long)parts->size);
+    LITERAL(&line, " \"");
+    put_text(&line, parts->referer);
+    LITERAL(&line, "\" \"");
+    put_text(&line, parts->agent);
+    LITERAL(&line, "\"");
+    if (form->timed) {
+        LITERAL(&line, " ");
+        put_number(&line, (unsigned long long)(parts->seconds * 1000000.0));
+        LITERAL(&line, "us");
+    }
+    LITERAL(&line, "\n");
+    if (line.failed)
+        return 0;
+    if (!ring_write(row->writer, line.text, line.length, now))
+        row->cells[row->dropped] += 1.0;
+    return 1;
+}
+
+/* -- for WSGI, whose parts are texts already ------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    Row *row;
+    Form form;
+} Apache;
+
+static PyObject *Apache_put(Apache *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyTuple_CheckExact(args[0]) || PyTuple_GET_SIZE(args[0]) != 13) {
+        PyErr_SetString(PyExc_TypeError, "put(entry, now)");
+        return NULL;
+    }
+    PyObject **entry = &PyTuple_GET_ITEM(args[0], 0); /* accessparts.Entry */
+    if (!PyLong_Check(entry[6]))
+        Py_RETURN_FALSE;
+    Parts parts = {.host = entry[0], .method = entry[2], .target = entry[3], .version = entry[4],
+                   .status = PyLong_AsLong(entry[5]), .size = PyLong_AsSsize_t(entry[6]),
+                   .seconds = PyFloat_AsDouble(entry[7]), .referer = entry[8], .agent = entry[9]};
+    double now = PyFloat_AsDouble(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    int outcome = line_put(self->row, &self->form, &parts, now);
+    return outcome < 0 ? NULL : PyBool_FromLong(outcome);
+}
+
+static PyMethodDef Apache_methods[] = {
+    {"put", (PyCFunction)(void (*)(void))Apache_put, METH_FASTCALL,
+     "put(entry, now): False means that accessline.py is to make this line."},
+    {NULL},
+};
+
+static PyObject *Apache_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"row", "date", "timed", NULL};
+    PyObject *row, *date;
+    int timed;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!Op", names, &Row_Type, &row, &date, &timed))
+        return NULL;
+    Apache *self = (Apache *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->row = (Row *)Py_NewRef(row);
+    self->form.date = Py_NewRef(date);
+    self->form.timed = timed;
+    return (PyObject *)self;
+}
+
+static void Apache_dealloc(Apache *self) {
+    Py_XDECREF(self->row);
+    Py_XDECREF(self->form.date);
+    Py_TYPE(self)->tp_free(self);
+}
+
+PyTypeObject Apache_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Apache",
+    .tp_doc = "Apache(row, date, timed): writes lines of Apache's combined form.",
+    .tp_basicsize = sizeof(Apache),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = Apache_new,
+    .tp_dealloc = (destructor)Apache_dealloc,
+    .tp_methods = Apache_methods,
+};

@@ -1,0 +1,67 @@
+"""Whether what is done for each request is done in C, and with what: mooring._accelerator.
+
+It is there where a compiler was at hand when mooring was installed. Without it the functions that ask here do
+the same in Python; they are what specifies it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mooring.scoreboard import BOUNDS, DROPPED, DURATIONS, HISTOGRAM, OVERFLOW, PLACES, RAISED
+
+c: Any = None
+try:
+    c = importlib.import_module("mooring._accelerator")
+except ImportError:
+    pass
+
+if TYPE_CHECKING:
+    import mmap
+
+    from mooring.scoreboard import Row
+
+
+def ring_writer(memory: mmap.mmap, wake: int, page: int, size: int, full: int, delay: float) -> Any:  # noqa: PLR0917
+    """What ring.writer returns, or None."""
+    return c.Writer(memory, wake, page, size, full, delay) if c is not None else None
+
+
+def row(of: Row, write: object = None) -> Any:
+    """`begin`, `end` and `count` of meter.table's kind on that row, or None; `write` is its log's."""
+    if c is None:
+        return None
+    return c.Row(
+        data=of.data,
+        bounds=BOUNDS,
+        histogram=HISTOGRAM,
+        durations=DURATIONS,
+        overflow=OVERFLOW,
+        raised=RAISED,
+        dropped=DROPPED,
+        first=PLACES.start,
+        stop=PLACES.stop,
+        stride=PLACES.step,
+        writer=write if isinstance(write, c.Writer) else None,
+    )
+
+
+def date(render: Callable[[time.struct_time], str]) -> Callable[[int], str]:
+    """Text of a second, given in seconds since the epoch."""
+    return lambda second: render(time.localtime(second))
+
+
+def counter(of: Row) -> Any:
+    """`count(base, status, seconds, failed, place)` on that row, for any thread; or None."""
+    made = row(of)
+    return made.count if made is not None else None
+
+
+def apache(of: Row, write: object, timed: bool | None, render: Callable[[time.struct_time], str]) -> Any:
+    """A function that makes and writes an entry's line, False where it is none of its cases; or None."""
+    if c is None or timed is None or not isinstance(write, c.Writer):
+        return None
+    return c.Apache(row(of, write), date(render), timed).put
