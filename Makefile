@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Test files that run at once; 0: one after the other, in this process.
+JOBS ?= 0
 STAMP := $(VENV)/.installed
 
 .PHONY: run test lint format docs containers longrun clean
@@ -12,7 +14,7 @@ run: $(STAMP)
 
 ## All tests that need no Docker; TESTS names a part of them.
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest $(if $(filter-out 0,$(JOBS)),-n $(JOBS) --dist loadfile) $(TESTS)
 
 ## Linters and types.
 lint: $(STAMP)
@@ -37,9 +39,9 @@ longrun: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python -m mooring settings --markdown > docs/settings.md
 
-$(STAMP): pyproject.toml constraints.txt scripts/make_venv.py
+$(STAMP): pyproject.toml setup.py constraints.txt scripts/make_venv.py $(wildcard src/accelerator/*)
 	@$(PYTHON) scripts/make_venv.py $(VENV)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) dist build src/mooring/*.so .mypy_cache .ruff_cache .pytest_cache
