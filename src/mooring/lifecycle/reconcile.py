@@ -155,7 +155,7 @@ def _replace(turn: Turn) -> None:
         if turn.fleet.state is FleetState.SERVING:
             turn.announce(Notice.RECYCLING, serial=worker.serial, slot=worker.slot, why=worker.due)
         if retires:
-            turn.failures.pop(worker.slot, None)  # an empty slot that has failed before doesn't hold up a roll
+            turn.failures.pop(worker.slot, None)  # else it ends the roll, empty as it is
             turn.drain(worker, Cause.NO_ROOM, "recycled" if worker.stale else "superseded")
         else:
             turn.spawn(worker.slot)
