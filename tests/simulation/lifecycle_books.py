@@ -82,7 +82,7 @@ class Books:
 
     @property
     def surge(self) -> int:
-        """How many there may be above the size now; what was measured counts for whatever is being replaced."""
+        """How many there may be above the size now: as was measured, while something is being replaced."""
         width = self.width if self.replacing else max(self.width, int(self.policy.surge))
         return max(1, width) if self.world.size == 1 else width
 

@@ -265,6 +265,11 @@ class Invariants(Books):
             self.width, self.measured = int(self.policy.surge), False
             for slot in list(self.retry):
                 self.forget(slot)
+        elif kind == "rolled" and not self.stopping:
+            live = [p for p in self.world.processes.values() if p.live]
+            newest = {p.slot for p in live if p.ready_at is not None and p.generation == data["generation"]}
+            missing = set(range(self.world.size)) - newest - (set(self.retry) - {p.slot for p in live})
+            claim(not missing, "rolled-all", missing=missing, retry=self.retry)
         elif kind == "backoff":
             claim(not self.stopping, "no-backoff-after-stop", data=data)
             slot, seconds = data["slot"], data["seconds"]

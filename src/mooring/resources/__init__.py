@@ -1,8 +1,9 @@
 """What this machine or container really offers: CPU quota, cpuset, memory limit, and where each was read.
 
 `read` answers once, for the plan; `cpu_throttled_seconds`, `memory_current` and `oom_kills` answer again and
-again, for the metrics, and `memory_rooms` before a worker is started beside another. All take the root folder as an argument and never raise for what they find in it. What
-to do with the answers (how many workers) is not decided here: that is plan.py.
+again, for the metrics; `memory_rooms` before workers are started beside others. All take the root folder as
+an argument and never raise for what they find in it. What to do with the answers (how many workers) is not
+decided here: that is plan.py.
 """
 
 from __future__ import annotations

@@ -54,9 +54,8 @@ def memory_limit(files: Files, hierarchy: Hierarchy, host: int | None) -> Readin
     includes the ancestors that a container cannot see. A value above `host`, as v1's 9223372036854771712,
     limits nothing. One equal to it is kept: lxcfs derives MemTotal from the limit. Swap is not counted.
     """
-    name, level = (
-        ("memory.max", _memory_v2) if hierarchy.version == 2 else ("memory.limit_in_bytes", _memory_v1)
-    )
+    unified = hierarchy.version == 2
+    name, level = ("memory.max", _memory_v2) if unified else ("memory.limit_in_bytes", _memory_v1)
     # Beyond 2**60 bytes there is no machine; it is what remains to judge by where MemTotal is not known.
     most = 1 << 60 if host is None else host
     levels = [(file, None if (n or 0) > most else n) for file, n in _levels(files, hierarchy, level)]
