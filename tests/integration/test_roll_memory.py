@@ -130,3 +130,71 @@ def test_a_roll_starts_as_many_as_fit(mooring, cgroup, more, how, least, most):
     assert cgroup.folder.name in surge["why"]
     assert cgroup.kills == 0
     assert app.stop() == 0
+
+
+def test_a_bad_release_without_room_costs_one_worker_until_the_next_roll(mooring, cgroup):
+    app = mooring.run(workers=3, files={"main.py": APP}, prefix=cgroup.prefix, MOORING_MEMORY_HEADROOM=0)
+    each = max(worker["memory_bytes"] for worker in app.status()["workers"])
+    cgroup.limit(int(used(app) + 15 * MIB + each // 2))
+    app.write("main.py", "raise RuntimeError('bad release')\n")
+    with Load(app) as load:
+        app.signal(signal.SIGHUP)
+        app.wait_log("roll to generation 2 failed")
+        app.wait_log("next try in", count=3)
+        assert len(app.wait_ready(2)) == 2
+        app.write("main.py", NEW)
+        app.wait_ready(3)
+        app.signal(signal.SIGHUP)
+        app.wait_log("rolled: generation 3 serves")
+        app.wait_ready(3)
+    assert load.failed == []
+    assert app.get("/version").text == "2"
+    assert cgroup.kills == 0
+    assert app.stop() == 0
+
+
+def test_recycling_without_room_retires_first_and_says_so_once(mooring, cgroup):
+    app = mooring.run(
+        workers=2, files={"main.py": APP}, prefix=cgroup.prefix, MOORING_MEMORY_HEADROOM=0,
+        MOORING_MAX_REQUESTS=100, MOORING_MAX_REQUESTS_JITTER=0,
+    )  # fmt: skip
+    each = max(worker["memory_bytes"] for worker in app.status()["workers"])
+    cgroup.limit(int(used(app) + 15 * MIB + each // 2))
+    seen = []
+    with Load(app) as load:
+
+        def enough():
+            workers = app.status()["workers"]
+            seen.append((sum(w["state"] == "ready" for w in workers), len(workers)))
+            return app.stderr.count("recycling worker") > 4
+
+        eventually(enough, "recycles", timeout=100)
+    assert load.failed == []
+    assert (min(ready for ready, _ in seen), max(total for _, total in seen)) == (1, 2)
+    assert app.stderr.count("recycles one by one, each drained before its replacement starts: not one") == 1
+    assert app.status()["surge"]["width"] == 0
+    assert cgroup.kills == 0
+    assert app.stop() == 0
+
+
+def test_the_only_worker_is_rolled_beside_itself(mooring, cgroup):
+    app = mooring.run(workers=1, files={"main.py": APP}, prefix=cgroup.prefix, MOORING_MEMORY_HEADROOM=90)
+    cgroup.limit(used(app) + 150 * MIB)
+    app.write("main.py", NEW)
+    assert roll(app, 2) == (1, 2)
+    assert app.wait_log("rolls beside the old worker, although it may not fit: not one more")
+    assert cgroup.kills == 0
+    assert app.stop() == 0
+
+
+def test_term_while_a_slot_is_retired_for_a_roll(mooring, cgroup):
+    app = mooring.run(workers=2, files={"main.py": APP}, prefix=cgroup.prefix, MOORING_MEMORY_HEADROOM=0)
+    each = max(worker["memory_bytes"] for worker in app.status()["workers"])
+    cgroup.limit(int(used(app) + 15 * MIB + each // 2))
+    app.write("main.py", "import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    app.signal(signal.SIGHUP)
+    app.signal(signal.SIGHUP)
+    app.wait_log("importing")
+    assert app.get("/version").text == "1"
+    assert app.stop(timeout=10) == 0
+    assert app.leftovers == []
