@@ -87,7 +87,6 @@ class Headroom:
         """How many workers above the size there may be now; it is logged, and kept for /status."""
         supervisor = self._supervisor
         manner = decide(self._look(), supervisor.plan.settings.memory_headroom)
-        supervisor.history.surge = manner._asdict()
         if supervisor.fleet.state is FleetState.ROLLING:
             self._tell_roll(manner)
         else:
@@ -100,6 +99,7 @@ class Headroom:
         again = self._roll == fleet.generation
         if again and manner.width >= self._width:
             return
+        self._supervisor.history.surge = manner._asdict()
         self._roll, self._width = fleet.generation, manner.width
         if manner.width == 0:
             self._supervisor.log.warning(f"rolls {manner.how}: {manner.why}")
@@ -108,6 +108,7 @@ class Headroom:
 
     def _tell_recycle(self, manner: Manner) -> None:
         """Only where it costs something, and once until there is room again."""
+        self._supervisor.history.surge = manner._asdict()
         if manner.width == 0 and not self._warned:
             self._supervisor.log.warning(f"recycles {manner.how}: {manner.why}")
         self._warned = manner.width == 0
