@@ -18,6 +18,7 @@ from mooring.appmetrics.client import AppMetrics
 from mooring.appmetrics.folder import Folder
 from mooring.crew import Crew
 from mooring.hangs import Watch
+from mooring.headroom import Headroom
 from mooring.logs import Files, Log
 from mooring.plan import Plan
 from mooring.postmortem import PostMortem
@@ -66,6 +67,7 @@ def supervise(
     post_mortem = PostMortem(supervisor, watch.silent)
     supervisor.on_kill = post_mortem.examine
     supervisor.timers += [watch, post_mortem, Recycler(supervisor)]
+    supervisor.on_measure = Headroom(supervisor).measure
     routes = _open_admin(place, supervisor, crew.selector)
     if place.metrics is not None:
         _merge_metrics(place.metrics, place.account, supervisor, routes, last)

@@ -94,7 +94,7 @@ class Settings:
     max_workers: int = _row(WORKERS, env.integer(0, MOST_WORKERS), 0, "Upper bound of the tuned number of workers; 0 is none", "MAX_WORKERS", shown_default="none")
     cpu_count: float | str | None = _row(WORKERS, env.cpu_count, None, "CPU cores to plan with, instead of those found; host is all cores of the machine", shown_default="found: quota, cpuset and affinity")
     threads: int | None = _row(WORKERS, env.integer(1, 1024), None, "Threads of each WSGI worker", shown_default="tuned: 8 for each core, shared by the workers, 4 to 32")
-    memory_headroom: int = _row(WORKERS, env.integer(0, 90), 10, "Percent of the memory limit that the tuned number of workers leaves free")
+    memory_headroom: int = _row(WORKERS, env.integer(0, 90), 10, "Percent of the memory limit that the tuned number of workers leaves free; rolls may use half of it")
     max_requests: int = _row(WORKERS, env.integer(0), 0, "Recycle a worker after so many requests: its replacement is ready first; 0 is never", shown_default="never")
     max_requests_jitter: int | None = _row(WORKERS, env.integer(0), None, "Up to so many requests more, different for each worker", shown_default="a tenth of max_requests")
     max_worker_age: float = _row(WORKERS, env.seconds(), 0.0, "Recycle a worker after so many seconds, or up to a tenth earlier; 0 is never", shown_default="never")

@@ -51,6 +51,7 @@ def status(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:
     hangs = supervisor.history.last_hangs
     return {
         **head(supervisor, public=public),
+        "surge": supervisor.history.surge,
         "last_hangs": [{k: v for k, v in h.items() if k != "stacks"} for h in hangs] if public else hangs,
         "conf": plan.conf.path if plan.conf else None,
         "workers": [_worker(seen) for seen in workers],

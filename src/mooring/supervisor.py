@@ -38,6 +38,7 @@ class History:
     last_exits: list[dict[str, Any]] = field(default_factory=list)
     last_hangs: list[dict[str, Any]] = field(default_factory=list)
     exits: Exits = field(default_factory=lambda: Exits(resources.oom_kills))
+    surge: dict[str, Any] | None = None  # how the last roll or recycle went, and why: see headroom
     rolls: dict[str, int] = field(default_factory=lambda: {"rolled": 0, "failed": 0})
 
     def note(self, kind: Notice, data: dict[str, Any]) -> None:
@@ -45,7 +46,7 @@ class History:
         kind_of_exit = self.exits.note(kind, data)
         if kind in {Notice.ROLLED, Notice.ROLL_FAILED}:
             self.rolls["rolled" if kind is Notice.ROLLED else "failed"] += 1
-            self.last_roll = {"outcome": str(kind), "time": time.time(), **data}
+            self.last_roll = {"outcome": str(kind), "time": time.time(), "surge": self.surge, **data}
         elif kind is Notice.SERVING and data["generation"] > 1:  # live reload: it did not boot at first
             self.last_roll = {"outcome": str(Notice.ROLLED), "time": time.time(), **data}
         elif kind is Notice.BACKOFF and math.isinf(data["seconds"]):
@@ -90,6 +91,7 @@ class Supervisor:
         self.held_by: list[Callable[[], bool]] = []  # whoever has something to finish before the end
         self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
         self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
+        self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
         self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
         self.on_reopen: Callable[[], None] = lambda: None
         self.on_fit: Callable[[Plan], None] = lambda _plan: None
@@ -158,6 +160,8 @@ class Supervisor:
             case lifecycle.Kill(serial, why):
                 if not self.on_kill(serial, why):
                     self._signal(serial, process.kill_group)
+            case lifecycle.Measure():
+                self.post_first(lifecycle.Surge(self.on_measure()))
             case lifecycle.Announce(kind, data):
                 self.history.note(kind, dict(data))
                 for told in self.on_notice:

@@ -148,3 +148,26 @@ def test_a_bad_start_ends_the_container_with_the_documented_code(start: Starter)
         assert time.monotonic() < deadline
     assert container.state()["ExitCode"] == 2
     assert container.logs().splitlines()[-1].startswith("mooring: bad settings: WEB_CONCURRENCY='many'")
+
+
+LARGE = "b = bytearray(b'x') * (50 << 20); from main import app"
+
+
+@pytest.mark.parametrize(
+    ("memory", "how"),
+    [
+        ("512m", "rolls all at once: 2 x"),
+        ("290m", "rolls one by one: 2 x"),
+        ("200m", "rolls one by one, each drained before its replacement starts: not one more"),
+    ],
+)
+def test_a_roll_keeps_below_the_memory_limit(start: Starter, memory: str, how: str) -> None:
+    command = ("sh", "-c", f'echo "{LARGE}" >large.py && exec mooring run large:app')
+    container = start("--memory", memory, "--env", "WEB_CONCURRENCY=2", command=command)
+    container.serving()
+    code, text = container.execute("mooring", "reload")
+    assert (code, text) == (0, "generation 2 serves\n"), container.logs()
+    assert how in container.logs()
+    assert container.serving()["last_roll"]["surge"]["why"].count("MiB") >= 2
+    assert "out of memory" not in container.logs()
+    assert not container.state()["OOMKilled"]

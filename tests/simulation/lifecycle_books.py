@@ -61,6 +61,9 @@ class Books:
         self.booted = False
         self.roll_wanted = False
         self.proven: set[int] = set()
+        self.width = self.policy.surge  # how many there may be above the size, as was last measured
+        self.measured = False  # since whatever changed it
+        self.asked = False  # to measure
         self.retry: dict[int, tuple[int, float]] = {}  # slot: failures in a row, no spawn before
         self.failed_at: dict[int, float] = {}
         self.last_failed_at: dict[int, float] = {}
@@ -77,8 +80,25 @@ class Books:
     def gone_first(self) -> bool:
         return not self.policy.overlap or (not self.booted and not self.policy.boot_failures_fatal)
 
+    @property
+    def surge(self) -> int:
+        """How many there may be above the size now: as was measured, while something is being replaced."""
+        width = self.width if self.replacing else max(self.width, int(self.policy.surge))
+        return max(1, width) if self.world.size == 1 else width
+
+    @property
+    def replacing(self) -> bool:
+        rolling = bool(self.world.fleet.state == "rolling")
+        return rolling or any(p.due for p in self.world.processes.values())
+
+    @property
+    def retires(self) -> bool:
+        """Whether not one more fits, so that who is replaced has to leave first."""
+        return self.measured and self.width == 0 and self.world.size > 1
+
     def left(self, process: Process, news: Any) -> None:
         """Note that a process is gone, before the core hears of it."""
+        self.measured = False
         self.stable_by(process)
         if not process.live or self.stopping:
             return
@@ -145,6 +165,7 @@ class Books:
             self.stop_by = self.world.now + delay + self.policy.grace
 
     def resized(self, size: int) -> None:
+        self.measured = self.measured and self.world.size == max(1, size)
         self.world.size = max(1, size)
         for slot in [slot for slot in self.retry if slot >= self.world.size]:
             self.forget(slot)

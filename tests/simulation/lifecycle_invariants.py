@@ -49,6 +49,10 @@ class Invariants(Books):
             case core.Roll() if not self.stopping:
                 self.roll_wanted = True
                 self.rolled_at_once = self.gone_first
+            case core.Surge(width) if self.asked:
+                self.width, self.measured, self.asked = width, True, False
+            case core.Ready(serial) | core.RecycleDue(serial) if serial in world.processes:
+                self.measured = self.measured and not world.processes[serial].live
             case core.Resize() if not self.stopping:
                 self.resized(world.size + event.delta)
             case core.SetSize() if not self.stopping:
@@ -84,6 +88,8 @@ class Invariants(Books):
             claim(self.booted == (fleet.state != "booting"), "boots-once", state=fleet.state)
         self._check_liveness(due)
         self.rolled_at_once = False
+        if not self.replacing:
+            self.width, self.measured = int(self.policy.surge), False
 
     def _check_boot_failures(self, fleet: Any) -> None:
         """A boot failure in an unproven roll rolls it back; one of the old generation does not."""
@@ -164,7 +170,7 @@ class Invariants(Books):
         claim(not self.stopping, "no-spawn-after-stop", spawn=spawn)
         claim(spawn.serial > self.last_serial, "serials-are-never-reused", spawn=spawn)
         self.last_serial = spawn.serial
-        bound = world.size + self.policy.surge
+        bound = world.size + self.surge
         claim(len(world.processes) + 1 <= bound, "few-processes", processes=len(world.processes), bound=bound)
         claim(0 <= slot < world.size, "slot-within-size", spawn=spawn)
         claim(spawn.generation == world.fleet.generation, "wanted-generation", spawn=spawn)
@@ -178,6 +184,11 @@ class Invariants(Books):
         for process in beside:
             older = process.generation < spawn.generation
             claim(process.serving or older, "one-start-in-a-slot", spawn=spawn, beside=process)
+            claim(self.measured, "measured-first", spawn=spawn, beside=process)
+            claim(not self.retires, "retired-first", spawn=spawn, beside=process)
+            tried = [p for p in world.processes.values() if p.live and p.generation == spawn.generation]
+            first = world.fleet.state == "serving" or spawn.generation in self.proven or not tried
+            claim(first, "one-proves-it", spawn=spawn, tried=tried)
             recycled = process.due and world.fleet.state == "serving"
             rolled = older and world.fleet.state == "rolling"
             claim(recycled or rolled, "surge-only-to-replace", spawn=spawn, beside=process)
@@ -200,10 +211,25 @@ class Invariants(Books):
         newer = any(p.serving and p.serial > process.serial for p in others)
         if process.ready_at is not None:
             old = self.gone_first and process.generation != world.fleet.generation
-            claim(newer or old, "ready-before-drained", drain=drain, process=process)
+            retired = self.retires and self.may_retire(process)
+            claim(newer or old or retired, "ready-before-drained", drain=drain, process=process)
+            if not (newer or old):
+                self.forget(process.slot)
         else:
             stale_start = newer or process.generation != world.fleet.generation
             claim(stale_start, "drains-for-a-reason", drain=drain, process=process)
+
+    def measuring(self) -> None:
+        claim(not self.stopping and not self.asked, "asks-once", state=self.world.fleet.state)
+        self.asked = True
+
+    def may_retire(self, process: Any) -> bool:
+        """Whether it would be the only worker that is missing, and is to be replaced at all."""
+        world = self.world
+        serving = {p.slot for p in world.processes.values() if p.serving}
+        alone = serving >= set(range(world.size)) and len(world.processes) <= world.size
+        rolled = world.fleet.state == "rolling" and process.generation < world.fleet.generation
+        return alone and (rolled or (process.due and world.fleet.state == "serving"))
 
     def killed(self, kill: Any) -> None:
         """Only who deserves it is killed: late in its boot, silent, drained too long, or killed in vain."""
@@ -236,8 +262,14 @@ class Invariants(Books):
         elif kind == "rolling":
             claim(self.roll_wanted, "rolls-when-asked", data=data)
             self.roll_wanted = False
+            self.width, self.measured = int(self.policy.surge), False
             for slot in list(self.retry):
                 self.forget(slot)
+        elif kind == "rolled" and not self.stopping:
+            live = [p for p in self.world.processes.values() if p.live]
+            newest = {p.slot for p in live if p.ready_at is not None and p.generation == data["generation"]}
+            missing = set(range(self.world.size)) - newest - (set(self.retry) - {p.slot for p in live})
+            claim(not missing, "rolled-all", missing=missing, retry=self.retry)
         elif kind == "backoff":
             claim(not self.stopping, "no-backoff-after-stop", data=data)
             slot, seconds = data["slot"], data["seconds"]

@@ -43,6 +43,7 @@ class World:
         self.exit_code: int | None = None
         self.no_forks = rng.random() < 0.03
         self.easy_boot = rng.random() < 0.8  # most trouble is more interesting once there is a fleet
+        self.widths = rng.choice([[0], [0], [1], [0, 1, 2], [0, 1, 4]])
         self.bad_generations = {g for g in range(2, 40) if rng.random() < self.trouble / 2}
         self.invariants = Invariants(self)
         plan_users(self)
@@ -133,9 +134,16 @@ class World:
         elif isinstance(action, core.Kill):
             self.invariants.killed(action)
             self.kill(self.processes[action.serial])
+        elif isinstance(action, core.Measure):
+            self.invariants.measuring()
+            self.after(self.random.choice([0.0, 0.0, 0.0, 0.4]), self.measured)
         else:
             self.invariants.exited(action.code)
             self.gone, self.exit_code = True, action.code
+
+    def measured(self) -> Any:
+        """Say how many more processes there is memory for."""
+        return self.core.Surge(self.random.choice(self.widths))
 
     # -- processes -----------------------------------------------------------------------------------------
 
@@ -244,5 +252,5 @@ class World:
     def noise(self) -> Any:
         core, rng = self.core, self.random
         serial = 10**9
-        kinds = [core.Ready, core.Beat, core.RecycleDue, core.Exited, core.SpawnFailed]
+        kinds = [core.Ready, core.Beat, core.RecycleDue, core.Exited, core.SpawnFailed, core.Surge]
         return rng.choice(kinds)(serial)

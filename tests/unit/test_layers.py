@@ -31,7 +31,7 @@ control plan prestart serverconf_workers
 adapters confdump fit reexec reloader reports serverconf top
 crew worker
 supervisor
-hangs postmortem recycling stats
+hangs headroom postmortem recycling stats
 status
 routes
 fleet

@@ -20,6 +20,7 @@ from mooring.lifecycle import (
     Exited,
     FleetState,
     Kill,
+    Measure,
     Notice,
     Policy,
     Ready,
@@ -31,6 +32,7 @@ from mooring.lifecycle import (
     SpawnFailed,
     Stop,
     StopNow,
+    Surge,
     Tick,
     WorkerState,
     new_fleet,
@@ -43,7 +45,10 @@ STARTING, READY, DRAINING, KILLED = WorkerState
 
 
 class Run:
-    """A fleet, its clock, and what it asked for in the last step. The clock starts at 0."""
+    """A fleet, its clock, and what it asked for in the last step. The clock starts at 0.
+
+    Whenever the surge is to be measured, it is `surge`: at first the policy's.
+    """
 
     def __init__(self, size: int = 1, **policy: object) -> None:
         times = {
@@ -55,6 +60,7 @@ class Run:
         }
         self.policy = Policy(**{**times, "backoff_initial": 0.5, "backoff_max": 4.0, **policy})  # type: ignore[arg-type]
         self.fleet = new_fleet(self.policy, size)
+        self.surge = self.policy.surge
         self.now = 0.0
         self.actions: tuple[Action, ...] = ()
         self.told: dict[Notice, list[dict[str, object]]] = {}
@@ -63,12 +69,16 @@ class Run:
         """Let these happen, one after the other, at this time. `actions` are those of all, notices aside."""
         self.now = self.now if at is None else at
         actions: list[Action] = []
-        for event in events:
-            self.fleet, more = step(self.fleet, event, self.now)
-            actions += [action for action in more if not isinstance(action, Announce)]
-            for notice in more:
-                if isinstance(notice, Announce):
-                    self.told.setdefault(notice.kind, []).append(dict(notice.data))
+        waiting = list(events)
+        while waiting:
+            self.fleet, more = step(self.fleet, waiting.pop(0), self.now)
+            for action in more:
+                if isinstance(action, Announce):
+                    self.told.setdefault(action.kind, []).append(dict(action.data))
+                elif isinstance(action, Measure):
+                    waiting.insert(0, Surge(self.surge))
+                else:
+                    actions.append(action)
         self.actions = tuple(actions)
         return self
 
@@ -116,12 +126,19 @@ def superseded(run: Run) -> Run:
     return run.do(Roll(), Ready(2), Exited(0), Ready(3))
 
 
+def no_room(run: Run) -> Run:
+    """Have worker 1 recycled where not one process more fits."""
+    run.surge = 0
+    return run.do(RecycleDue(1))
+
+
 CAUSES: dict[Cause, Callable[[Run], Run]] = {
     Cause.WANTED: lambda run: run.do(Tick()),
     Cause.READY: lambda run: run.do(Ready(1)),
     Cause.BEAT: lambda run: run.do(Beat(1)),
     Cause.RECYCLE_DUE: lambda run: run.do(RecycleDue(1)),
     Cause.SUPERSEDED: superseded,
+    Cause.NO_ROOM: no_room,
     Cause.BEYOND_SIZE: lambda run: run.do(Resize(-1)),
     Cause.STOPPING: lambda run: run.do(Stop()),
     Cause.STOP_NOW: lambda run: run.do(StopNow()),

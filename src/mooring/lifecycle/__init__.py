@@ -22,6 +22,7 @@ from mooring.lifecycle.messages import (
     Exit,
     Exited,
     Kill,
+    Measure,
     Notice,
     Ready,
     RecycleDue,
@@ -32,6 +33,7 @@ from mooring.lifecycle.messages import (
     SpawnFailed,
     Stop,
     StopNow,
+    Surge,
     Tick,
 )
 from mooring.lifecycle.model import (
@@ -59,6 +61,7 @@ __all__ = [
     "Fleet",
     "FleetState",
     "Kill",
+    "Measure",
     "Notice",
     "Outcome",
     "Policy",
@@ -72,6 +75,7 @@ __all__ = [
     "Stop",
     "StopNow",
     "StopReason",
+    "Surge",
     "Tick",
     "Worker",
     "WorkerState",

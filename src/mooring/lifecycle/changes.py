@@ -19,6 +19,7 @@ __all__ = [
     "roll_asked",
     "spawn_failed",
     "stop_now",
+    "surge",
 ]
 
 BOOT_FAILURE_EXIT = 3
@@ -93,7 +94,7 @@ def resize(turn: Turn, size: int) -> None:
     previous, size = turn.fleet.size, max(1, size)
     if size == previous or not turn.running:
         return
-    turn.fleet = replace(turn.fleet, size=size)
+    turn.fleet = replace(turn.fleet, size=size, measured=False)
     for slot in [slot for slot in turn.failures if slot >= size]:
         del turn.failures[slot]
     turn.announce(Notice.RESIZED, size=size, previous=previous)
@@ -140,6 +141,8 @@ def begin_roll(turn: Turn) -> None:
         previous=fleet.generation if fleet.policy.overlap and not booting else None,
         proven=False,
         queued=False,
+        surge=fleet.policy.surge,
+        measured=False,
     )
     turn.announce(Notice.ROLLING, generation=fleet.next_generation, previous=fleet.generation)
 
@@ -152,6 +155,15 @@ def _roll_failed(turn: Turn, why: str) -> None:
     turn.announce(
         Notice.ROLL_FAILED, failed=fleet.generation, generation=back, why=why, rolled_back=rolled_back
     )
+
+
+# -- measuring ---------------------------------------------------------------------------------------------
+
+
+def surge(turn: Turn, width: int) -> None:
+    """Take the answer of a measurement; one that nobody asked for, or no longer, is late."""
+    if turn.running and turn.fleet.measuring:
+        turn.fleet = replace(turn.fleet, surge=max(0, width), measured=True, measuring=False)
 
 
 # -- stopping ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from mooring.lifecycle.changes import (
     roll_asked,
     spawn_failed,
     stop_now,
+    surge,
 )
 from mooring.lifecycle.messages import (
     Action,
@@ -29,6 +30,7 @@ from mooring.lifecycle.messages import (
     SpawnFailed,
     Stop,
     StopNow,
+    Surge,
 )
 from mooring.lifecycle.model import Failures, Fleet, Outcome, StopReason, Worker
 from mooring.lifecycle.reconcile import reconcile
@@ -88,6 +90,14 @@ def _react(turn: Turn, event: Event) -> None:
         case Beats(serials):
             for worker in [turn.workers[serial] for serial in serials if serial in turn.workers]:
                 _react_to_worker(turn, worker, Beat(worker.serial))
+        case Surge(width):
+            surge(turn, width)
+        case _:
+            _react_to_user(turn, event)
+
+
+def _react_to_user(turn: Turn, event: Event) -> None:
+    match event:
         case Resize(delta):
             resize(turn, turn.fleet.size + delta)
         case SetSize(size):

@@ -16,6 +16,7 @@ __all__ = [
     "Exit",
     "Exited",
     "Kill",
+    "Measure",
     "Notice",
     "Ready",
     "RecycleDue",
@@ -26,6 +27,7 @@ __all__ = [
     "SpawnFailed",
     "Stop",
     "StopNow",
+    "Surge",
     "Tick",
 ]
 
@@ -96,6 +98,13 @@ class Roll:
 
 
 @dataclass(frozen=True, slots=True)
+class Surge:
+    """The answer to `Measure`: so many processes may there be above the size, 0 or more, for now."""
+
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
 class RecycleDue:
     """Replace this one worker, once it can be spared."""
 
@@ -114,7 +123,19 @@ class StopNow:
 
 
 Event = (
-    Tick | SpawnFailed | Ready | Beat | Beats | Exited | Resize | SetSize | Roll | RecycleDue | Stop | StopNow
+    Tick
+    | SpawnFailed
+    | Ready
+    | Beat
+    | Beats
+    | Exited
+    | Resize
+    | SetSize
+    | Roll
+    | Surge
+    | RecycleDue
+    | Stop
+    | StopNow
 )
 
 
@@ -181,6 +202,11 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """Find out how many more fit the memory, and answer with `Surge`: replacing waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Something for the log and for /status to say; `kind` names the keys of `data`."""
 
@@ -195,4 +221,4 @@ class Exit:
     code: int
 
 
-Action = Spawn | Drain | Kill | Announce | Exit
+Action = Spawn | Drain | Kill | Measure | Announce | Exit

@@ -52,7 +52,8 @@ class Policy:
     jitter_seed: float = 0.0
     """Where this instance starts in the sequence of jitters: any number, drawn once by the shell."""
     surge: int = 1
-    """How many processes there may be above the size, whatever their state; at least 1."""
+    """How many processes there may be above the size, whatever their state, while nothing has been measured;
+    at least 1."""
     max_draining_generations: int = 1
     """No roll begins while this many generations, other than the wanted one, drain; at least 1."""
     drain_delay: float = 0.0
@@ -140,6 +141,12 @@ class Fleet:
     """A worker of the wanted generation has been ready: while rolling, there is no going back."""
     queued: bool = False
     """One more roll is to begin as soon as it may."""
+    surge: int = 1
+    """How many processes there may be above the size: the policy's, or as measured for a roll or recycle."""
+    measured: bool = False
+    """The surge was measured, and nothing has happened since that changes it: replacing may begin."""
+    measuring: bool = False
+    """It was asked for."""
     workers: Mapping[int, Worker] = field(default_factory=lambda: MappingProxyType({}))
     """By serial, which is never used twice."""
     failures: Mapping[int, Failures] = field(default_factory=lambda: MappingProxyType({}))
@@ -156,4 +163,4 @@ class Fleet:
 
 def new_fleet(policy: Policy, size: int = 1) -> Fleet:
     """Return a fleet with nothing running: the first `step` (a `Tick`) spawns `size` workers."""
-    return Fleet(policy=policy, size=max(1, size))
+    return Fleet(policy=policy, size=max(1, size), surge=policy.surge)

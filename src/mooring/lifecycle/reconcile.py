@@ -2,17 +2,18 @@
 
 Wanted is, in every slot of the size, one ready worker of the wanted generation, and nothing else. On the way:
 - at most size + surge processes, draining and killed ones included: a spawn waits until there is room;
-- a ready worker is drained only when a newer one of its slot is ready, or when its slot is beyond the size;
-- empty slots come first, then the roll, then the recycling of one worker at a time.
+- a ready worker is drained only when a newer one of its slot is ready, or when its slot is beyond the size,
+  or, where not one process more fits, as the only one that is missing: its replacement then fits after it;
+- empty slots come first, then the roll, then the recycling of one worker at a time;
+- nothing is replaced before the surge was measured, and only one worker before the new generation is proven.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from mooring.lifecycle.changes import begin_roll, may_roll
-from mooring.lifecycle.messages import Exit, Notice
+from mooring.lifecycle.messages import Exit, Measure, Notice
 from mooring.lifecycle.model import Fleet, FleetState, Worker
 from mooring.lifecycle.table import Cause, WorkerState
 from mooring.lifecycle.turn import LIVE, Turn
@@ -31,6 +32,7 @@ def reconcile(turn: Turn) -> None:
             begin_roll(turn)
             _drain_unwanted(turn)
         _spawn_missing(turn)
+        _replace(turn)
 
 
 # -- stopping ----------------------------------------------------------------------------------------------
@@ -100,6 +102,9 @@ def _settle(turn: Turn) -> None:
         if fleet.proven and arrived:
             turn.fleet = replace(turn.fleet, state=FleetState.SERVING, previous=None)
             turn.announce(Notice.ROLLED, generation=fleet.generation)
+    at_rest = turn.fleet.state is FleetState.SERVING and not any(w.stale for w in turn.workers.values())
+    if at_rest and turn.fleet.surge != fleet.policy.surge:
+        turn.fleet = replace(turn.fleet, surge=fleet.policy.surge, measured=False)
 
 
 def _serves(fleet: Fleet, workers: list[Worker]) -> bool:
@@ -110,28 +115,73 @@ def _serves(fleet: Fleet, workers: list[Worker]) -> bool:
 
 
 def _spawn_missing(turn: Turn) -> None:
-    room = turn.fleet.size + turn.fleet.policy.surge - len(turn.workers)
-    for slot in _lacking(turn):
-        if room <= 0:
-            return
-        turn.spawn(slot)
-        room -= 1
-
-
-def _lacking(turn: Turn) -> Iterator[int]:
-    """Yield the slots that want a worker now, the most urgent first."""
+    """Fill the empty slots."""
     fleet = turn.fleet
-    slots = {slot: workers for slot, workers in turn.live().items() if _may_retry(turn, slot)}
     older = any(worker.generation != fleet.generation for worker in turn.workers.values())
-    if not (_gone_first(fleet) and older):
-        yield from [slot for slot, workers in slots.items() if not workers]
-    if fleet.state is FleetState.ROLLING:
-        yield from [slot for slot, workers in slots.items() if _lacks_generation(fleet, workers)]
-    if fleet.state is FleetState.SERVING and not _recycling(turn):
-        stale = [worker for workers in slots.values() for worker in workers if worker.stale]
-        for worker in sorted(stale, key=lambda worker: worker.serial)[:1]:
+    if _gone_first(fleet) and older:
+        return
+    for slot, workers in turn.live().items():
+        if not workers and _may_retry(turn, slot) and _room(turn) > 0:
+            turn.spawn(slot)
+
+
+def _room(turn: Turn) -> int:
+    """How many processes more there may be. The only worker is never taken away first: one fits beside it."""
+    fleet = turn.fleet
+    surge = max(1, fleet.surge) if fleet.size == 1 else fleet.surge
+    return fleet.size + surge - len(turn.workers)
+
+
+# -- replacing ---------------------------------------------------------------------------------------------
+
+
+def _replace(turn: Turn) -> None:
+    """Start whatever takes the place of a worker that serves, as far as it was measured that there is room.
+
+    Where there never is (a surge of 0), make room: retire one worker, while all others serve.
+    """
+    replaceable = _replaceable(turn)
+    if not replaceable:
+        return
+    if not turn.fleet.measured:
+        if not turn.fleet.measuring:
+            turn.fleet = replace(turn.fleet, measuring=True)
+            turn.actions.append(Measure())
+        return
+    retires = turn.fleet.surge == 0 and turn.fleet.size > 1
+    for worker in replaceable[:1] if retires else replaceable:
+        if not (_spared(turn, worker) if retires else _room(turn) > 0):
+            return
+        if turn.fleet.state is FleetState.SERVING:
             turn.announce(Notice.RECYCLING, serial=worker.serial, slot=worker.slot, why=worker.due)
-            yield worker.slot
+        if retires:
+            turn.failures.pop(worker.slot, None)  # else it ends the roll, empty as it is
+            turn.drain(worker, Cause.NO_ROOM, "recycled" if worker.stale else "superseded")
+        else:
+            turn.spawn(worker.slot)
+
+
+def _replaceable(turn: Turn) -> list[Worker]:
+    """The workers whose replacement may start now, the most urgent first; one at most in each slot."""
+    fleet, live = turn.fleet, turn.live()
+    slots = [workers for slot, workers in live.items() if workers and _may_retry(turn, slot)]
+    if fleet.state is FleetState.ROLLING and not _gone_first(fleet):
+        found = [workers[0] for workers in slots if _lacks_generation(fleet, workers)]
+        if fleet.proven:
+            return found
+        # The first of a generation shows whether it can boot, and what memory it takes.
+        tried = any(w.generation == fleet.generation for workers in live.values() for w in workers)
+        return [] if tried else found[:1]
+    if fleet.state is FleetState.SERVING and not _recycling(turn):
+        stale = [worker for workers in slots for worker in workers if worker.stale]
+        return sorted(stale, key=lambda worker: worker.serial)[:1]
+    return []
+
+
+def _spared(turn: Turn, worker: Worker) -> bool:
+    """Whether every slot has a ready worker, and nothing else takes the room that this one would leave."""
+    ready = all(any(w.state is WorkerState.READY for w in workers) for workers in turn.live().values())
+    return ready and worker.state is WorkerState.READY and len(turn.workers) <= turn.fleet.size
 
 
 def _may_retry(turn: Turn, slot: int) -> bool:

@@ -34,6 +34,7 @@ class Cause(StrEnum):
     BEAT = "beat"
     RECYCLE_DUE = "recycle due"
     SUPERSEDED = "superseded"
+    NO_ROOM = "no room beside it"
     BEYOND_SIZE = "beyond the size"
     STOPPING = "stopping"
     STOP_NOW = "stop now"
@@ -67,6 +68,7 @@ TABLE: tuple[Row, ...] = (
     Row(_S.READY,     Cause.BEAT,         _S.READY,    "heartbeat deadline renewed"),
     Row(_S.READY,     Cause.RECYCLE_DUE,  _S.READY,    "stale: its replacement must be ready first"),
     Row(_S.READY,     Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
+    Row(_S.READY,     Cause.NO_ROOM,      _S.DRAINING, "drain; grace deadline; replaced afterwards"),
     Row(_S.READY,     Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
     Row(_S.READY,     Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
     Row(_S.READY,     Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),

@@ -82,6 +82,7 @@ class Turn:
         if worker.generation == self.fleet.generation:
             # At once: another one's boot failure in the same step must not roll this one back.
             self.fleet = replace(self.fleet, proven=True)
+        self.measure_anew()  # what it takes is known now
         seconds = self.now - worker.spawned_at
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
         self.announce(Notice.READY, **who, seconds=seconds)
@@ -93,6 +94,7 @@ class Turn:
     def recycle_due(self, worker: Worker, why: str) -> None:
         """Note that a ready worker is to be replaced."""
         self.workers[worker.serial] = replace(worker, due=why, stale=True)
+        self.measure_anew()
 
     def drain(self, worker: Worker, cause: Cause, why: str) -> None:
         """Drain a live worker, for the grace period or until the stop's deadline."""
@@ -111,6 +113,7 @@ class Turn:
     def gone(self, worker: Worker, why: str, *, failed: bool) -> None:
         """Forget a worker that has no process any more."""
         del self.workers[worker.serial]
+        self.measure_anew()
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
         self.announce(Notice.EXITED, **who, state=worker.state, why=why, failed=failed)
 
@@ -124,6 +127,10 @@ class Turn:
     def forget_backoff(self, slot: int) -> None:
         """Let the slot be tried again; how often it failed is remembered."""
         self.failures[slot] = replace(self.failures[slot], retry_at=None)
+
+    def measure_anew(self) -> None:
+        """Let the surge be measured again before anything else is replaced."""
+        self.fleet = replace(self.fleet, measured=False)
 
     def _heartbeat_deadline(self) -> float | None:
         timeout = self.fleet.policy.heartbeat_timeout

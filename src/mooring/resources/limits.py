@@ -62,6 +62,11 @@ def memory_limit(files: Files, hierarchy: Hierarchy, host: int | None) -> Readin
     return _tightest(hierarchy, name, levels)
 
 
+def memory_levels(files: Files, folder: str, version: int) -> Sequence[Level[int]]:
+    """One cgroup's files that may limit memory, each with its bytes, or None."""
+    return (_memory_v2 if version == 2 else _memory_v1)(files, folder)
+
+
 def cpuset(files: Files, hierarchy: Hierarchy) -> Reading[int]:
     """How many CPUs the cpuset holds, from cpuset.cpus.effective (v2) or cpuset.effective_cpus (v1).
 
