@@ -62,6 +62,36 @@ def test_keep_alive_and_pipelining(interface):
         assert [read_reply(file).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
 
 
+BODIES = {
+    "chunked": "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0",
+    "of a length": "Content-Length: 6\r\n\r\nabcd",  # and the rest
+}
+
+
+@BOTH
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_an_unread_body_ends_its_connection_and_the_answer_says_so(interface, body):
+    """Granian closes it, and without us says so nearly always: only a client that is told loses nothing."""
+    with serve(interface) as server:
+        for path in ["/cookies", "/stream"] * 10:
+            with server.connect() as client, client.makefile("rb") as file:
+                client.sendall(f"POST {path} HTTP/1.1\r\nHost: t\r\n{body}\r\n\r\n".encode())
+                answer = read_reply(file)
+                assert (answer.status, answer.headers.get("connection")) == (200, "close")
+                assert file.read() == b""
+
+
+@BOTH
+@pytest.mark.parametrize("body", ["0\r\n\r\n", "6\r\n\r\nabcdef"], ids=["none", "read"])
+def test_a_connection_is_kept_where_no_body_is_left(interface, body):
+    with serve(interface) as server, server.connect() as client, client.makefile("rb") as file:
+        for _ in range(3):
+            client.sendall(f"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: {body}".encode())
+            assert "connection" not in read_reply(file).headers
+            send(client, "/cookies")
+            assert "connection" not in read_reply(file).headers
+
+
 @BOTH
 def test_keep_alive_is_the_idle_time(interface):
     with serve(interface, "keep_alive=0.5") as server, server.connect() as client:
