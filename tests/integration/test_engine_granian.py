@@ -14,6 +14,7 @@ import pytest
 from engine_process import listen, read_reply, receive, running, send
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
+from wire import received_over_tls
 
 PROMPT = 4  # seconds for a stop that nobody holds, on a busy machine: half the grace period
 MARGIN = 3  # seconds that a busy machine may add to a time that has passed
@@ -478,12 +479,9 @@ def test_tls(interface, key, certificates):
 
 
 def test_tls_websocket(certificates):
-    with (
-        serve("asgi", *tls(certificates)) as server,
-        connect(url(server, "/", "wss"), ssl=client_context(certificates)) as socket_,
-    ):
-        socket_.send("hello")
-        assert socket_.recv(PATIENCE) == "hello"
+    with serve("asgi", *tls(certificates)) as server:
+        context = client_context(certificates)
+        assert received_over_tls(url(server, "/", "wss"), context, "hello") == "hello"
 
 
 def answer_over_tls(server, context):
