@@ -101,7 +101,7 @@ def received_over_tls(url: str, context: ssl.SSLContext, text: str | None = None
     """What a WebSocket at a wss:// address sends first, after `text` where that is given.
 
     On asyncio: the library's other client reads and writes one SSLSocket in two threads, which OpenSSL does
-    not allow (openssl-threads(7)): under load one in some hundred of its handshakes broke or got no answer.
+    not allow (openssl-threads(7)): under load, of some hundred requests one never left the client's socket.
     """
 
     async def receive() -> str | bytes:
