@@ -45,8 +45,8 @@ def eventually(probe: Callable[[], Any], what: object = "it", timeout: float = P
 def free_port() -> int:
     """A TCP port nobody had a moment ago; prefer PORT=0.
 
-    Below those that the kernel gives away by itself (ip_local_port_range): neither a client's connection nor a
-    listener on port 0 takes it meanwhile.
+    Below those that the kernel gives away by itself (ip_local_port_range): no client's connection, and no
+    listener on port 0, takes it meanwhile.
     """
     while True:
         port = random.randrange(20_000, 32_000)
