@@ -52,20 +52,20 @@ def come_back(kept: socket.socket) -> None:
 def stop_in_a_stream_and_an_upload(app: Mooring) -> None:
     """TERM while both are in flight: both are finished, and only then the supervisor ends."""
     body = b"x" * 50_000
-    stream = request(app, "/stream?s")
-    upload = request(app, "/upload?u", f"content-length: {len(body)}\r\n", "POST")
-    with stream, upload:
-        first = stream.recv(65536)
-        assert first.startswith(b"HTTP/1.1 200")
+    with request(app, "/upload?u", f"content-length: {len(body)}\r\n", "POST") as upload:
         upload.sendall(body[:10_000])
         app.wait_status(lambda s: any(each["path"] == "/upload" for each in s["requests_in_flight"]))
-        app.signal(signal.SIGTERM)
+        stream = request(app, "/stream?s")
+        first = stream.recv(65536)
+        app.signal(signal.SIGTERM)  # at once: the stream is short
+        assert first.startswith(b"HTTP/1.1 200")
         app.wait_log("stopping")
         for at in range(10_000, len(body), 10_000):
             time.sleep(0.1)  # a slow sender
             upload.sendall(body[at : at + 10_000])
         assert b"upload u" in read_all(upload)
-        whole = first + read_all(stream)
+        with stream:
+            whole = first + read_all(stream)
         assert whole.count(b"stream s;") == 8
         assert whole.endswith(b"0\r\n\r\n")
     assert app.wait_exit() == 0
