@@ -113,15 +113,18 @@ def test_its_rates_are_those_of_what_was_sent(serve):
         page.evaluate(RECORD)
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: app.get("/"), range(300)))
-        page.wait("seen.length > 1 && seen.at(-1) === '0' && seen.some(each => each !== '0')")
-        assert sum(map(number, page.evaluate("seen"))) == pytest.approx(300, rel=0.15)
+        page.wait("seen.length > 1 && seen.at(-1)[0] === '0' && seen.some(each => each[0] !== '0')")
+        sent = sum(number(rate) * seconds for rate, seconds in page.evaluate("seen"))
+        assert sent == pytest.approx(300, rel=0.15)
         page.wait("document.querySelector('#since').textContent.startsWith('300 requests')")
 
 
-# Every value that the rate takes; one that stays is no change, and no two bursts here are equal.
+# Every value that the rate takes, and of how many seconds it is: a second, on a quiet machine. One that stays
+# is no change, and no two bursts here are equal.
 RECORD = """
 globalThis.seen = [];
-new MutationObserver(() => seen.push(document.querySelector('#requests').textContent))
+const span = () => (points.at(-1).at - points.at(-2).at) / 1000;
+new MutationObserver(() => seen.push([document.querySelector('#requests').textContent, span()]))
   .observe(document.querySelector('#requests'), {childList: true});
 """
 
