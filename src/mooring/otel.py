@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,12 +25,3 @@ def start(plan: Plan, log: Log, files: Files) -> Callable[[Application], Applica
     from mooring import otelsdk
 
     return otelsdk.start(plan, log, files)
-
-
-def trace_ids() -> Callable[[], str] | None:
-    """A function that tells the present request's trace id (32 hex digits; "" where there is none).
-
-    None where OpenTelemetry is off. To be called after `start`; the function, inside the application's call.
-    """
-    sdk = sys.modules.get("mooring.otelsdk")
-    return sdk.trace_id if sdk is not None and sdk.is_on() else None

@@ -75,20 +75,14 @@ def start(plan: Plan, log: Log, files: Files) -> Callable[[Application], Applica
     return otelwrap.wrap
 
 
-def is_on() -> bool:
+def _is_on() -> bool:
     """Whether spans are made in this process."""
     return isinstance(trace.get_tracer_provider(), TracerProvider)
 
 
-def trace_id() -> str:
-    """The present span's trace id as 32 hex digits, or "" without one."""
-    number = trace.get_current_span().get_span_context().trace_id
-    return f"{number:032x}" if number else ""
-
-
 def _set_up(plan: Plan, environ: Mapping[str, str]) -> None:
     """Providers and instrumentations; neither where `opentelemetry-instrument` has been at work before us."""
-    if is_on():
+    if _is_on():
         return
     own = not any(entry_points(group=f"opentelemetry_{each}") for each in ("distro", "configurator"))
     with _variables(_defaults(str(plan.target), environ, own)):

@@ -72,6 +72,8 @@ def look(supervisor: Supervisor, now: float) -> list[Seen]:
         rows.setdefault(seat.serial, []).append(seat.row)
     found = []
     for serial, worker in supervisor.fleet.workers.items():
+        if serial not in supervisor.crew.members:
+            continue  # reaped, or refused by the system: the lifecycle is about to hear of it
         own: Sequence[Row | None] = rows.get(serial) or (None,)
         for row in own:
             found.append(_seen(supervisor, serial, worker, row, now))

@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,12 +156,21 @@ class Mooring:
         rows = [row for row in self.status()["workers"] if row["state"] == "ready"]
         return [row["pid"] for row in sorted(rows, key=lambda row: row["slot"])]
 
-    def wait_ready(self, count: int, timeout: float = PATIENCE) -> list[int]:
-        """The pids, once exactly this many workers are ready and there are no others."""
-        self.wait_status(
-            lambda s: len(s["workers"]) == count and all(w["state"] == "ready" for w in s["workers"]), timeout
-        )
-        return self.ready()
+    def wait_ready(
+        self, count: int, timeout: float = PATIENCE, *, without: Collection[int] = ()
+    ) -> list[int]:
+        """The pids by slot, once exactly this many workers are ready, and there are no others.
+
+        `without`: pids that have to be gone by then. All in one look: of two, a worker may die in between.
+        """
+
+        def settled(status: dict[str, Any]) -> bool:
+            rows = status["workers"]
+            ready = len(rows) == count and all(row["state"] == "ready" for row in rows)
+            return ready and not any(row["pid"] in without for row in rows)
+
+        rows = self.wait_status(settled, timeout)["workers"]
+        return [row["pid"] for row in sorted(rows, key=lambda row: row["slot"])]
 
     # -- requests ------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import socket
 import sys
 import time
@@ -42,10 +43,16 @@ def eventually(probe: Callable[[], Any], what: object = "it", timeout: float = P
 
 
 def free_port() -> int:
-    """A TCP port nobody had a moment ago; prefer PORT=0."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port nobody had a moment ago; prefer PORT=0.
+
+    Below those that the kernel gives away by itself (ip_local_port_range): no client's connection, and no
+    listener on port 0, takes it meanwhile.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def pids_marked(mark: str) -> list[int]:

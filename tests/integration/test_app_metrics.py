@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from app_metrics_stage import samples
-from harness import ASGI_APP, Mooring, eventually
+from harness import ASGI_APP, Mooring
 from processes import children
 
 STAGE = Path(__file__).with_name("app_metrics_stage.py")
@@ -62,6 +62,9 @@ async def app(scope, receive, send):
 """
 
 
+RECORDED = [("jobs_total", "queue=fast"), ("level",), ("imported",)]
+
+
 def page(app: Mooring) -> dict:
     return samples(app.control("GET", "/metrics").body)
 
@@ -78,16 +81,13 @@ def test_what_all_workers_have_recorded_is_on_the_page_over_kills_and_rolls(moor
     assert (found["level",], found["imported",], found["mooring_app_metrics_up",]) == (2, 2, 1)
     victim = int(app.get("/").text)
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: len(app.ready()) == 2 and victim not in app.ready())
-    assert page(app)["jobs_total", "queue=fast"] == 31
-    eventually(lambda: page(app)["level",] == 2)
-    before = set(app.ready())
-    app.signal(signal.SIGHUP)
-    eventually(lambda: len(app.ready()) == 2 and not before & set(app.ready()))
-    eventually(lambda: page(app)["level",] == 2)
-    eventually(lambda: page(app)["imported",] == 5)  # once seen as 4, cause not known yet
+    before = app.wait_ready(2, without=[victim])
     found = page(app)
-    assert (found["jobs_total", "queue=fast"], found["imported",]) == (31, 5)
+    assert [found[name] for name in RECORDED] == [31, 2, 3]
+    app.signal(signal.SIGHUP)
+    app.wait_ready(2, without=before)
+    found = page(app)
+    assert [found[name] for name in RECORDED] == [31, 2, 5]
     own = samples(app.get("/own").body)
     assert {key: found[key] for key in own} == own
     folder = next(mooring.runtime.rglob("metrics"), None)

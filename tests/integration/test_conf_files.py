@@ -194,7 +194,7 @@ def test_the_servers_themselves_run_with_it(profile, tmp_path):
         def answer() -> bytes:
             assert process.poll() is None
             with contextlib.suppress(OSError):
-                return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30).read()
             return b""
 
         assert eventually(answer) == b"hello"

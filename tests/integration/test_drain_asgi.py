@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from draining import CLOSE_1012, UPGRADE, come_back, read_until, request, stop_in_a_stream_and_an_upload
 from harness import read_all
 from traffic import APP, Traffic
 
@@ -17,12 +18,7 @@ KINDS = {
     "hypercorn-uvloop": {"MOORING_ENGINE": "hypercorn", "MOORING_LOOP": "uvloop"},
     "hypercorn-trio": {"MOORING_ENGINE": "hypercorn", "MOORING_WORKER_CLASS": "trio"},
 }
-MARGIN = 1.5  # seconds from the last client's end to the supervisor's, on a busy machine
-UPGRADE = (
-    "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
-    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
-CLOSE_1012 = b"\x88\x02" + (1012).to_bytes(2, "big")
+MARGIN = 4  # seconds from the last client's end to the supervisor's, on a busy machine
 SLOW = """
     if path == "/wait":
         print("waiting", flush=True)
@@ -75,22 +71,6 @@ def test_thirty_rolls_under_full_load_lose_nothing(mooring, kind):
     lose_nothing(mooring, kind, 30)
 
 
-def request(app, path, head="", method="GET"):
-    client = app.connect()
-    client.sendall(f"{method} {path} HTTP/1.1\r\nhost: t\r\n{head}\r\n".encode())
-    return client
-
-
-def read_until(client, end):
-    """All until it ends so."""
-    received = b""
-    while not received.endswith(end):
-        piece = client.recv(65536)
-        assert piece, received
-        received += piece
-    return received
-
-
 def test_idle_clients_and_a_silent_websocket_do_not_hold_a_stop(mooring, kind):
     app = run(mooring, kind, GRACEFUL_TIMEOUT=20, MOORING_DRAIN_IDLE=1)
     with app.connect() as fresh, request(app, "/fast") as kept, request(app, "/ws", UPGRADE) as silent:
@@ -106,42 +86,19 @@ def test_idle_clients_and_a_silent_websocket_do_not_hold_a_stop(mooring, kind):
 
 def test_a_client_that_comes_back_in_time_is_answered_and_told(mooring, kind):
     """Idle when the drain begins, it sends one more request on its connection."""
-    app = run(mooring, kind, MOORING_DRAIN_IDLE=2)
+    app = run(mooring, kind, GRACEFUL_TIMEOUT=20, MOORING_DRAIN_IDLE=15)
     with request(app, "/fast") as kept, request(app, "/wait?3") as held:
         read_until(kept, b"fast ")
         app.wait_log("waiting")
         app.signal(signal.SIGTERM)
         app.wait_log("stopping")
-        time.sleep(0.5)  # the drain goes on: `held` is in flight
-        kept.sendall(b"GET /fast?again HTTP/1.1\r\nhost: t\r\n\r\n")
-        answer = read_all(kept)
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert b"\r\nconnection: close\r\n" in answer.lower()
-        assert answer.endswith(b"fast again")
+        come_back(kept)  # while `held` is in flight
         assert read_all(held).endswith(b"wait 3")
     assert app.wait_exit() == 0
 
 
 def test_a_stream_and_an_upload_in_flight_are_finished(mooring, kind):
-    app = run(mooring, kind)
-    body = b"x" * 50_000
-    stream = request(app, "/stream?s")
-    upload = request(app, "/upload?u", f"content-length: {len(body)}\r\n", "POST")
-    with stream, upload:
-        first = stream.recv(65536)
-        assert first.startswith(b"HTTP/1.1 200")
-        upload.sendall(body[:10_000])
-        app.wait_status(lambda s: s)  # the loop has turned
-        app.signal(signal.SIGTERM)
-        app.wait_log("stopping")
-        for at in range(10_000, len(body), 10_000):
-            time.sleep(0.1)  # a slow sender
-            upload.sendall(body[at : at + 10_000])
-        assert b"upload u" in read_all(upload)
-        whole = first + read_all(stream)
-        assert whole.count(b"stream s;") == 8
-        assert whole.endswith(b"0\r\n\r\n")
-    assert app.wait_exit() == 0
+    stop_in_a_stream_and_an_upload(run(mooring, kind))
 
 
 def test_what_outlives_the_grace_period_is_cut_and_named(mooring, kind):

@@ -8,6 +8,15 @@ import time
 
 import pytest
 import traffic
+from draining import (
+    CLOSE,
+    CLOSE_1012,
+    UPGRADE,
+    come_back,
+    read_until,
+    request,
+    stop_in_a_stream_and_an_upload,
+)
 from harness import read_all
 
 ENGINES = {
@@ -26,12 +35,7 @@ MEASURED = {
 }
 
 
-MARGIN = 2.5  # seconds from the last client's end to the supervisor's, on a busy machine
-UPGRADE = (
-    "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n"
-    "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
-CLOSE_1012 = b"\x88\x02" + (1012).to_bytes(2, "big")
+MARGIN = 4  # seconds from the last client's end to the supervisor's, on a busy machine
 WAIT = """    if path == "/wait":
         print("waiting", flush=True)
         {}
@@ -90,22 +94,6 @@ def test_thirty_rolls_are_measured(mooring, name):
     assert load.total > sum(load.failed.values()) * 100, load.found
 
 
-def request(app, path, head="", method="GET"):
-    client = app.connect()
-    client.sendall(f"{method} {path} HTTP/1.1\r\nhost: t\r\n{head}\r\n".encode())
-    return client
-
-
-def read_until(client, end):
-    """All until it ends so."""
-    received = b""
-    while not received.endswith(end):
-        piece = client.recv(65536)
-        assert piece, received
-        received += piece
-    return received
-
-
 def test_idle_clients_and_a_silent_websocket_do_not_hold_a_stop(mooring, engine):
     app = start(mooring, engine, 1, GRACEFUL_TIMEOUT=20, MOORING_DRAIN_IDLE=1)
     with app.connect() as fresh, request(app, "/fast") as kept:
@@ -125,44 +113,21 @@ def test_idle_clients_and_a_silent_websocket_do_not_hold_a_stop(mooring, engine)
 
 def test_a_client_that_comes_back_in_time_is_answered_and_told(mooring, engine):
     """Idle when the drain begins, it sends one more request on its connection."""
-    app = start(mooring, engine, 1, MOORING_DRAIN_IDLE=2)
+    app = start(mooring, engine, 1, GRACEFUL_TIMEOUT=20, MOORING_DRAIN_IDLE=15)
     with request(app, "/fast") as kept, request(app, "/wait?3") as held:
         read_until(kept, b"fast ")
         app.wait_log("waiting")
         app.signal(signal.SIGTERM)
         app.wait_log("stopping")
-        time.sleep(0.5)  # the drain goes on: `held` is in flight
-        kept.sendall(b"GET /fast?again HTTP/1.1\r\nhost: t\r\n\r\n")
-        answer = read_all(kept)
-        assert answer.startswith(b"HTTP/1.1 200")
-        assert b"\r\nconnection: close\r\n" in answer.lower()
-        assert answer.endswith(b"fast again")
+        come_back(kept)  # while `held` is in flight
         answer = read_all(held)  # asked before the drain, and answered in it
         assert answer.endswith(b"wait 3")
-        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert CLOSE in answer.lower()
     assert app.wait_exit() == 0
 
 
 def test_a_stream_and_an_upload_in_flight_are_finished(mooring, engine):
-    app = start(mooring, engine, 1)
-    body = b"x" * 50_000
-    stream = request(app, "/stream?s")
-    upload = request(app, "/upload?u", f"content-length: {len(body)}\r\n", "POST")
-    with stream, upload:
-        first = stream.recv(65536)
-        assert first.startswith(b"HTTP/1.1 200")
-        upload.sendall(body[:10_000])
-        app.wait_status(lambda s: s)  # the loop has turned
-        app.signal(signal.SIGTERM)
-        app.wait_log("stopping")
-        for at in range(10_000, len(body), 10_000):
-            time.sleep(0.1)  # a slow sender
-            upload.sendall(body[at : at + 10_000])
-        assert b"upload u" in read_all(upload)
-        whole = first + read_all(stream)
-        assert whole.count(b"stream s;") == 8
-        assert whole.endswith(b"0\r\n\r\n")
-    assert app.wait_exit() == 0
+    stop_in_a_stream_and_an_upload(start(mooring, engine, 1))
 
 
 def test_what_outlives_the_grace_period_is_cut_and_named(mooring, engine):

@@ -30,7 +30,8 @@ KINDS = {
 }
 HYPERCORN = [kind for kind in KINDS if kind.startswith("hypercorn")]
 IDLE = "drain_idle=0.2"  # seconds that an idle client may hold a stop
-PROMPT = 0.5  # seconds for a stop with nothing in flight
+PROMPT = 4  # seconds for a stop that nobody holds, on a busy machine: half the grace period
+MARGIN = 3  # seconds that a busy machine may add to a grace period that has passed
 
 
 @pytest.fixture(params=KINDS)
@@ -167,7 +168,7 @@ def test_websockets_are_closed_with_1012(kind):
             client.recv()
         assert client.close_code == 1012
         server.wait_for("websocket disconnect")
-        assert stopped(server, began) < 1
+        assert stopped(server, began) < PROMPT
 
 
 def test_a_websocket_that_stays_is_cut_within_the_grace_period(kind):
@@ -177,7 +178,7 @@ def test_a_websocket_that_stays_is_cut_within_the_grace_period(kind):
             client.recv()
             began = server.signal()
             server.wait_for("websocket disconnect")
-            assert 1 < stopped(server, began) < 2.3
+            assert 1 < stopped(server, began) < 2 + MARGIN
         assert "APP lifespan.shutdown" in server.output
 
 
@@ -231,7 +232,7 @@ def test_a_failing_shutdown_is_logged_and_is_no_failure(kind):
 
 def test_a_stuck_shutdown_is_cut(kind):
     with serve(kind, "graceful_timeout=1", app="stuck_shutdown") as server:
-        assert stopped(server, server.signal()) < 1.4
+        assert stopped(server, server.signal()) < 1 + MARGIN
 
 
 def test_term_during_the_startup(kind):
@@ -273,7 +274,7 @@ def test_a_request_in_flight_is_answered(kind):
         began = server.signal()
         server.signal()  # a second one changes nothing
         assert receive(client).body == b"slow"
-        assert 0.5 < stopped(server, began) < 1.5
+        assert 0.5 < stopped(server, began) < PROMPT
         assert server.lines.index("APP lifespan.shutdown") > server.lines.index("APP slow started")
 
 
@@ -281,7 +282,7 @@ def test_a_stuck_request_is_cut_within_the_grace_period(kind):
     with serve(kind, "graceful_timeout=2") as server, server.connect() as client:
         send(client, "/slow?1000")
         server.wait_for("slow started")
-        assert 1 < stopped(server, server.signal()) < 2.3
+        assert 1 < stopped(server, server.signal()) < 2 + MARGIN
         assert "APP lifespan.shutdown" in server.output
 
 
@@ -292,7 +293,7 @@ def test_a_request_that_refuses_to_be_cancelled_cannot_hold_the_stop(kind):
     with running(engine, *app) as server, server.connect() as client:
         send(client, "/stuck")
         server.wait_for("stuck started")
-        assert stopped(server, server.signal()) < 2
+        assert stopped(server, server.signal()) < 1.5 + MARGIN
 
 
 def test_the_listener_stays_open_for_other_workers(kind):
@@ -466,7 +467,7 @@ def test_h2c_with_prior_knowledge_and_a_drain(hypercorn):
         server.wait_for("slow started")
         began = server.signal()
         assert h2_body(client, connection, stream) == b"slow"
-        assert stopped(server, began) < 1.5
+        assert stopped(server, began) < PROMPT
 
 
 def test_uvicorn_refuses_http2():
@@ -517,7 +518,7 @@ def test_a_stuck_wsgi_thread_cannot_hold_the_stop(hypercorn):
     with wsgi(hypercorn, "graceful_timeout=1") as server, server.connect() as client:
         send(client, "/slow?1000")
         server.wait_for("slow started")
-        assert stopped(server, server.signal()) < 1.5
+        assert stopped(server, server.signal()) < 1 + MARGIN
 
 
 def test_wsgi_runs_as_many_requests_as_there_are_threads(hypercorn):

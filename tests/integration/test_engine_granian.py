@@ -14,7 +14,10 @@ import pytest
 from engine_process import listen, read_reply, receive, running, send
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
+from wire import received_over_tls
 
+PROMPT = 4  # seconds for a stop that nobody holds, on a busy machine: half the grace period
+MARGIN = 3  # seconds that a busy machine may add to a time that has passed
 BOTH = pytest.mark.parametrize("interface", ["asgi", "wsgi"])
 
 
@@ -62,6 +65,36 @@ def test_keep_alive_and_pipelining(interface):
         assert [read_reply(file).body for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
 
 
+BODIES = {
+    "chunked": "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0",
+    "of a length": "Content-Length: 6\r\n\r\nabcd",  # and the rest
+}
+
+
+@BOTH
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_an_unread_body_ends_its_connection_and_the_answer_says_so(interface, body):
+    """Granian closes it, and without us says so nearly always: only a client that is told loses nothing."""
+    with serve(interface) as server:
+        for path in ["/cookies", "/stream"] * 10:
+            with server.connect() as client, client.makefile("rb") as file:
+                client.sendall(f"POST {path} HTTP/1.1\r\nHost: t\r\n{body}\r\n\r\n".encode())
+                answer = read_reply(file)
+                assert (answer.status, answer.headers.get("connection")) == (200, "close")
+                assert file.read() == b""
+
+
+@BOTH
+@pytest.mark.parametrize("body", ["0\r\n\r\n", "6\r\n\r\nabcdef"], ids=["none", "read"])
+def test_a_connection_is_kept_where_no_body_is_left(interface, body):
+    with serve(interface) as server, server.connect() as client, client.makefile("rb") as file:
+        for _ in range(3):
+            client.sendall(f"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: {body}".encode())
+            assert "connection" not in read_reply(file).headers
+            send(client, "/cookies")
+            assert "connection" not in read_reply(file).headers
+
+
 @BOTH
 def test_keep_alive_is_the_idle_time(interface):
     with serve(interface, "keep_alive=0.5") as server, server.connect() as client:
@@ -69,7 +102,7 @@ def test_keep_alive_is_the_idle_time(interface):
         assert receive(client).body == b"x"
         start = time.monotonic()
         assert client.recv(1) == b""
-        assert 0.3 < time.monotonic() - start < 2
+        assert 0.3 < time.monotonic() - start < 0.5 + MARGIN
 
 
 @BOTH
@@ -156,9 +189,9 @@ def test_wsgi_threads_run_at_the_same_time():
         clients = [server.connect() for _ in range(4)]
         start = time.monotonic()
         for client in clients:
-            send(client, "/slow?0.4")
+            send(client, "/slow?2")
         assert [receive(client).body for client in clients] == [b"slow"] * 4
-        assert time.monotonic() - start < 1.2
+        assert time.monotonic() - start < 6  # one after the other: 8
 
 
 # listeners
@@ -179,7 +212,7 @@ def test_several_listeners_at_once(interface, tmp_path):
             assert server.json("/", 1)["REMOTE_ADDR"] == "::1"
             assert server.json("/", 2)["REMOTE_ADDR"] == ""
         server.signal()
-        assert server.ended(3) == 0
+        assert server.ended(PROMPT) == 0
         assert (tmp_path / "s").exists()  # the supervisor's to remove
         assert server.lines.count(f"READY {server.process.pid}") == 1
 
@@ -248,7 +281,7 @@ def test_websockets_are_closed_as_going_away_on_stop(tmp_path):
             with pytest.raises(ConnectionClosed):
                 each.recv(PATIENCE)
             assert each.close_code == 1012
-        assert server.ended(3) == 0
+        assert server.ended(PROMPT) == 0
         assert server.output.count("APP websocket 1012") == 2
 
 
@@ -280,7 +313,7 @@ def test_application_without_lifespan(loop):
     with serve("asgi", f"loop={loop}", app="without_lifespan") as server:
         assert server.get("/").body == b"without"
         server.signal()
-        assert server.ended(3) == 0
+        assert server.ended(PROMPT) == 0
         assert [line for line in server.lines if not line.startswith(("READY", "DONE"))] == []
 
 
@@ -294,7 +327,7 @@ def test_stop_when_idle_is_quick_and_quiet(interface, loop):
         assert server.get("/echo", method="POST", body=b"y").body == b"y"
         asked = server.signal()
         assert server.ended() == 0
-        assert time.monotonic() - asked < 2  # what an idle connection may take, and a little
+        assert time.monotonic() - asked < PROMPT
         quiet = [line for line in server.lines if not line.startswith(("APP", "READY", "DONE"))]
         assert quiet == []
 
@@ -310,30 +343,32 @@ def test_stop_answers_what_is_in_flight(interface):
         assert idle.recv(1) == b""
         reply = receive(busy)
         assert (reply.status, reply.body) == (200, b"slow")
-        assert server.ended(2) == 0
+        assert server.ended(PROMPT) == 0
 
 
 @BOTH
 def test_stop_accepts_nothing_new_but_leaves_the_listener_open(interface):
-    with serve(interface) as server, server.connect() as busy:
-        send(busy, "/slow?1")
+    with serve(interface) as server, server.connect() as busy, server.connect() as idle:
+        send(idle, "/echo", "POST", body=b"x")
+        receive(idle)
+        send(busy, "/slow?3")
         server.wait_for("slow started")
         server.signal()
-        time.sleep(0.2)
+        assert idle.recv(1) == b""  # the drain has begun
         with server.connect() as late:  # the kernel queues it for the next worker
             send(late, "/echo")
-            late.settimeout(0.3)
+            late.settimeout(1)
             with pytest.raises(TimeoutError):
                 late.recv(1)
         assert receive(busy).body == b"slow"
-        assert server.ended(2) == 0
+        assert server.ended(PROMPT) == 0
 
 
 def test_stop_waits_for_what_runs_after_the_answer():
     with serve() as server:
         assert server.get("/after").body == b"after"
         server.signal()
-        assert server.ended(3) == 0
+        assert server.ended(PROMPT) == 0
         assert server.lines.index("APP after finished") < server.lines.index("APP lifespan.shutdown")
 
 
@@ -341,7 +376,7 @@ def test_stop_waits_for_close_of_the_iterable():
     with serve("wsgi") as server:
         assert server.get("/closing").body == b"ok"
         server.signal()
-        assert server.ended(3) == 0
+        assert server.ended(PROMPT) == 0
         assert "APP closed" in server.lines
 
 
@@ -353,7 +388,7 @@ def test_stop_cuts_stuck_requests_at_the_grace_period():
         server.wait_for("slow started")
         asked = server.signal()
         assert server.ended() == 0
-        assert 1 < time.monotonic() - asked < 2
+        assert 1 < time.monotonic() - asked < 1.5 + MARGIN
         assert receive(slow).status == 500  # told, not reset
         assert "2 requests outlived the grace period" in server.output
         assert "APP lifespan.shutdown" in server.lines
@@ -365,7 +400,7 @@ def test_stop_leaves_stuck_wsgi_requests_at_the_grace_period():
         server.wait_for("slow started")
         asked = server.signal()
         assert server.ended() == 0
-        assert 0.7 < time.monotonic() - asked < 2
+        assert 0.7 < time.monotonic() - asked < 1 + MARGIN
         assert "1 request outlived the grace period" in server.output
 
 
@@ -373,7 +408,7 @@ def test_stop_cuts_a_stuck_lifespan_shutdown():
     with serve("asgi", "graceful_timeout=1", app="stuck_shutdown") as server:
         asked = server.signal()
         assert server.ended() == 0
-        assert time.monotonic() - asked < 2
+        assert time.monotonic() - asked < 1 + MARGIN
         assert "the lifespan shutdown was cut" in server.output
 
 
@@ -381,7 +416,7 @@ def test_stop_during_startup():
     with serve("asgi", "graceful_timeout=1", app="slow_startup", ready=False) as server:
         server.wait_for("APP starting")
         server.signal()
-        assert server.ended(3) == 0
+        assert server.ended(PROMPT) == 0
         assert "READY" not in server.output
 
 
@@ -444,12 +479,9 @@ def test_tls(interface, key, certificates):
 
 
 def test_tls_websocket(certificates):
-    with (
-        serve("asgi", *tls(certificates)) as server,
-        connect(url(server, "/", "wss"), ssl=client_context(certificates)) as socket_,
-    ):
-        socket_.send("hello")
-        assert socket_.recv(PATIENCE) == "hello"
+    with serve("asgi", *tls(certificates)) as server:
+        context = client_context(certificates)
+        assert received_over_tls(url(server, "/", "wss"), context, "hello") == "hello"
 
 
 def answer_over_tls(server, context):
@@ -506,4 +538,4 @@ def test_http_2_finishes_in_flight(certificates):
         server.wait_for("slow started")
         server.signal()
         assert client.communicate()[0] == b"slow"
-        assert server.ended(3) == 0
+        assert server.ended(PROMPT) == 0

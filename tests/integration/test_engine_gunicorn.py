@@ -45,7 +45,7 @@ def children(pid):
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def gone(pid, timeout=5):
+def gone(pid, timeout=PATIENCE):
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         try:
@@ -128,9 +128,9 @@ def test_gthread_has_the_plan_s_threads():
         clients = [server.connect() for _ in range(4)]
         start = time.monotonic()
         for client in clients:
-            send(client, "/slow?0.4")
+            send(client, "/slow?2")
         assert [receive(client).body for client in clients] == [b"slow"] * 4
-        assert time.monotonic() - start < 1.2
+        assert time.monotonic() - start < 6  # one after the other: 8
 
 
 # the worker class
@@ -351,7 +351,7 @@ def test_ttin_and_ttou_change_the_number_of_workers():
     with serve("sync", "wsgi", "workers=1") as server:
         for number, expected in ((signal.SIGTTIN, 2), (signal.SIGTTIN, 3), (signal.SIGTTOU, 2)):
             server.signal(number)
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE
             while len(children(server.process.pid)) != expected and time.monotonic() < deadline:
                 time.sleep(0.02)
             assert len(children(server.process.pid)) == expected
@@ -385,8 +385,7 @@ def test_stop_when_idle(worker_class, interface):
         assert server.get("/echo", method="POST", body=b"x").body == b"x"
         asked = server.signal()
         assert server.ended() == 0
-        # gevent's worker looks once a second
-        assert time.monotonic() - asked < (2 if worker_class == "gevent" else 1)
+        assert time.monotonic() - asked < 4  # below the grace period
         if interface == "asgi":
             assert server.lines.count("APP lifespan.shutdown") == 1
 
@@ -447,7 +446,7 @@ def test_stop_cuts_stuck_requests_at_the_grace_period(worker_class, interface):
         server.wait_for("slow started")
         asked = server.signal()
         assert server.ended() == 0
-        assert 0.9 < time.monotonic() - asked < 3
+        assert 0.9 < time.monotonic() - asked < 5
         if interface == "asgi":
             assert "APP lifespan.shutdown" in server.lines
 

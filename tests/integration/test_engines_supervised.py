@@ -133,7 +133,7 @@ def test_a_killed_supervisor_leaves_nobody(started):
     app = started()
     app.process.kill()
     app.process.wait()
-    eventually(lambda: pids_marked(app.mark) == [], "the workers' end", timeout=2)
+    eventually(lambda: pids_marked(app.mark) == [], "the workers' end")
 
 
 @pytest.mark.parametrize("name", SERVED)

@@ -9,7 +9,7 @@ import signal
 import threading
 
 import pytest
-from harness import ASGI_APP, WSGI_APP, eventually
+from harness import ASGI_APP, WSGI_APP
 
 BLOCKING = ASGI_APP.replace(
     'case "/":',
@@ -93,7 +93,7 @@ def test_a_blocking_call_is_dumped_by_name_and_the_other_serves_on(mooring, engi
     assert found["memory_bytes"] > 1_000_000
     assert any("in block_the_loop" in each for each in found["stacks"])
     assert "s3cret" not in json.dumps(found)
-    after = set(eventually(lambda: len(app.ready()) == 2 and app.ready(), "the size is restored"))
+    after = set(app.wait_ready(2, without=[found["pid"]]))
     assert after & before == before - {found["pid"]}  # the other one is still there
     assert app.get("/").text == "hello"
     exits = app.wait_status(lambda s: s["last_exits"])["last_exits"]
@@ -136,7 +136,7 @@ def test_of_wsgi_threads_all_must_be_blocked(mooring, engine):
     assert found["pid"] == before
     assert len(found["requests"]) == 3
     assert sum("in block_a_thread" in each for each in found["stacks"]) == 3
-    eventually(lambda: len(app.ready()) == 1 and app.ready() != [before], "replaced")
+    app.wait_ready(1, without=[before])
     assert app.get("/").text == "hello"
     assert app.stop() == 0
 
@@ -149,8 +149,7 @@ def test_a_stopped_worker_is_killed_though_it_cannot_answer(mooring, application
     found = hang(app)
     assert (found["pid"], found["stacks"]) == (victim, [])
     app.wait_log("no stacks: it did not answer in time")
-    after = eventually(lambda: len(app.ready()) == 2 and app.ready(), "the size is restored")
-    assert other in after
+    assert other in app.wait_ready(2, without=[victim])
     assert app.stop() == 0
 
 

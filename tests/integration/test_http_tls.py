@@ -15,8 +15,7 @@ from certificates import Authority, serial_of
 from harness import PATIENCE, eventually
 from served import Served
 from variants import ALL, ASGI, HTTP2, Variant
-from websockets.sync.client import connect
-from wire import Wire, seen
+from wire import Wire, received_over_tls, seen
 
 
 @dataclass(frozen=True)
@@ -98,12 +97,9 @@ def test_the_best_http_version_that_the_engine_has_is_agreed(secured: Secured):
 
 @secured_by(ASGI)
 def test_websockets_are_echoed_over_tls(secured: Secured):
-    url = f"wss://localhost:{secured.served.app.port}/ws"
-    with connect(url, ssl=secured.context(), open_timeout=PATIENCE, proxy=None) as sock:
-        sock.send("grüße")
-        assert sock.recv(PATIENCE) == "grüße"
-    with connect(url.replace("/ws", "/scope"), ssl=secured.context(), proxy=None) as sock:
-        assert json.loads(sock.recv(PATIENCE))["scheme"] == "wss"
+    url = f"wss://localhost:{secured.served.app.port}"
+    assert received_over_tls(f"{url}/ws", secured.context(), "grüße") == "grüße"
+    assert json.loads(received_over_tls(f"{url}/scope", secured.context()))["scheme"] == "wss"
 
 
 @secured_by(ALL)

@@ -23,7 +23,7 @@ def test_a_client_that_leaves_is_forgotten_at_once(mooring, worker_class):
     eventually(lambda: descriptors(pid) >= before + 20, "all clients")
     for client in clients:
         client.close()
-    eventually(lambda: descriptors(pid) <= before + 1, "their end", timeout=5)
+    eventually(lambda: descriptors(pid) <= before + 1, "their end")
     assert app.get("/").status == 200
     assert app.stop() == 0
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from harness import free_port
 
 from mooring.address import parse_bind
 from mooring.errors import BindError
@@ -70,12 +71,6 @@ def accepted(listener: Listener, *address: object) -> socket.socket:
         client.connect(address[0] if family == socket.AF_UNIX else address)
         assert select.select([listener.socket], [], [], 10)[0]
         return listener.socket.accept()[0]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # -- TCP --------------------------------------------------------------------------------------------------

@@ -299,7 +299,7 @@ def test_a_collector_that_does_not_answer_holds_neither_requests_nor_the_stop(mo
         for _ in range(20):
             start = time.monotonic()
             assert app.get("/").status == 200
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 5  # the exporter itself waits longer
         if hanging:
             eventually(lambda: collector.requests, "an export")
         else:

@@ -88,7 +88,7 @@ def test_by_age(mooring):
     before = app.ready()
     assert re.search(r"recycling worker \d: 2 s old", app.wait_log("s old"))
     app.wait_log("s old", count=2)
-    eventually(lambda: not set(before) & set(app.ready()), "both replaced")
+    app.wait_status(lambda s: not {row["pid"] for row in s["workers"]} & set(before))
     assert app.stop() == 0
 
 

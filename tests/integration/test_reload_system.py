@@ -78,9 +78,9 @@ def test_limits_that_are_reached_later(mooring):
         app.write(f"pkg{number}/x.py", "")
     app.wait_log("polling: the system cannot notify")
     app.wait_log("Worker reloading: ")
-    eventually(
-        lambda: sum(1 + int(m) for m in re.findall(r"and (\d+) more", app.stderr)) == 30, "all 30 files"
-    )
+    told = re.compile(r"Worker reloading: \S+ modified(?: \(and (\d+) more\))?")
+    # in how many bursts is the machine's affair, and a file may be in two: new, and then written
+    eventually(lambda: sum(1 + int(m or 0) for m in told.findall(app.stderr)) >= 30, "all 30 files")
     app.write("pkg29/x.py", "x = 1")
     eventually(lambda: reloads(app)[-1] == "pkg29/x.py", "the last one")
     assert app.stderr.count("WARNING") == 1

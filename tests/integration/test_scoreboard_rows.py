@@ -91,12 +91,7 @@ def test_gunicorns_workers_have_a_row_each(mooring):
     for _ in range(40):  # more than it has rows to spare
         (victim, *_) = workers(app)
         os.kill(victim["pid"], signal.SIGKILL)
-        eventually(
-            lambda victim=victim: (
-                len(workers(app)) == 4 and victim["pid"] not in {row["pid"] for row in workers(app)}
-            ),
-            "another in its place",
-        )
+        app.wait_ready(4, without=[victim["pid"]])  # another is in its place
         answered += len(requests(app, ["/b"]))
         assert counted(app) == answered
     assert len(descriptors(app.pid)) <= len(before)

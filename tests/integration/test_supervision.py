@@ -251,7 +251,7 @@ def test_a_stop_while_a_configuration_file_hangs_stops_it_and_starts_nothing(moo
     app = mooring.start("run", files={"main.py": ASGI_APP, "g.py": conf}, GUNICORN_CONF="g.py")
     eventually((app.folder / "reading").exists)
     app.signal(number)
-    assert app.wait_exit(timeout=5) == 0
+    assert app.wait_exit(timeout=15) == 0
     assert "listening" not in app.stderr
     assert app.leftovers == []
 

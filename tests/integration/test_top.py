@@ -66,7 +66,8 @@ class Terminal:
 
         def look():
             assert self.top.process.poll() is None, self.raw
-            return self.screen if pattern.search(self.screen) else None
+            screen = self.screen  # one look: the next may be of another frame
+            return screen if pattern.search(screen) else None
 
         pattern = re.compile(re.escape(wanted)) if isinstance(wanted, str) else wanted
         try:
@@ -112,6 +113,13 @@ def send(app, count, path="/", at_once=8):
         return [reply.status for reply in pool.map(lambda _: app.get(path), range(count))]
 
 
+def seconds(app, path):
+    """How long a request took for its client."""
+    began = time.monotonic()
+    app.get(path)
+    return time.monotonic() - began
+
+
 @contextmanager
 def in_flight(app, count, path):
     """So many requests that are being answered, each announced by the application."""
@@ -141,12 +149,17 @@ def cells(screen, pid):
 
 def test_rates_are_those_of_what_was_sent(mooring, top):
     app = mooring.run(workers=2)
-    screen = top()
+    screen = top("--interval", "2")
     screen.wait("0 req/s")
     sent = 400
     assert send(app, sent) == [200] * sent
-    eventually(lambda: rates(screen.frames)[-1] == 0 and max(rates(screen.frames)) > 0, "quiet again")
-    assert sum(rates(screen.frames)) * 0.5 == pytest.approx(sent, rel=0.15)  # an interval is 0.5 s and a bit
+
+    def quiet():
+        seen = rates(screen.frames)
+        return seen[-1] == 0 and max(seen) > 0 and seen
+
+    seen = eventually(quiet, "quiet again")
+    assert sum(seen) * 2 == pytest.approx(sent, rel=0.15)  # an interval is 2 s and a bit
 
 
 def test_latencies_of_the_last_interval_within_five_percent(mooring, top):
@@ -154,10 +167,10 @@ def test_latencies_of_the_last_interval_within_five_percent(mooring, top):
     send(app, 200)  # fast ones, before it looks: they must not count
     screen = top("--interval", "2")
     screen.wait("req/s")
-    send(app, 16, "/slow?s=0.3", at_once=16)
-    found = re.search(r"p50 (\d+) ms +p99 (\d+) ms", screen.wait(re.compile(r"p99 [23]\d\d ms")))
-    assert 285 <= int(found[1]) <= 1.05 * 345
-    assert 285 <= int(found[2]) <= 1.05 * 345
+    with ThreadPoolExecutor(16) as pool:
+        longest = 1000 * max(pool.map(lambda _: seconds(app, "/slow?s=0.3"), range(16)))
+    found = re.search(r"p50 (\d+) ms +p99 (\d+) ms", screen.wait(re.compile(r"p99 [2-9]\d\d ms")))
+    assert 285 <= int(found[1]) <= int(found[2]) <= 1.05 * longest
 
 
 def test_errors_are_counted_for_their_worker(mooring, top):
@@ -173,7 +186,7 @@ def test_errors_are_counted_for_their_worker(mooring, top):
 def test_requests_in_flight_and_the_oldest_of_them(mooring, top):
     app = mooring.run(workers=1)
     screen = top()
-    with in_flight(app, 3, "/slow?s=3&secret=1"):
+    with in_flight(app, 3, "/slow?s=6&secret=1"):
         shown = screen.wait("3 in flight")
         shown = screen.wait(re.compile(r"s  pid \d+  GET /slow"))
         assert f"pid {app.ready()[0]}  GET /slow" in shown
@@ -211,7 +224,7 @@ def test_a_worker_that_is_killed_is_a_restart_and_an_exit(mooring, top):
 
 def test_a_roll_is_seen_and_totals_go_on(mooring, top):
     app = mooring.run(workers=2)
-    screen = top()
+    screen = top("--interval", "2")
     screen.wait("generation 1")
     before = len(screen.frames)
     send(app, 50)
@@ -223,8 +236,8 @@ def test_a_roll_is_seen_and_totals_go_on(mooring, top):
     pids = app.ready()
     shown = screen.wait(re.compile(rf"{pids[0]} +ready +2 [^$]*{pids[1]} +ready +2 "))
     send(app, 50)
-    eventually(lambda: sum(rates(screen.frames[before:])) * 0.5 > 80, "both bursts")
-    assert sum(rates(screen.frames)) * 0.5 < 120
+    eventually(lambda: sum(rates(screen.frames[before:])) * 2 > 80, "both bursts")
+    assert sum(rates(screen.frames)) * 2 < 120
 
 
 def test_a_supervisor_that_does_not_answer_is_told_and_waited_for(mooring, top):

@@ -118,7 +118,7 @@ def test_workers_of_another_user_die_with_the_supervisor_and_by_its_hand(mooring
     (pid,) = app.ready()
     app.process.kill()
     app.process.wait()
-    eventually(lambda: state(pid) == "", "the worker's end", timeout=2)
+    eventually(lambda: state(pid) == "", "the worker's end")
 
 
 def test_the_logs_of_a_dropped_worker_reach_the_streams(mooring):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
 from engine_process import Reply, read_reply
+from websockets.asyncio.client import connect
 
-__all__ = ["Reply", "Wire", "seen"]
+__all__ = ["Reply", "Wire", "received_over_tls", "seen"]
 
 
 class Wire:
@@ -92,3 +95,19 @@ def seen(reply: Reply) -> dict[str, Any]:
     assert reply.status == 200, reply
     found: dict[str, Any] = json.loads(reply.body)
     return found
+
+
+def received_over_tls(url: str, context: ssl.SSLContext, text: str | None = None) -> str | bytes:
+    """What a WebSocket at a wss:// address sends first, after `text` where that is given.
+
+    On asyncio: the library's other client reads and writes one SSLSocket in two threads, which OpenSSL does
+    not allow (openssl-threads(7)): under load, of some hundred requests one never left the client's socket.
+    """
+
+    async def receive() -> str | bytes:
+        async with asyncio.timeout(60), connect(url, ssl=context, open_timeout=None, proxy=None) as sock:
+            if text is not None:
+                await sock.send(text)
+            return await sock.recv()
+
+    return asyncio.run(receive())

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-from opentelemetry import trace
 from opentelemetry.util.http import parse_excluded_urls
 
 from mooring import otelsdk, otelvars, otelwrap
@@ -156,10 +155,3 @@ def test_the_server_span_can_be_switched_off_alone(monkeypatch, names):
     monkeypatch.setenv("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", names)
     application = Application(lambda scope: None, "asgi", "", "main:app")
     assert otelwrap.wrap(application) is application
-
-
-def test_without_a_span_there_is_no_trace_id():
-    assert otelsdk.trace_id() == ""
-    context = trace.SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 7, is_remote=False)
-    with trace.use_span(trace.NonRecordingSpan(context)):
-        assert otelsdk.trace_id() == "4bf92f3577b34da6a3ce929d0e0e4736"

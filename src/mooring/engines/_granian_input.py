@@ -13,33 +13,50 @@ _PIECE = 1 << 20
 
 
 class Input:
-    """A request body as a file. `rest` is what a limited readline() left over."""
+    """A request body as a file. `rest` is what a limited readline() left over.
 
-    __slots__ = ("_body", "_rest")
+    `ended`: granian has nothing more to give, so that the connection is good for another request.
+    """
 
-    def __init__(self, body: Any) -> None:
+    __slots__ = ("_body", "_left", "_rest", "ended")
+
+    def __init__(self, body: Any, length: int | None) -> None:
+        """`length` is the body's in bytes; None: chunked, so only its end tells."""
         self._body = body
         self._rest = b""
+        self._left = length
+        self.ended = length == 0
 
     def read(self, size: int | None = -1) -> bytes:
         """At most `size` bytes, everything without one; less than `size` only at the end."""
         if size is None or size < 0:
             parts = [self._rest]
             self._rest = b""
-            while piece := bytes(self._body.read(_PIECE)):
+            while piece := self._take(_PIECE):
                 parts.append(piece)
             return b"".join(parts)
         data, self._rest = self._rest[:size], self._rest[size:]
         if len(data) < size:
-            data += self._body.read(size - len(data))
+            data += self._take(size - len(data))
         return data
+
+    def _take(self, size: int) -> bytes:
+        piece = bytes(self._body.read(size))
+        self._note(len(piece), len(piece) < size)
+        return piece
+
+    def _note(self, size: int, ended: bool) -> None:
+        if self._left is not None:
+            self._left -= size
+        self.ended = self.ended or ended or self._left == 0
 
     def readline(self, size: int | None = -1) -> bytes:
         """One line with its newline, at most `size` bytes of it."""
         line = self._rest
         if b"\n" not in line:
-            line += self._body.readline()  # without the newline, which stays behind
-            line += self._body.read(1)
+            more = self._body.readline()  # without the newline, which stays behind
+            self._note(len(more), False)
+            line += more + self._take(1)
         end = line.find(b"\n") + 1 or len(line)
         if size is not None and 0 <= size < end:
             end = size

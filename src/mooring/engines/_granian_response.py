@@ -1,7 +1,8 @@
 """A WSGI application's answer on granian, as PEP 3333 wants it.
 
 Granian's own `start_response` returns no `write`, and one that is called in a generator comes too late: the
-status would be 200, without headers. Over HTTP/2 it would answer a HEAD with the application's body.
+status would be 200, without headers. Over HTTP/2 it would answer a HEAD with the application's body. And it
+closes a connection whose request's body was not read, mostly with, but sometimes without saying so.
 """
 
 from __future__ import annotations
@@ -9,13 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from mooring.engines._granian_input import Input
+
+_CLOSE = ("Connection", "close")
+
 
 class Response:
-    """One call of the application: its `start_response`, and what it gave there."""
+    """One call of the application: its `start_response`, and what it gave there.
 
-    __slots__ = ("headers", "sent", "status", "written")
+    `body` is the request's, where an unread one ends the connection: not in HTTP/2.
+    """
+
+    __slots__ = ("body", "headers", "sent", "status", "written")
 
     def __init__(self) -> None:
+        self.body: Input | None = None
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.written: list[bytes] = []
@@ -37,6 +46,13 @@ class Response:
         self.headers = headers
         return self.written.append
 
+    def head(self) -> tuple[int, list[tuple[str, str]]]:
+        """The status and the headers, to be sent now."""
+        if self.body is None or self.body.ended:
+            return self.status, self.headers
+        own = [header for header in self.headers if header[0].lower() != "connection"]
+        return self.status, [*own, _CLOSE]
+
 
 def stream(proto: Any, response: Response, result: Iterable[bytes], *, head: bool = False) -> None:
     """Answer with an iterable; the first chunks are taken until start_response was called.
@@ -55,9 +71,9 @@ def stream(proto: Any, response: Response, result: Iterable[bytes], *, head: boo
         raise
     if head:
         _close(result)
-        proto.response_bytes(response.status, response.headers, b"")
+        proto.response_bytes(*response.head(), b"")
     else:
-        proto.response_iter(response.status, response.headers, _body(response, first, chunks, result))
+        proto.response_iter(*response.head(), _body(response, first, chunks, result))
 
 
 def _body(

@@ -13,9 +13,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mooring import drain
 from mooring.engines._granian_websocket import Live, WebSocket
 
 _NO_HOST = (b"host", b"")
+_BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body
+_NO_BODY = (b"content-length", b"0")
 
 Call = Callable[..., Awaitable[None]]
 
@@ -67,18 +70,42 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
 
 
 async def _http(call: Call, scope: dict[str, Any], proto: Any) -> None:
+    ended = False
+
     async def receive() -> Any:
-        return await proto.receive()
+        nonlocal ended
+        message = await proto.receive()
+        ended = ended or not message.get("more_body")
+        return message
 
     async def send(message: dict[str, Any]) -> None:
-        if "headers" not in message and message["type"] == "http.response.start":
-            message = {**message, "headers": ()}
+        if message["type"] == "http.response.start":
+            if not ended and _has_body(scope):
+                message = _last_of_connection(message)
+            elif "headers" not in message:
+                message = {**message, "headers": ()}
         await proto.send(message)
 
     async def send_head(message: dict[str, Any]) -> None:
         await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
     await call(scope, receive, send_head if scope["method"] == "HEAD" else send)
+
+
+def _has_body(scope: dict[str, Any]) -> bool:
+    """Whether the request has a body that ends its connection if it is not read: HTTP/2's ends its stream."""
+    if scope["http_version"] == "2":
+        return False
+    return any(header[0] in _BODY and header != _NO_BODY for header in scope["headers"])
+
+
+def _last_of_connection(message: dict[str, Any]) -> dict[str, Any]:
+    """The start of an answer to a request whose body was not read.
+
+    Granian closes that connection, but does not always say so: a client's next request would be lost.
+    """
+    own = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+    return {**message, "headers": [*own, drain.CLOSE]}
 
 
 async def _websocket(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:

@@ -77,17 +77,20 @@ def handler(
     def handle(proto: Any, scope: dict[str, Any]) -> None:
         response = Response()
         running.add(response)
-        if gates and scope["SERVER_PROTOCOL"] == "HTTP/2":
+        multiplexed = scope["SERVER_PROTOCOL"] == "HTTP/2"
+        if gates and multiplexed:
             gates[0].multiplexed = True
         try:
             environ = {**base, **scope}
             mend(environ)
+            if not multiplexed:
+                response.body = environ["wsgi.input"]
             result = call(environ, response.start)
             if environ["REQUEST_METHOD"] == "HEAD":
                 stream(proto, response, result, head=True)
             elif isinstance(result, list) and response.status:
                 body = b"".join(response.written + result)
-                proto.response_bytes(response.status, response.headers, body)
+                proto.response_bytes(*response.head(), body)
             else:
                 stream(proto, response, result)
         finally:
@@ -98,8 +101,16 @@ def handler(
 
 def mend(environ: dict[str, Any]) -> None:
     """Make granian's environ that of PEP 3333."""
-    environ["wsgi.input"] = Input(environ["wsgi.input"])
+    environ["wsgi.input"] = Input(environ["wsgi.input"], body_length(environ))
     if environ["SERVER_PROTOCOL"] == "HTTP/1":
         environ["SERVER_PROTOCOL"] = "HTTP/1.0"
     if environ.get("HTTP_HOST") == "":
         del environ["HTTP_HOST"]
+
+
+def body_length(environ: dict[str, Any]) -> int | None:
+    """The request body's length in bytes; None: chunked."""
+    if "HTTP_TRANSFER_ENCODING" in environ:
+        return None
+    length = environ.get("CONTENT_LENGTH") or "0"
+    return int(length) if length.isdecimal() else None
