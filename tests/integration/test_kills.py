@@ -81,7 +81,12 @@ def survive(mooring, kind, count):
         f"{kind}: {count} kills in {took:.0f} s (KILL_SEED={seed}), {load.total} requests, failed: "
         f"{load.failed}; size restored after {slowest:.1f} s at most"
     )
-    assert {each.partition(": ")[2] for each in load.failed} <= {"reset before", "reset amid", "cut", "closed idle"}
+    assert {each.partition(": ")[2] for each in load.failed} <= {
+        "reset before",
+        "reset amid",
+        "cut",
+        "closed idle",
+    }
     assert innocent(load.failures, killed) == []
     assert len(load.failures) <= count * 17  # one for each connection, at most
     assert load.failures  # the load was there

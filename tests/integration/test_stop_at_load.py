@@ -52,7 +52,9 @@ def test_with_a_drain_delay_clients_that_heed_readiness_lose_nothing(mooring, ki
         told = time.monotonic() - began
     assert app.wait_exit() == 0
     took = time.monotonic() - began
-    print(f"{kind}: {load.total} requests, {load.failed}, 503 after {noticed - began:.3f} s, exit {took:.1f} s")
+    print(
+        f"{kind}: {load.total} requests, {load.failed}, 503 after {noticed - began:.3f} s, exit {took:.1f} s"
+    )
     assert told < DELAY + 1  # else this test has shown less
     assert load.failed == {}, load.found
     assert DELAY <= took < DELAY + GRACE + MARGIN

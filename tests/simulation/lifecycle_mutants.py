@@ -38,6 +38,7 @@ MUTANTS = (
     # failing
     Mutant("no backoff", "reconcile", "return failures is None or failures.retry_at is None", "return True"),
     Mutant("backoff doesn't grow", "changes", "before.count + 1 if before else 1", "1"),
+    Mutant("whatever was ready has paid off", "changes", "return turn.now - ready_at >= turn.fleet.policy.longest_wait(before.count)", "return True"),
     Mutant("an expired backoff stays", "core", "turn.forget_backoff(slot)", "pass"),
     Mutant("an expired backoff is never noticed", "core", "failures.retry_at <= now:", "failures.retry_at < -1:"),
     Mutant("the next deadline leaves out the backoff", "core", "f.retry_at is not None and f.retry_at < math.inf", "False"),
