@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from socket import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import engines, heartbeat, process, reports
+from mooring import engines, exhaustion, heartbeat, process, reports
 from mooring import seat as seats
 from mooring.accounts import Account
 from mooring.appmetrics.folder import VARIABLE
@@ -182,6 +182,7 @@ def _serve(assignment: Assignment) -> None:
         if desk is None:
             limited = plan.settings.max_worker_memory is not None
             seats.ready(loaded[0].row(), seats.SAMPLE if limited else seats.LOOK)
+            exhaustion.watch(assignment.log)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 

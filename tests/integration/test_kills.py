@@ -19,8 +19,8 @@ KINDS = {
     "granian-wsgi": (traffic.WSGI_APP, {"MOORING_ENGINE": "granian"}),
     "hypercorn": (traffic.APP, {"MOORING_ENGINE": "hypercorn"}),
 }
-# Between the connection and its first answer nobody knows whose it is. Seconds from the kill until the client,
-# which is busy with the others, sees the end of such a connection.
+# Before a connection's first answer nobody knows whose it is. Seconds from the kill until the client, which
+# is busy with the others, sees the end of such a connection.
 UNKNOWN = 2.0
 
 

@@ -10,8 +10,8 @@ request on the same one. A connection that ends without that word is a failure, 
 the client `paused` waits for PAUSE seconds between them, which is less than any idle time in a drain. So a
 failure is never the client's own. A WebSocket may be closed with 1012.
 
-`failures` tells of each: when (time.monotonic), route, kind, and the pid of the worker that had answered on this
-connection before, 0 where none had.
+`failures` tells of each: when (time.monotonic), route, kind, and the pid of the worker that had answered on
+this connection before, 0 where none had.
 
 Kinds of failure: refused; reset before, reset amid, or cut (the end came too early); wrong (status or body);
 closed idle; timeout; for a WebSocket also its close code. `python traffic.py PORT` runs it until its stdin
@@ -271,7 +271,7 @@ class Load:
 
 
 def exchange(sock, route, number, worker):
-    """One request; returns whether its response was announced to be the connection's last. Notes who answers."""
+    """One request; returns whether its response was announced to be the connection's last."""
     body = b""
     query = b"n=%d" % number
     want = (b"fast" if route == "paused" else route.encode()) + b" " + query

@@ -22,7 +22,7 @@ PACKAGE = Path(mooring.__file__).parent
 LAYERS = """
 memfd
 accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle mounts native otelvars profiles redact requestid resources scoreboard serverconf_probe signals sink sockets units
-accessheaders accessjson accessrules accounts admin boot development engines exits heartbeat limits listeners logform meter metrics otelwrap process proxy rates ring sourcelook sources tally
+accessheaders accessjson accessrules accounts admin boot development engines exhaustion exits heartbeat limits listeners logform meter metrics otelwrap process proxy rates ring sourcelook sources tally
 accessatoms accessentry hook instrument_wsgi logs searchorder seat topview watching
 accessline appmetrics companions discovery fleetlog instrument_websocket logwriter workerlog
 accessoptions importing instrument logkeeper otelsdk

@@ -88,8 +88,9 @@ def _back_off(turn: Turn, worker: Worker, why: str, *, waits: bool = False) -> N
 
 
 def _paid_off(turn: Turn, worker: Worker, before: Failures) -> bool:
-    """Whether a worker has served for longer than its slot had waited for it: where workers are killed now and
-    then, to wait ever longer would take more from the fleet than the kills do.
+    """Whether a worker has served for longer than its slot had waited for it.
+
+    Where workers are killed now and then, waits that double would take more from the fleet than the kills do.
     """
     ready_at = worker.ready_at
     if ready_at is None or ready_at < before.last_at:
