@@ -53,6 +53,7 @@ MUTANTS = (
     # deadlines
     Mutant("no boot deadline", "turn", "state, now, deadline, spawned_at", "state, now, None, spawned_at"),
     Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline())", "worker"),
+    Mutant("of several beats only the first counts", "core", "for serial in serials if serial", "for serial in serials[:1] if serial"),
     Mutant("no heartbeat watch", "turn", "return self.now + timeout if timeout else None", "return None"),
     Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, reason", "None, reason"),
     Mutant("deadlines expire only for the living", "core", "if worker.deadline is not None and worker.deadline <= now:", "if worker.state in LIVE and worker.deadline is not None and worker.deadline <= now:"),
