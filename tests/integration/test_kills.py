@@ -99,6 +99,7 @@ def survive(mooring, kind, count):
     assert app.leftovers == []
 
 
+@pytest.mark.timeout(300)
 def test_ten_kills_cost_what_was_on_the_killed_workers_alone(mooring, kind):
     survive(mooring, kind, 10)
 

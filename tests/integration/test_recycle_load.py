@@ -49,6 +49,7 @@ def recycle(mooring, kind, count):
     assert "Traceback" not in app.stderr
 
 
+@pytest.mark.timeout(300)
 def test_twenty_recycles_at_full_load_lose_nothing(mooring, kind):
     recycle(mooring, kind, 20)
 
@@ -57,3 +58,25 @@ def test_twenty_recycles_at_full_load_lose_nothing(mooring, kind):
 @pytest.mark.timeout(1500)
 def test_two_hundred_recycles_at_full_load_lose_nothing(mooring, kind):
     recycle(mooring, kind, 200)
+
+
+GUNICORN = {
+    "uvicorn-worker": (traffic.APP, {}),
+    "gthread": (traffic.WSGI_APP, {"GUNICORN_CMD_ARGS": "-k gthread --threads 16"}),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", GUNICORN)
+def test_gunicorn_s_own_recycling_loses_nothing_either(mooring, name):
+    """Its arbiter replaces a worker when that has gone: the size is one less for so long."""
+    source, environ = GUNICORN[name]
+    app = mooring.run(
+        "main:app", files={"main.py": source}, workers=2, ACCESS_LOG="", MOORING_ENGINE="gunicorn",
+        MOORING_MAX_REQUESTS=500, **environ,
+    )  # fmt: skip
+    with traffic.Traffic(app.port, websockets=int(source is traffic.APP)) as load:
+        app.wait_log("Booting worker", count=2 + 10, timeout=200)
+    print(f"{name}: 10 recycles, {load.total} requests, failed: {load.failed}")
+    assert load.failed == {}, load.found["first"]
+    assert app.stop() == 0
