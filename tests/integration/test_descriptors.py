@@ -19,6 +19,7 @@ ENGINES = {
     "granian-asgi": (ASGI_APP, {"MOORING_ENGINE": "granian"}),
     "granian-wsgi": (WSGI_APP, {"MOORING_ENGINE": "granian"}),
     "hypercorn": (ASGI_APP, {"MOORING_ENGINE": "hypercorn"}),
+    "hypercorn-trio": (ASGI_APP, {"MOORING_ENGINE": "hypercorn", "MOORING_WORKER_CLASS": "trio"}),
 }
 MANY = 60
 
