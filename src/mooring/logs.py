@@ -73,7 +73,7 @@ class Log:
             return
         now = time.time()
         if self.dropped:
-            lost = f"{self.dropped} log records were dropped: slow reader"
+            lost = f"{self.dropped} log records were dropped: slow reader or full disk"
             if self._sink.write(self.line(Record(now, os.getpid(), "warning", "mooring", lost))):
                 self.dropped = 0
         at = now if at is None else at

@@ -58,7 +58,7 @@ class PostMortem:
             return False
         self._asked = {each for each in self._asked if each in self._supervisor.crew.members} | {serial}
         now = time.monotonic()
-        stacks = os.dup(member.stacks) if member.stacks >= 0 else -1
+        stacks, member.stacks = member.stacks, -1  # ours now: there may be no descriptor for a duplicate
         self._cases[serial] = Case(member, stacks, self._facts(member, now), now, 0, now)
         if stacks < 0:
             self._close(serial)

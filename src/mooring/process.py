@@ -124,8 +124,11 @@ def _show_exception() -> None:
 def close_inherited(keep: Collection[int]) -> None:
     """Close what an exec would close: every close-on-exec descriptor but those in `keep`."""
     kept = set(keep)
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # EMFILE: the listing takes a descriptor itself
+        numbers = list(range(min(65_536, os.sysconf("SC_OPEN_MAX"))))
+    for fd in numbers:
         if fd in kept or fd <= 2:
             continue
         try:

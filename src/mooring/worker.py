@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from socket import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import engines, heartbeat, process, reports
+from mooring import engines, exhaustion, heartbeat, process, reports
 from mooring import seat as seats
 from mooring.accounts import Account
 from mooring.appmetrics.folder import VARIABLE
@@ -181,7 +181,7 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if desk is None:
             limited = plan.settings.max_worker_memory is not None
-            seats.ready(loaded[0].row(), seats.SAMPLE if limited else seats.LOOK)
+            _serves(loaded[0].row(), assignment.log, seats.SAMPLE if limited else seats.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
@@ -201,7 +201,7 @@ def _serve(assignment: Assignment) -> None:
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
         desk=desk,
-        booted=lambda: seats.ready(loaded[0].row()),
+        booted=lambda: _serves(loaded[0].row(), assignment.log),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
@@ -305,6 +305,12 @@ def _meter(assignment: Assignment, desk: Desk | None, drain: Drain) -> Meter:
     unix = any(address.kind != "tcp" for address in assignment.plan.binds)
     wanted = rules.wanted if rules is not None else None
     return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-"), drain)
+
+
+def _serves(row: Row, log: Log, look: float = seats.LOOK) -> None:
+    """Note that the process serves; what it has, and lacks, is looked at from now on."""
+    seats.ready(row, look)
+    exhaustion.watch(log)
 
 
 def _ready(assignment: Assignment, application: Application, engine: str, workers: int = 1) -> None:

@@ -39,7 +39,7 @@ def state(pid: int) -> str:
     """R, S, Z, ...; "" where it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 
@@ -52,9 +51,10 @@ def lines(app):
     return re.findall(r"recycling worker (\d+): (\d+) requests", app.stderr)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("application", [ASGI_APP, WSGI_APP], ids=["asgi", "wsgi"])
 def test_by_requests_under_load(mooring, application):
-    recycles = 200 if os.environ.get("LONGRUN") else 20
+    recycles = 20
     app = mooring.run(
         workers=2, files={"main.py": application}, MOORING_MAX_REQUESTS=30, MOORING_MAX_REQUESTS_JITTER=10
     )
@@ -69,7 +69,7 @@ def test_by_requests_under_load(mooring, application):
         eventually(enough, f"{recycles} recycles", timeout=30 + 6 * recycles)
     assert min(ready for ready, _ in seen) >= 2  # never below the size
     assert max(total for _, total in seen) <= 3  # never two at once
-    assert len(load.failed) < recycles  # that a drain cuts nothing is each engine's own, tested there
+    assert load.failed == []
     assert {slot for slot, _ in lines(app)} == {"0", "1"}
     assert all(int(count) >= 30 for _, count in lines(app))
     app.wait_ready(2)
@@ -78,7 +78,7 @@ def test_by_requests_under_load(mooring, application):
     assert not any(each["failed"] for each in status["last_exits"])
     stats = app.control(path="/stats").json()
     assert stats["exits"]["recycled"] >= recycles - 1
-    assert load.answered <= stats["totals"]["requests"] <= load.answered + len(load.failed)
+    assert stats["totals"]["requests"] == load.answered
     assert stats["totals"]["restarts"] == 0
     assert app.stop() == 0
 

@@ -10,6 +10,9 @@ request on the same one. A connection that ends without that word is a failure, 
 the client `paused` waits for PAUSE seconds between them, which is less than any idle time in a drain. So a
 failure is never the client's own. A WebSocket may be closed with 1012.
 
+`failures` tells of each: when (time.monotonic), route, kind, and the pid of the worker that had answered on
+this connection before, 0 where none had.
+
 Kinds of failure: refused; reset before, reset amid, or cut (the end came too early); wrong (status or body);
 closed idle; timeout; for a WebSocket also its close code. `python traffic.py PORT` runs it until its stdin
 ends; it prints a line once each client has had an answer, and the result.
@@ -37,7 +40,7 @@ PIECES = 8  # of an upload or a stream, with TICK seconds between them
 TICK = 0.01
 
 APP = """
-import asyncio, zlib
+import asyncio, os, zlib
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
@@ -48,13 +51,13 @@ async def app(scope, receive, send):
                 return
     if scope["type"] == "websocket":
         await receive()
-        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept", "headers": [(b"x-worker", b"%d" % os.getpid())]})
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
         return
     path, query = scope["path"], scope["query_string"]
     body = path[1:].encode() + b" " + query
-    headers = [(b"content-type", b"text/plain")]
+    headers = [(b"content-type", b"text/plain"), (b"x-worker", b"%d" % os.getpid())]
     if path == "/stream":
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for _ in range(8):
@@ -78,12 +81,12 @@ async def app(scope, receive, send):
 """
 
 WSGI_APP = """
-import time, zlib
+import os, time, zlib
 
 def app(environ, start_response):
     path = environ["PATH_INFO"]
     body = (path[1:] + " " + environ["QUERY_STRING"]).encode()
-    headers = [("Content-Type", "text/plain")]
+    headers = [("Content-Type", "text/plain"), ("X-Worker", str(os.getpid()))]
     if path == "/stream":
         start_response("200 OK", headers)
         def parts():
@@ -136,6 +139,11 @@ class Traffic:
         return self.found["failed"]
 
     @property
+    def failures(self) -> list[list]:
+        """Each failed request: when, route, kind, the connection's worker."""
+        return self.found["failures"]
+
+    @property
     def total(self) -> int:
         return sum(self.ok.values())
 
@@ -151,6 +159,7 @@ class Load:
         self.address = host, port
         self.ok, self.failed = collections.Counter(), collections.Counter()
         self.first: list[str] = []  # of each failure: when, what
+        self.failures: list[tuple] = []
         self.connections = self.announced = 0
         self.numbers = itertools.count()
         self.ending = False
@@ -209,18 +218,21 @@ class Load:
         self.connections += 1
         return sock
 
-    def fail(self, route, kind):
+    def fail(self, route, kind, worker):
+        self.failures.append((time.monotonic(), route, str(kind), worker))
         self.failed[f"{route}: {kind}"] += 1
         if len(self.first) < 20:
             self.first.append(f"{time.monotonic() - self.began:.3f} s, {route}: {kind}")
 
     def client(self, route):
         """One kept-alive connection after the other."""
-        sock = None
+        sock, worker = None, [0]
         while not self.ending:
             try:
-                sock = sock or self.connect()
-                last = yield from exchange(sock, route, next(self.numbers))
+                if sock is None:
+                    worker[0] = 0
+                    sock = self.connect()
+                last = yield from exchange(sock, route, next(self.numbers), worker)
                 self.ok[route] += 1
                 if last:
                     self.announced += 1
@@ -228,20 +240,21 @@ class Load:
                 elif route == "paused":
                     yield from pause(sock)
             except Failure as failure:
-                self.fail(route, failure)
+                self.fail(route, failure, worker[0])
                 sock = sock.close() if sock is not None else None
                 yield 0.01
         if sock is not None:
             sock.close()
 
     def websocket(self):
-        sock = None
+        sock, worker = None, [0]
         while not self.ending:
             try:
                 if sock is None:
+                    worker[0] = 0
                     sock = self.connect()
                     data = bytearray()
-                    yield from handshake(sock, data)
+                    yield from handshake(sock, data, worker)
                 code = yield from echo(sock, data, next(self.numbers))
                 if code:
                     if code != 1012:
@@ -250,14 +263,14 @@ class Load:
                     sock = sock.close()
                 self.ok["websocket"] += 1
             except Failure as failure:
-                self.fail("websocket", failure)
+                self.fail("websocket", failure, worker[0])
                 sock = sock.close() if sock is not None else None
                 yield 0.01
         if sock is not None:
             sock.close()
 
 
-def exchange(sock, route, number):
+def exchange(sock, route, number, worker):
     """One request; returns whether its response was announced to be the connection's last."""
     body = b""
     query = b"n=%d" % number
@@ -278,6 +291,7 @@ def exchange(sock, route, number):
         yield from receive(sock, data)
     fields = bytes(data[:end]).lower().split(b"\r\n")
     del data[: end + 4]
+    worker[0] = pid_in(fields)
     if not fields[0].startswith(b"http/1.1 200"):
         raise Failure(f"wrong: {fields[0].decode('latin-1')}")
     if b"transfer-encoding: chunked" in fields:
@@ -351,7 +365,12 @@ def pause(sock):
             raise Failure("closed idle") from error
 
 
-def handshake(sock, data):
+def pid_in(fields):
+    """The pid in the field x-worker; 0 where there is none."""
+    return next((int(field[9:]) for field in fields if field.startswith(b"x-worker:")), 0)
+
+
+def handshake(sock, data, worker):
     """The upgrade; `data` is what came behind it."""
     yield from send(
         sock,
@@ -362,6 +381,7 @@ def handshake(sock, data):
         yield from receive(sock, data)
     if not data.startswith(b"HTTP/1.1 101"):
         raise Failure(f"wrong: {bytes(data).splitlines()[0].decode('latin-1')}")
+    worker[0] = pid_in(bytes(data[:end]).lower().split(b"\r\n"))
     del data[: end + 4]
 
 
@@ -396,6 +416,7 @@ def main(port, connections="16", websockets="1", host="127.0.0.1"):
     load.run([load.client(route) for route in routes] + [load.websocket() for _ in range(int(websockets))])
     seconds = time.monotonic() - began
     result = {"ok": load.ok, "failed": load.failed, "first": load.first, "seconds": round(seconds, 1)}
+    result["failures"] = load.failures[:100_000]
     print(json.dumps({**result, "connections": load.connections, "announced": load.announced}))
 
 

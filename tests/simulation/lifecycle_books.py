@@ -124,12 +124,21 @@ class Books:
         if process.ready_at is not None and self.world.now - process.ready_at >= self.policy.stable_after:
             self.forget(process.slot)
             return
+        self._pay_off(process)
         self._count(process.slot)
         older = process.generation < was.generation
         rolls_on = was.state == "rolling" and (older or was.generation in self.proven)
         rolls_on = rolls_on or self.rolled_at_once
         if boot and not self.policy.boot_failures_fatal and not rolls_on:
             self.retry[process.slot] = (self.retry[process.slot][0], math.inf)  # until the next roll
+
+    def _pay_off(self, process: Process) -> None:
+        """Served for longer than its slot had waited for it: a new row of failures begins."""
+        count, policy = self.retry.get(process.slot, (0, 0.0))[0], self.policy
+        waited = min(policy.backoff_max, policy.backoff_initial * 2 ** (count - 1))
+        ready, last = process.ready_at, self.last_failed_at.get(process.slot, math.inf)
+        if ready is not None and ready >= last and self.world.now - ready >= waited:
+            self.forget(process.slot)
 
     def _count(self, slot: int) -> None:
         now, policy = self.world.now, self.policy

@@ -37,6 +37,7 @@ MUTANTS = (
     # failing
     Mutant("no backoff", "reconcile", "return failures is None or failures.retry_at is None", "return True"),
     Mutant("backoff doesn't grow", "changes", "before.count + 1 if before else 1", "1"),
+    Mutant("whatever was ready has paid off", "changes", "return turn.now - ready_at >= turn.fleet.policy.longest_wait(before.count)", "return True"),
     Mutant("an expired backoff stays", "core", "turn.forget_backoff(slot)", "pass"),
     Mutant("an expired backoff is never noticed", "core", "failures.retry_at <= now:", "failures.retry_at < -1:"),
     Mutant("the next deadline leaves out the backoff", "core", "f.retry_at is not None and f.retry_at < math.inf", "False"),
@@ -51,6 +52,7 @@ MUTANTS = (
     # deadlines
     Mutant("no boot deadline", "turn", "state, now, deadline, spawned_at", "state, now, None, spawned_at"),
     Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline())", "worker"),
+    Mutant("of several beats only the first counts", "core", "for serial in serials if serial", "for serial in serials[:1] if serial"),
     Mutant("no heartbeat watch", "turn", "return self.now + timeout if timeout else None", "return None"),
     Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, reason", "None, reason"),
     Mutant("deadlines expire only for the living", "core", "if worker.deadline is not None and worker.deadline <= now:", "if worker.state in LIVE and worker.deadline is not None and worker.deadline <= now:"),

@@ -189,7 +189,14 @@ class World:
         process.alive_at = self.now
         assert self.policy.heartbeat_timeout
         self.after(self.policy.heartbeat_timeout * 0.7, lambda: self.beat(serial))
-        return self.core.Beat(serial)
+        return self.core.Beat(serial) if self.random.random() < 0.5 else self.look()
+
+    def look(self) -> Any:
+        """The shell's look at everybody: who has moved, in one event, and somebody who is long gone."""
+        moved = [p for p in self.processes.values() if p.ready_at is not None and not p.hung]
+        for process in moved:
+            process.alive_at = self.now
+        return self.core.Beats((*(process.serial for process in moved), 10**9))
 
     def crash(self, serial: int) -> Any:
         if self.calm:
@@ -253,4 +260,5 @@ class World:
         core, rng = self.core, self.random
         serial = 10**9
         kinds = [core.Ready, core.Beat, core.RecycleDue, core.Exited, core.SpawnFailed, core.Surge]
+        kinds.append(lambda one: core.Beats((one, one + 1)))
         return rng.choice(kinds)(serial)

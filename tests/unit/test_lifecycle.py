@@ -299,6 +299,18 @@ def test_the_wait_doubles_up_to_its_limit() -> None:
     assert waits == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
 
 
+def test_who_served_for_longer_than_was_waited_for_it_begins_a_new_row() -> None:
+    run = Run().serving()
+    waits = []
+    for serial in range(4):
+        run.do(Exited(serial, "crash"))
+        before = run.now
+        waits.append(run.wait().now - before)
+        run.do(Ready(serial + 1))
+        run.now += waits[-1]
+    assert waits == [0.5] * 4
+
+
 def test_once_stable_the_failures_are_forgotten() -> None:
     run = Run().serving().do(Exited(0, "crash")).wait().do(Ready(1))
     assert run.fleet.failures[0].count == 1

@@ -45,6 +45,7 @@ def run(
     loop = factory()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
     loop.set_default_executor(executor)
+    loop.set_exception_handler(handle)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(main)
@@ -60,6 +61,18 @@ def run(
             executor.shutdown(wait=False, cancel_futures=True)
             asyncio.set_event_loop(None)
             loop.close()
+
+
+def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log as by default, but for a lack of descriptors: exhaustion.py says it once, asyncio all the time.
+
+    Its loop over the backlog goes on after EMFILE, and each turn starts a timer to accept again, also from a
+    listener that is closed by then.
+    """
+    text = str(context.get("message"))
+    closed = "_start_serving(" in text and isinstance(context.get("exception"), ValueError)
+    if text != "socket.accept() out of system resource" and not closed:
+        loop.default_exception_handler(context)
 
 
 async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:

@@ -47,12 +47,12 @@ class Connections:
         return {(name[0], name[1]): fd for fd, name, silence in self._each() if silence is not None}
 
     def _each(self) -> Iterator[tuple[int, Any, float | None]]:
-        for entry in os.listdir("/proc/self/fd"):
+        for number in descriptors():
             with contextlib.suppress(OSError):  # closed meanwhile, or no socket at all
-                sock = _socket.socket(fileno=int(entry))
+                sock = _socket.socket(fileno=number)
                 try:
                     # a listener has no peer, nor has a socket whose client is gone: that raises
-                    found = (int(entry), sock.getpeername(), _silence(sock)) if self._is_ours(sock) else None
+                    found = (number, sock.getpeername(), _silence(sock)) if self._is_ours(sock) else None
                 finally:
                     sock.detach()
                 if found is not None:
@@ -66,6 +66,14 @@ class Connections:
         else:
             return name in self._paths
         return True
+
+
+def descriptors() -> Iterable[int]:
+    """The numbers of all our descriptors, and perhaps others."""
+    try:
+        return map(int, os.listdir("/proc/self/fd"))
+    except OSError:  # EMFILE: the listing takes a descriptor itself
+        return range(min(65_536, os.sysconf("SC_OPEN_MAX")))
 
 
 def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:

@@ -10,11 +10,12 @@ https://asgi.readthedocs.io/en/latest/specs/www.html
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mooring import drain
-from mooring.engines._granian_websocket import Live, WebSocket
+from mooring.engines._granian_websocket import ClientLeftError, Live, WebSocket
 
 _NO_HOST = (b"host", b"")
 _BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body
@@ -112,6 +113,7 @@ async def _websocket(call: Call, live: Live, scope: dict[str, Any], proto: Any) 
     connection = WebSocket(proto, scope["client"])
     live.websockets.add(connection)
     try:
-        await call(scope, connection.receive, connection.send)
+        with contextlib.suppress(ClientLeftError):
+            await call(scope, connection.receive, connection.send)
     finally:
         live.websockets.discard(connection)

@@ -64,6 +64,10 @@ async def _close_in(delay: float, websocket: WebSocket, fd: int | None) -> None:
                 pass
 
 
+class ClientLeftError(OSError):
+    """What send() raises behind the end, as the ASGI specification asks; no error where it reaches us."""
+
+
 class WebSocket:
     """Granian's WebSocket protocol object, as the application sees it; `code` is set once it is closed."""
 
@@ -100,12 +104,12 @@ class WebSocket:
             return
         if self.code is not None:
             await self._disconnect()
-            raise OSError(f"the WebSocket is closed ({self.code})")
+            raise ClientLeftError(f"the WebSocket is closed ({self.code})")
         try:
             await self._proto.send(message)
         except RuntimeError as error:
             if message["type"] == "websocket.send" and self.accepted:
-                raise OSError("the client has left") from error
+                raise ClientLeftError("the client has left") from error
             raise
         if message["type"] == "websocket.accept":
             self.accepted = True

@@ -96,4 +96,4 @@ async def _reap(transports: set[asyncio.WriteTransport]) -> None:
 
 def _exception_handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     if not isinstance(context.get("exception"), ssl.SSLError):  # a failed handshake is the client's affair
-        loop.default_exception_handler(context)
+        _asyncio.handle(loop, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 import trio
@@ -40,6 +41,8 @@ async def serve(job: Job) -> None:
         trio.to_thread.current_default_thread_limiter().total_tokens = job.threads
     vars(hypercorn_run)["trio"] = caught = _Trio()
     _hypercorn_client.install(hypercorn_run)
+    # ten tracebacks a second while there is no descriptor; exhaustion.py says it once
+    logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
     stopping, started = trio.Event(), trio.Event()
     token = trio.lowlevel.current_trio_token()
     stop.on_request(lambda: token.run_sync_soon(stopping.set))

@@ -7,17 +7,17 @@ socket each, so there is one worker object for each listener, all in this proces
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
-import select
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from granian._granian import SocketHolder, WorkerSignal
 
 from mooring.engines import Serving, _asyncio, _tls
+from mooring.engines._connections import descriptors
 from mooring.engines._granian_options import options
 from mooring.errors import ConfigurationError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mooring.plan import Plan
 
 LOG = logging.getLogger("_granian")  # granian's own name
+_EPOLL_CTL_DEL = 2  # linux/eventpoll.h
 
 
 def check(plan: Plan) -> None:
@@ -101,12 +102,11 @@ def _explained(error: BaseException) -> BaseException:
 
 
 def unregister(fd: int) -> None:
-    """Take a descriptor out of every epoll of this process: proc(5), /proc/[pid]/fdinfo, `tfd`."""
-    for entry in list(Path("/proc/self/fdinfo").iterdir()):
-        try:
-            lines = entry.read_text().splitlines()
-        except OSError:
-            continue
-        if any(line.startswith("tfd:") and int(line.split()[1]) == fd for line in lines):
-            with select.epoll.fromfd(os.dup(int(entry.name))) as poller:
-                poller.unregister(fd)
+    """Take a descriptor out of every epoll of this process.
+
+    By epoll_ctl(2) itself, which refuses what is no epoll: select.epoll would take another descriptor, and
+    there may be none left.
+    """
+    control = ctypes.CDLL(None).epoll_ctl
+    for number in descriptors():
+        control(number, _EPOLL_CTL_DEL, fd, None)

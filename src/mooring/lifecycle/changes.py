@@ -79,11 +79,24 @@ def _back_off(turn: Turn, worker: Worker, why: str, *, waits: bool = False) -> N
         turn.failures.pop(slot, None)
         return  # it had long been fine: replaced at once
     before = turn.failures.get(slot)
+    if before and _paid_off(turn, worker, before):
+        before = None
     count = before.count + 1 if before else 1
     seconds = math.inf if waits else policy.backoff(count, worker.serial)
     first_at = before.first_at if before else now
     turn.failures[slot] = Failures(count, first_at, last_at=now, retry_at=now + seconds)
     turn.announce(Notice.BACKOFF, slot=slot, seconds=seconds, failures=count, why=why)
+
+
+def _paid_off(turn: Turn, worker: Worker, before: Failures) -> bool:
+    """Whether a worker has served for longer than its slot had waited for it.
+
+    Where workers are killed now and then, waits that double would take more from the fleet than the kills do.
+    """
+    ready_at = worker.ready_at
+    if ready_at is None or ready_at < before.last_at:
+        return False
+    return turn.now - ready_at >= turn.fleet.policy.longest_wait(before.count)
 
 
 # -- sizing ------------------------------------------------------------------------------------------------

@@ -76,9 +76,13 @@ class Policy:
         if wrong:
             raise ValueError("; ".join(wrong))
 
+    def longest_wait(self, failures: int) -> float:
+        """As `backoff`, without the jitter, which only shortens it."""
+        return min(self.backoff_max, self.backoff_initial * 2.0 ** min(failures - 1, 32))
+
     def backoff(self, failures: int, serial: int) -> float:
         """Seconds to wait after the given number of failures in a row, the last one of this worker."""
-        delay = min(self.backoff_max, self.backoff_initial * 2.0 ** min(failures - 1, 32))
+        delay = self.longest_wait(failures)
         # Multiples of the golden ratio spread evenly: no two neighbours alike, and no randomness here.
         return delay * (1 - self.jitter * ((self.jitter_seed + serial * 0.6180339887498949) % 1))
 

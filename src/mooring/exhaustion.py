@@ -1,0 +1,47 @@
+"""Says that a worker has no descriptor left. Looked for from a thread, as nobody else tells.
+
+What becomes of the connections is the engine's affair: an asyncio loop leaves them in the queue, uvloop
+resets them without a word (libuv's way out).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mooring.native import native
+
+if TYPE_CHECKING:
+    from mooring.logs import Log
+
+_LOOK, _QUIET = 0.5, 60.0  # seconds from one look to the next; until it is said again
+
+
+def watch(log: Log) -> None:
+    """Look now and then, for the rest of the process, and warn once a minute."""
+    native("_thread", "start_new_thread")(_watch, (log, native("time", "sleep")))
+
+
+def exhausted() -> bool:
+    """Whether this process, or the system, has no descriptor to give."""
+    try:
+        os.close(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in {errno.EMFILE, errno.ENFILE}
+    return False
+
+
+def _watch(log: Log, sleep: Callable[[float], None]) -> None:
+    said = -_QUIET
+    while True:
+        sleep(_LOOK)
+        if exhausted() and monotonic() - said >= _QUIET:
+            said = monotonic()
+            most = os.sysconf("SC_OPEN_MAX")
+            log.warning(
+                f"this worker has no descriptor left (its limit is {most}): new connections wait, or are "
+                "refused; raise the limit (ulimit -n)"
+            )
