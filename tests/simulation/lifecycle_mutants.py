@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant("the worker's exit code is lost", "core", "(exit_code if fatal else None) or", "None or"),
     # deadlines
     Mutant("no boot deadline", "turn", "state, now, deadline, spawned_at", "state, now, None, spawned_at"),
-    Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline())", "worker"),
+    Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline(worker))", "worker"),
     Mutant("no heartbeat watch", "turn", "return self.now + timeout if timeout else None", "return None"),
     Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, reason", "None, reason"),
     Mutant("deadlines expire only for the living", "core", "if worker.deadline is not None and worker.deadline <= now:", "if worker.state in LIVE and worker.deadline is not None and worker.deadline <= now:"),
@@ -81,6 +81,17 @@ MUTANTS = (
     Mutant("the old generation's boot failure waits for another roll", "changes", "waits = boot and not older and", "waits = boot and"),
     Mutant("the old generation's boot failure fails the roll", "changes", "if boot and not older and rolling", "if boot and rolling"),
     Mutant("a roll is proven by the old generation", "turn", "if worker.generation == self.fleet.generation:", "if True:"),
+    # what a roll takes up
+    Mutant("a roll takes up nothing", "changes", "policy=fleet.next_policy or fleet.policy", "policy=fleet.policy"),
+    Mutant("the first of several rolls' settings counts", "changes", "policy or fleet.next_policy", "fleet.next_policy or policy"),
+    Mutant("a roll without settings forgets those of the one before", "changes", "policy or fleet.next_policy", "policy"),
+    Mutant("settings are taken up twice", "changes", "        next_policy=None,\n        proven", "        proven"),
+    Mutant("a failed roll's settings stay", "changes", "policy=fleet.previous_policy or fleet.policy", "policy=fleet.policy"),
+    Mutant("the old generation drains by the new grace", "turn", "self.now + worker.policy.grace", "self.now + self.fleet.policy.grace"),
+    Mutant("the old generation beats by the new timeout", "turn", "worker.policy.heartbeat_timeout", "self.fleet.policy.heartbeat_timeout"),
+    Mutant("a stop goes by an unproven roll's settings", "changes", "turn.fleet.in_force", "turn.fleet.policy"),
+    Mutant("a stop goes by the old settings to the roll's end", "model", "self.policy if self.proven or self.previous_policy is None", "self.policy if self.previous_policy is None"),
+    Mutant("a longer grace outlasts the stop", "changes", "    turn.cap(deadline)\n", ""),
     # sizing
     Mutant("size 0", "changes", "turn.fleet.size, max(1, size)", "turn.fleet.size, max(0, size)"),
     Mutant("beyond the size stays", "reconcile", "if slot >= turn.fleet.size:", "if False:"),

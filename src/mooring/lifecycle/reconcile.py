@@ -98,7 +98,7 @@ def _settle(turn: Turn) -> None:
             for slot, workers in slots.items()
         )
         if fleet.proven and arrived:
-            turn.fleet = replace(turn.fleet, state=FleetState.SERVING, previous=None)
+            turn.fleet = replace(turn.fleet, state=FleetState.SERVING, previous=None, previous_policy=None)
             turn.announce(Notice.ROLLED, generation=fleet.generation)
 
 
