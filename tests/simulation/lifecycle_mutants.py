@@ -58,7 +58,7 @@ MUTANTS = (
     Mutant("a deadline on the dot is not past", "core", "worker.deadline <= now:", "worker.deadline < now:"),
     Mutant("the next deadline leaves out the workers", "core", "times = [worker.deadline for worker in fleet.workers.values() if worker.deadline is not None]", "times: list[float] = []"),
     Mutant("a pause is imagined", "core", "turn.now - due > PAUSE", "turn.now - due > 0.2"),
-    Mutant("grace twice as long", "turn", "self.now + self.fleet.policy.grace if", "self.now + 2 * self.fleet.policy.grace if"),
+    Mutant("grace twice as long", "turn", "self.now + worker.policy.grace if", "self.now + 2 * worker.policy.grace if"),
     # rolling and recycling
     Mutant("the old drains while the new starts", "reconcile", "(w.serial for w in workers if w.state is WorkerState.READY)", "(w.serial for w in workers)"),
     Mutant("old generations drain at once", "reconcile", "worker.state is WorkerState.STARTING and (rolled_back or slot_serves)", "True"),

@@ -29,10 +29,10 @@ accessoptions importing instrument logkeeper otelsdk
 loader otel settings
 adminports reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
-adapters confdump fit reexec reloader reports serverconf top
+adapters confdump fit reexec reloader renewing reports serverconf top
 crew worker
 supervisor
-hangs postmortem recycling stats
+hangs postmortem recycling renewal stats
 status
 routes
 fleet
