@@ -17,7 +17,7 @@ from mooring import lifecycle, process, renewing
 from mooring.errors import MooringError
 from mooring.fit import fit
 from mooring.hook import Stopped
-from mooring.lifecycle import Notice
+from mooring.lifecycle import FleetState, Notice
 from mooring.logs import show_traceback
 from mooring.memfd import memory
 from mooring.plan import Plan, Report
@@ -135,8 +135,9 @@ class Renewal:
 
     def _refuse(self, why: str) -> None:
         supervisor = self._supervisor
-        generation = supervisor.fleet.generation
-        supervisor.log.error(f"roll refused ({why}); generation {generation} keeps serving")
+        generation, booting = supervisor.fleet.generation, supervisor.fleet.state is FleetState.BOOTING
+        goes_on = "goes on starting" if booting else "keeps serving"
+        supervisor.log.error(f"roll refused ({why}); generation {generation} {goes_on}")
         supervisor.history.refused(generation, why)
 
     # -- its generation ------------------------------------------------------------------------------------
