@@ -123,11 +123,14 @@ class Renewal:
             self._refuse(answer)
             return
         log, known = self._supervisor.log, self._serving.plan.warnings
-        if answer.kept:
-            log.warning(f"changes need a restart: {', '.join(answer.kept)}")
         for warning in answer.plan.warnings:
             if warning not in known:
                 log.warning(warning)
+        if answer.kept:  # at each roll anew, and in /status
+            text = f"changes need a restart: {', '.join(answer.kept)}"
+            log.warning(text)
+            warnings = (*answer.plan.warnings, text)
+            answer = answer._replace(plan=dataclasses.replace(answer.plan, warnings=warnings))
         self._edition += 1
         self._made[self._edition] = answer
         rules = dataclasses.replace(self._policy(answer.plan.settings), edition=self._edition)

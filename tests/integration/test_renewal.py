@@ -191,6 +191,7 @@ def test_what_needs_a_restart_is_named_once_and_all_else_takes_effect(mooring):
     line = app.wait_log("changes need a restart: ")
     assert line.endswith("] changes need a restart: reload, port, user, log_format")
     assert app.stderr.count("need a restart") == 1
+    assert app.status()["warnings"] == ["changes need a restart: reload, port, user, log_format"]
     app.wait_ready(2)
     assert app.port == port
     assert app.get("/").text == "hello/x"
@@ -199,6 +200,7 @@ def test_what_needs_a_restart_is_named_once_and_all_else_takes_effect(mooring):
     renew(app, f"port = {port}\nworkers = 2\n")
     rolled(app, 3)
     assert app.stderr.count("need a restart") == 1
+    assert app.status()["warnings"] == []
 
 
 # -- bad settings ------------------------------------------------------------------------------------------
