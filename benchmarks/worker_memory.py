@@ -25,7 +25,7 @@ def serve(kind: str) -> None:
     def unwrapped(application: Any, *_: Any) -> Any:
         return application.call
 
-    def no_seat(self: crew.Crew, serial: int, slot: int, generation: int) -> Seat:
+    def no_seat(self: crew.Crew, serial: int, slot: int, generation: int, plan: Any) -> Seat:
         return Seat(slot, generation, self.tally.fd, (), None, None)
 
     if kind == "without":

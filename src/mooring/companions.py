@@ -31,7 +31,7 @@ class Surroundings(NamedTuple):
     environ: Mapping[str, str]
     folder: str
     account: Account | None
-    grace: float
+    grace: Callable[[], float]
 
 
 class Companion:
@@ -73,7 +73,7 @@ class Companions:
         elif kind is Notice.ROLLED and not self._stopping:
             for each in self.all:
                 each.failures, each.due = 0, now
-                self._drain(each, self._around.grace)
+                self._drain(each, self._around.grace())
         elif kind is Notice.STOPPING:
             self._stopping = True
             for each in self.all:

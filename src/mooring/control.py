@@ -16,6 +16,8 @@ from mooring.escape import escape
 from mooring.resolve import resolve
 from mooring.settings import Settings
 
+_RESOLVING = 60.0  # seconds; longer than the settings of a roll may take (renewal.py)
+
 
 def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Settings, runtime.Instance]:
     """The instance that is meant: the named one, or the only one."""
@@ -102,7 +104,7 @@ def reload(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
     settings, instance = find(cli, environ)
     before = json.loads(ask(instance, "GET", "/status")[1])
     ask(instance, "POST", "/roll")
-    deadline = time.monotonic() + settings.boot_timeout + settings.graceful_timeout
+    deadline = time.monotonic() + _RESOLVING + settings.boot_timeout + settings.graceful_timeout
     while time.monotonic() < deadline:
         now = json.loads(ask(instance, "GET", "/status")[1])
         if now["last_roll"] != before["last_roll"]:
@@ -118,7 +120,8 @@ def _outcome(facts: dict[str, Any]) -> int:
         click.echo(f"generation {facts['generation']} serves")
         return 0
     kept = f"; generation {facts['generation']} keeps serving" if roll["rolled_back"] else ""
-    click.echo(f"mooring: the roll failed: {escape(roll['why'])}{kept}", err=True)
+    outcome = "was refused" if roll["outcome"] == "roll refused" else "failed"
+    click.echo(f"mooring: the roll {outcome}: {escape(roll['why'])}{kept}", err=True)
     return 1
 
 

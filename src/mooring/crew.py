@@ -36,6 +36,7 @@ class Member:
     pid: int
     pipe: int
     born: float
+    plan: Plan  # that it was given
     report: Report | None = None
     failure: Failure | None = None
     size: int | None = None  # how many workers gunicorn's arbiter wants, as it says
@@ -48,7 +49,7 @@ class Crew:
     """Starts members of a plan: `work(plan, report, seat)` returns what the child runs, given its report pipe
     and its place on the scoreboard.
 
-    `plan` is the revision that the next member is given.
+    `plan` is the newest revision of the one that serves, and what a member is given that gets no other.
     """
 
     def __init__(
@@ -100,17 +101,18 @@ class Crew:
         if self.access is not None:
             self.access.start()
 
-    def spawn(self, serial: int, slot: int, generation: int) -> Member:
+    def spawn(self, serial: int, slot: int, generation: int, plan: Plan | None = None) -> Member:
         """Start a process, but for one that was started early. Raises OSError where the system refuses."""
         if serial in self.members:
             return self.members[serial]
+        plan = plan or self.plan
         read, write = os.pipe()
         stacks = -1
         try:
-            if heartbeat.timeout(self.plan.settings) is not None:
+            if heartbeat.timeout(plan.settings) is not None:
                 stacks = memory("mooring-stacks")
-            seat = self._seat(serial, slot, generation)._replace(stacks=stacks)
-            pid = process.spawn(self.work(self.plan, write, seat), [*self.keep, *seat.keep, write])
+            seat = self._seat(serial, slot, generation, plan)._replace(stacks=stacks)
+            pid = process.spawn(self.work(plan, write, seat), [*self.keep, *seat.keep, write])
         except OSError:
             self.tally.take(serial)
             os.close(read)
@@ -120,15 +122,15 @@ class Crew:
         finally:
             os.close(write)
         os.set_blocking(read, False)
-        member = Member(serial, slot, generation, pid, read, time.monotonic(), stacks=stacks)
+        member = Member(serial, slot, generation, pid, read, time.monotonic(), plan, stacks=stacks)
         self.members[serial] = member
         self.serials[pid] = serial
         self.selector.register(read, selectors.EVENT_READ, member)
         return member
 
-    def _seat(self, serial: int, slot: int, generation: int) -> Seat:
+    def _seat(self, serial: int, slot: int, generation: int, plan: Plan) -> Seat:
         """The worker's place on the scoreboard, and its rings."""
-        rows = self.tally.give(serial, self.plan.workers if self.plan.engine == "gunicorn" else 0)
+        rows = self.tally.give(serial, plan.workers if plan.engine == "gunicorn" else 0)
         rings = wake = None
         if self.access is not None:
             rings, wake = self.access.rings.fd, self.access.rings.wake

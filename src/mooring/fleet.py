@@ -23,6 +23,8 @@ from mooring.logs import Files, Log
 from mooring.plan import Plan
 from mooring.postmortem import PostMortem
 from mooring.recycling import Recycler
+from mooring.renewal import Renewal
+from mooring.renewing import Start
 from mooring.routes import Routes
 from mooring.settings import Settings
 from mooring.signals import SignalQueue
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 class Place(NamedTuple):
     """What was opened for the supervisor: its addresses, its runtime folder, the admin endpoint's ports, the
-    folder of the application's metrics and the user that writes there.
+    folder of the application's metrics and the user that writes there; and what the settings came from.
     """
 
     urls: list[str]
@@ -44,6 +46,7 @@ class Place(NamedTuple):
     account: Account | None
     environ: Mapping[str, str]
     folder: str
+    start: Start
 
 
 def supervise(
@@ -73,6 +76,7 @@ def supervise(
         _merge_metrics(place.metrics, place.account, supervisor, routes, last)
     if crew.plan.settings.companions:
         _accompany(place, supervisor, crew.plan.settings)
+    _renew(supervisor, place.start)
     gc.freeze()
     gc.enable()
     watcher = _watch(supervisor, log, crew.selector)
@@ -89,7 +93,10 @@ def _accompany(place: Place, supervisor: Supervisor, settings: Settings) -> None
     """Run the companions beside the workers."""
     from mooring.companions import Companions, Surroundings
 
-    around = Surroundings(place.environ, place.folder, place.account, settings.graceful_timeout)
+    def _grace() -> float:
+        return supervisor.plan.settings.graceful_timeout
+
+    around = Surroundings(place.environ, place.folder, place.account, _grace)
     found = Companions(
         settings.companions,
         around,
@@ -167,12 +174,22 @@ def _watch(supervisor: Supervisor, log: Log, selector: selectors.BaseSelector) -
         if supervisor.fleet.outcome is None:
             more = f" (and {files - 1} more)" if files > 1 else ""
             log.info(f"Worker reloading: {path} modified{more}")
-            supervisor.roll()
+            supervisor.post(lifecycle.Roll())  # a save; new settings come by HUP
 
     watcher = Watcher(supervisor.plan, log, selector, changed, supervisor.crew.started_ns)
     supervisor.on_stranger.append(watcher.exited)
     watcher.start()
     return watcher
+
+
+def _renew(supervisor: Supervisor, start: Start) -> None:
+    """Have a roll that is asked for take up new settings."""
+    renewal = Renewal(supervisor, start, policy)
+    supervisor.on_roll = renewal.ask
+    supervisor.on_notice.append(renewal.told)
+    supervisor.on_stranger.append(renewal.exited)
+    supervisor.timers.append(renewal)
+    supervisor.held_by.append(renewal.busy)
 
 
 def policy(settings: Settings) -> lifecycle.Policy:

@@ -33,16 +33,16 @@ class Watch:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._timeout = supervisor.fleet.policy.heartbeat_timeout
         self._next: float | None = None
         self._signs: dict[int, Sign] = {}
 
     def next_deadline(self) -> float | None:
         """The next look; None while there is nobody to look at."""
-        if self._timeout is None or not self._ready():
+        pause = self._pause
+        if pause is None:
             self._next = None
         elif self._next is None:
-            self._next = time.monotonic() + self._pause
+            self._next = time.monotonic() + pause
         return self._next
 
     def expire(self) -> None:
@@ -51,7 +51,8 @@ class Watch:
         if self._next is None or (now < self._next and (due is None or now < due)):
             return
         late = now - self._next > _LATE
-        self._next = now + self._pause
+        pause = self._pause
+        self._next = None if pause is None else now + pause
         moved = [worker.serial for worker in self._ready() if self._moved(worker, now) or late]
         self._signs = {s: sign for s, sign in self._signs.items() if s in self._supervisor.fleet.workers}
         if moved:
@@ -63,8 +64,10 @@ class Watch:
         return now - sign.at if sign is not None else 0.0
 
     @property
-    def _pause(self) -> float:
-        return min(2.0, (self._timeout or 0.0) / 4)
+    def _pause(self) -> float | None:
+        """Seconds from one look to the next; None while there is nobody to look at."""
+        timeouts = [t for worker in self._ready() if (t := worker.policy.heartbeat_timeout)]
+        return min(2.0, min(timeouts) / 4) if timeouts else None
 
     def _ready(self) -> list[Worker]:
         return [w for w in self._supervisor.fleet.workers.values() if w.state is WorkerState.READY]
@@ -73,10 +76,10 @@ class Watch:
         row = next(iter(self._supervisor.crew.tally.rows.get(worker.serial, ())), None)
         member = self._supervisor.crew.members.get(worker.serial)
         report = member.report if member is not None else None
-        if row is None or report is None or report.engine == "gunicorn":
+        if row is None or member is None or report is None or report.engine == "gunicorn":
             return True  # it has no row of its own: nothing can be said
         beat = row.read(BEAT)
-        busy = _busy(row, self._supervisor.plan.threads) if report.interface == "wsgi" else None
+        busy = _busy(row, member.plan.threads) if report.interface == "wsgi" else None
         before = self._signs.get(worker.serial)
         if before is not None and (beat == before.beat or (busy is not None and busy == before.busy)):
             self._signs[worker.serial] = before._replace(beat=beat, busy=busy)

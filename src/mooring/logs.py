@@ -36,10 +36,15 @@ class Log:
     ) -> None:
         self._sink = Sink(fd)
         self.fd = self._sink.fd
-        self.level = max(LEVELS[level], LEVELS["warning"]) if quiet else LEVELS[level]
+        self._quiet = quiet
+        self.set_level(level)
         self.form = form
         self.colored = colored
         self.dropped = 0
+
+    def set_level(self, level: str) -> None:
+        """Log from this level on; from warning on at most, where there is no log."""
+        self.level = max(LEVELS[level], LEVELS["warning"]) if self._quiet else LEVELS[level]
 
     def debug(self, message: str, **fields: Any) -> None:
         """Log at debug."""

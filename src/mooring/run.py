@@ -12,6 +12,7 @@ from mooring.hook import Stopped
 from mooring.logs import Files, Log
 from mooring.plan import Plan
 from mooring.plan import plan as make_plan
+from mooring.renewing import Start
 from mooring.resolve import Resolved, resolve
 from mooring.settings import Settings
 from mooring.signals import SignalQueue
@@ -42,7 +43,8 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
             log.info(str(stop))
             return 0
         access = open_access(again.settings, files)
-        return serve.serve(plan, after, serve.Logs(log, access, files), queue)
+        start = Start(cli, after.environ, after.folder, again, prepare)
+        return serve.serve(plan, after, serve.Logs(log, access, files), queue, start)
     finally:
         queue.retire()
 

@@ -21,6 +21,7 @@ from mooring.logkeeper import LogKeeper
 from mooring.logs import Files, Log
 from mooring.plan import Plan
 from mooring.prestart import After
+from mooring.renewing import Start
 from mooring.seat import Seat
 from mooring.signals import SignalQueue
 
@@ -33,7 +34,7 @@ class Logs(NamedTuple):
     files: Files
 
 
-def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue) -> int:
+def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start) -> int:
     """Serve until stopped. Returns the exit code; raises MooringError for what cannot be opened."""
     account = accounts.find(plan.settings.user)
     if plan.settings.reload:
@@ -65,7 +66,7 @@ def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue) -> int:
 
         from mooring.fleet import Place, supervise
 
-        place = Place(urls, runtime, ports, metrics, account, after.environ, _working(plan, after))
+        place = Place(urls, runtime, ports, metrics, account, after.environ, _working(plan, after), start)
         return supervise(crew, queue, place, log=logs.own, files=logs.files, last=last)
 
 
@@ -109,7 +110,7 @@ def _crew(  # noqa: PLR0917
             files=files,
             account=account,
             environ=environ,
-            folder=_working(plan, after),
+            folder=_working(current, after),
         )
         return lambda: worker.run(assignment)
 

@@ -84,7 +84,7 @@ def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, 
     member = supervisor.crew.members.get(serial)
     pid = member.pid if member else None
     report = member.report if member else None
-    engine = report.engine if report else supervisor.plan.engine
+    engine = report.engine if report else (member.plan if member else supervisor.plan).engine
     own = row is not None and engine == "gunicorn"  # a worker of its arbiter
     age = now - (row.read(STARTED) if row is not None and own else worker.spawned_at)
     memory = min(int(row.read(MEMORY)), _MOST) if row is not None else 0

@@ -41,7 +41,11 @@ def head(supervisor: Supervisor, *, public: bool) -> dict[str, Any]:
 
 
 def _discreet(facts: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
-    return {**facts, name: redact.own_words(facts[name])} if facts and name in facts else facts
+    if not facts or name not in facts:
+        return facts
+    refused = facts.get("outcome") == "roll refused"  # may name a file's content
+    hidden = "the settings were refused: see mooring status, or the log"
+    return {**facts, name: hidden if refused else redact.own_words(facts[name])}
 
 
 def status(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:

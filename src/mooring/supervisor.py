@@ -41,6 +41,12 @@ class History:
     surge: dict[str, Any] | None = None  # how the last roll or recycle went, and why: see headroom
     rolls: dict[str, int] = field(default_factory=lambda: {"rolled": 0, "failed": 0})
 
+    def refused(self, generation: int, why: str) -> None:
+        """Keep the outcome of a roll that did not begin."""
+        self.rolls["failed"] += 1
+        facts = {"generation": generation, "why": why, "rolled_back": True}
+        self.last_roll = {"outcome": "roll refused", "time": time.time(), **facts}
+
     def note(self, kind: Notice, data: dict[str, Any]) -> None:
         """Keep the last roll's outcome and the last 20 exits; count both."""
         kind_of_exit = self.exits.note(kind, data)
@@ -95,14 +101,20 @@ class Supervisor:
         self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
         self.on_reopen: Callable[[], None] = lambda: None
         self.on_fit: Callable[[Plan], None] = lambda _plan: None
+        self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
+        self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation yet to prove itself
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
         self._on_terminal = os.isatty(2)
 
     @property
     def plan(self) -> Plan:
-        """The plan's newest revision."""
+        """The newest revision of the plan that serves."""
         return self.crew.plan
+
+    def plan_of(self, policy: lifecycle.Policy) -> Plan:
+        """The plan that goes with a generation's policy."""
+        return self.renewed.get(policy.edition, self.plan)
 
     def run(self) -> int:
         """Supervise until nothing is left. Returns the exit code."""
@@ -123,8 +135,8 @@ class Supervisor:
         self._events.appendleft(event)
 
     def roll(self) -> None:
-        """Replace the generation by the next."""
-        self.post(lifecycle.Roll())
+        """Replace the generation by the next, with the settings as they are now."""
+        self.on_roll()
 
     def _advance(self) -> None:
         while self._events:
@@ -152,7 +164,7 @@ class Supervisor:
         match action:
             case lifecycle.Spawn(serial, slot, generation):
                 try:
-                    self.crew.spawn(serial, slot, generation)
+                    self.crew.spawn(serial, slot, generation, self.plan_of(self.fleet.policy))
                 except OSError as error:
                     self.post(lifecycle.SpawnFailed(serial, f"could not be spawned: {error.strerror}"))
             case lifecycle.Drain(serial):
@@ -209,18 +221,23 @@ class Supervisor:
         if self.plan.engine != "gunicorn" and self.plan.revision > 1:
             self.post(lifecycle.Resize(delta))
             return
-        self.crew.plan = dataclasses.replace(self.plan, workers=max(1, self.plan.workers + delta))
+        self.crew.plan = _resized(self.plan, delta)
+        self.renewed = {edition: _resized(plan, delta) for edition, plan in self.renewed.items()}
         for member in self.crew.members.values():
-            self._resize_arbiter(member)
+            self.resize_arbiter(member)
 
-    def _resize_arbiter(self, member: Member) -> None:
-        """Bring gunicorn's arbiter one worker closer to the plan, and wait for what it says to that.
+    def resize_arbiter(self, member: Member) -> None:
+        """Bring gunicorn's arbiter one worker closer to its plan, and wait for what it says to that.
 
         One signal at a time: several that are pending arrive as one, signal(7).
         """
-        if member.size is not None and member.size != self.plan.workers and not member.resizing:
+        worker = self.fleet.workers.get(member.serial)
+        if worker is None or worker.state not in {WorkerState.STARTING, WorkerState.READY}:
+            return
+        wanted = self.plan_of(worker.policy).workers
+        if member.size is not None and member.size != wanted and not member.resizing:
             member.resizing = True
-            more = member.size < self.plan.workers
+            more = member.size < wanted
             process.resize(member.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _reap(self) -> None:
@@ -257,15 +274,18 @@ class Supervisor:
         if report is not None:
             member.report = report
             self.post(lifecycle.Ready(member.serial))
-            if self.plan.revision == 1 or report.interface != self.plan.interface:
+            worker = self.fleet.workers.get(member.serial)
+            if worker is not None and worker.policy.edition in self.renewed:
+                pass  # its plan is fitted when the lifecycle has taken note
+            elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, member)
         if reports.gone(message) is not None:
             self.crew.tally.sweep(member.serial)
             self.on_told_gone()
         size = reports.size(message)
-        if size is not None and self.plan.engine == "gunicorn":
+        if size is not None and member.plan.engine == "gunicorn":
             member.size, member.resizing = size, False
-            self._resize_arbiter(member)
+            self.resize_arbiter(member)
 
     def _fit(self, report: Report, member: Member) -> None:
         """Worker 0 has reported: make the plan's second revision, and start the other workers.
@@ -273,12 +293,21 @@ class Supervisor:
         Another revision, where a roll has brought an application of the other interface: their number stays.
         """
         first = self.plan.revision == 1
-        own = process.proportional_set_size() or 0
-        if report.engine == "gunicorn":
-            own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
-        if self.crew.access is not None and self.crew.access.pid:
-            own += process.proportional_set_size(str(self.crew.access.pid)) or 0  # the log writer
-        self.crew.plan = fit(self.plan, report, own)
+        self.crew.plan = fit(self.plan, report, reserved(self.crew, report, member))
         if first and self.plan.engine != "gunicorn":
             self.post(lifecycle.SetSize(self.plan.workers))
         self.on_fit(self.plan)
+
+
+def _resized(plan: Plan, delta: int) -> Plan:
+    return dataclasses.replace(plan, workers=max(1, plan.workers + delta))
+
+
+def reserved(crew: Crew, report: Report, member: Member) -> int:
+    """Bytes that the processes take that are no workers, with that member's arbiter."""
+    own = process.proportional_set_size() or 0
+    if report.engine == "gunicorn":
+        own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
+    if crew.access is not None and crew.access.pid:
+        own += process.proportional_set_size(str(crew.access.pid)) or 0  # the log writer
+    return own

@@ -236,6 +236,8 @@ def _roll(roll: Facts | None) -> list[Span]:
         generation = f": generation {roll['generation']} serves" if roll.get("generation") else ""
         return [_clock(roll["time"]), Span(f"rolled{generation}", "good")]
     back = ", rolled back" if roll.get("rolled_back") else ""
+    if roll["outcome"] == "roll refused":
+        return [_clock(roll["time"]), Span("refused", "bad"), Span(_because(roll.get("why")))]
     return [_clock(roll["time"]), Span(f"failed{back}", "bad"), Span(_because(roll.get("why")))]
 
 

@@ -67,6 +67,7 @@ def probe(assignment: Assignment) -> int:
 
 
 def _reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
+    assignment.log.set_level(assignment.plan.settings.log_level)  # its generation's
     try:
         work(_settle(assignment))
     except MooringError as error:

@@ -36,6 +36,7 @@ class Process:
     drained_at: float | None = None
     killed_at: float | None = None
     due: bool = False  # for recycling
+    policy: Any = None  # of the roll that it came with
 
     @property
     def live(self) -> bool:
@@ -52,10 +53,13 @@ class Books:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.policy = world.policy
+        self.policy = world.policy  # of the wanted generation
+        self.next_policy: Any = None  # of the roll that was asked for last
+        self.previous_policy: Any = None  # what a roll that fails goes back to
         self.core = world.core
         self.stop_at: float | None = None  # when it was asked, or the boot failed
         self.stop_by = math.inf
+        self.stop_grace = 0.0
         self.stop_now = False
         self.expected_code: int | None = None
         self.booted = False
@@ -171,7 +175,22 @@ class Books:
     def stops(self, code: int, delay: float) -> None:
         if not self.stopping:
             self.stop_at, self.expected_code = self.world.now, code
-            self.stop_by = self.world.now + delay + self.policy.grace
+            self.stop_grace = self.in_force.grace
+            self.stop_by = self.world.now + delay + self.stop_grace
+
+    @property
+    def in_force(self) -> Any:
+        """What a stop goes by: not by a roll that could still fail."""
+        unproven = self.previous_policy is not None and self.world.fleet.generation not in self.proven
+        return self.previous_policy if unproven else self.policy
+
+    def rolling(self) -> None:
+        """Note that the roll has begun that was asked for."""
+        self.roll_wanted = False
+        self.previous_policy = self.policy if self.policy.overlap and self.booted else None
+        self.policy, self.next_policy = self.next_policy or self.policy, None
+        for slot in list(self.retry):
+            self.forget(slot)
 
     def resized(self, size: int) -> None:
         self.measured = self.measured and self.world.size == max(1, size)

@@ -42,12 +42,13 @@ class Invariants(Books):
         self.was = world.fleet
         match event:
             case core.Stop() | core.StopNow():
-                self.stops(0, self.policy.drain_delay)
+                self.stops(0, self.in_force.drain_delay)
                 if isinstance(event, core.StopNow):
                     self.stop_now = True
                     self.stop_by = min(self.stop_by, world.now)
             case core.Roll() if not self.stopping:
                 self.roll_wanted = True
+                self.next_policy = event.policy or self.next_policy
                 self.rolled_at_once = self.gone_first
             case core.Surge(width) if self.asked:
                 self.width, self.measured, self.asked = width, True, False
@@ -106,20 +107,22 @@ class Invariants(Books):
         """Every state is finite, on the core's books and on the world's."""
         now, policy = self.world.now, self.policy
         for worker in fleet.workers.values():
-            unwatched = worker.state == "ready" and not policy.heartbeat_timeout
+            own = self.world.processes[worker.serial].policy
+            claim(worker.policy == own, "own-rules", worker=worker, rules=own)
+            unwatched = worker.state == "ready" and not own.heartbeat_timeout
             finite = worker.deadline is not None and worker.deadline < math.inf
             claim(finite or unwatched, "finite-deadline", worker=worker)
         for process in self.world.processes.values():
             if process.killed_at is not None:
                 limit = process.killed_at + policy.reap
             elif process.drained_at is not None:
-                limit = min(process.drained_at + policy.grace, self.stop_by)
+                limit = min(process.drained_at + process.policy.grace, self.stop_by)
                 if self.stop_at is not None and process.drained_at >= self.stop_at:
                     limit = max(self.stop_by, process.drained_at)  # at once for a start, late after a freeze
             elif process.ready_at is None:
-                limit = process.born + policy.boot_timeout
+                limit = process.born + process.policy.boot_timeout
             else:
-                limit = process.alive_at + (policy.heartbeat_timeout or math.inf)
+                limit = process.alive_at + (process.policy.heartbeat_timeout or math.inf)
             claim(now <= limit + LATE + TINY, "deadline-kept", process=process, limit=limit, now=now)
 
     def _check_generations(self, fleet: Any) -> None:
@@ -148,9 +151,13 @@ class Invariants(Books):
     def _check_liveness(self, due: float | None) -> None:
         """Healed once the faults have ceased, in a time that the policy's limits give."""
         world, policy = self.world, self.policy
-        round_trip = policy.boot_timeout + policy.grace + policy.reap * 6 + policy.backoff_max + 4 * LATE
+        boot, grace, delay, heartbeat = (
+            max(getattr(each, name) or 0 for each in world.policies)
+            for name in ("boot_timeout", "grace", "drain_delay", "heartbeat_timeout")
+        )
+        round_trip = boot + grace + policy.reap * 6 + policy.backoff_max + 4 * LATE
         rounds = 8 * (world.size + 4)
-        patience = world.quiet_at + rounds * round_trip + policy.drain_delay + (policy.heartbeat_timeout or 0)
+        patience = world.quiet_at + rounds * round_trip + delay + heartbeat
         claim(world.gone or world.now < patience, "converges", due=due, fleet=world.fleet)
 
     def converged(self) -> bool:
@@ -201,10 +208,10 @@ class Invariants(Books):
         if self.stopping:
             claim(drain.deadline <= self.stop_by + TINY, "stop-caps-drains", drain=drain, stop=self.stop_by)
             ready = process.ready_at is not None
-            delayed = self.stop_at is not None and world.now >= self.stop_by - self.policy.grace - TINY
+            delayed = self.stop_at is not None and world.now >= self.stop_by - self.stop_grace - TINY
             claim(delayed or not ready, "serves-for-the-drain-delay", drain=drain)
             return
-        claim(drain.deadline <= world.now + self.policy.grace + TINY, "finite-deadline", drain=drain)
+        claim(drain.deadline <= world.now + process.policy.grace + TINY, "finite-deadline", drain=drain)
         if process.slot >= world.size:
             return
         others = [p for p in world.processes.values() if p.slot == process.slot and p is not process]
@@ -218,6 +225,13 @@ class Invariants(Books):
         else:
             stale_start = newer or process.generation != world.fleet.generation
             claim(stale_start, "drains-for-a-reason", drain=drain, process=process)
+
+    def rolled_all(self, generation: int) -> None:
+        """Every slot has a worker of the new generation that is ready, or waits for its next try."""
+        live = [p for p in self.world.processes.values() if p.live]
+        newest = {p.slot for p in live if p.ready_at is not None and p.generation == generation}
+        missing = set(range(self.world.size)) - newest - (set(self.retry) - {p.slot for p in live})
+        claim(not missing, "rolled-all", missing=missing, retry=self.retry)
 
     def measuring(self) -> None:
         claim(not self.stopping and not self.asked, "asks-once", state=self.world.fleet.state)
@@ -233,9 +247,10 @@ class Invariants(Books):
 
     def killed(self, kill: Any) -> None:
         """Only who deserves it is killed: late in its boot, silent, drained too long, or killed in vain."""
-        now, policy, process = self.world.now, self.policy, self.world.processes.get(kill.serial)
+        now, process = self.world.now, self.world.processes.get(kill.serial)
         claim(process is not None, "kills-what-exists", kill=kill)
         assert process is not None
+        policy = process.policy
         since, limit = process.born, policy.boot_timeout
         if process.killed_at is not None:
             since, limit = process.killed_at, policy.reap
@@ -261,15 +276,14 @@ class Invariants(Books):
             self.booted = True
         elif kind == "rolling":
             claim(self.roll_wanted, "rolls-when-asked", data=data)
-            self.roll_wanted = False
+            self.rolling()
             self.width, self.measured = int(self.policy.surge), False
-            for slot in list(self.retry):
-                self.forget(slot)
-        elif kind == "rolled" and not self.stopping:
-            live = [p for p in self.world.processes.values() if p.live]
-            newest = {p.slot for p in live if p.ready_at is not None and p.generation == data["generation"]}
-            missing = set(range(self.world.size)) - newest - (set(self.retry) - {p.slot for p in live})
-            claim(not missing, "rolled-all", missing=missing, retry=self.retry)
+        elif kind == "roll failed" and data["rolled_back"]:
+            self.policy, self.previous_policy = self.previous_policy, None
+        elif kind == "rolled":
+            self.previous_policy = None
+            if not self.stopping:
+                self.rolled_all(data["generation"])
         elif kind == "backoff":
             claim(not self.stopping, "no-backoff-after-stop", data=data)
             slot, seconds = data["slot"], data["seconds"]

@@ -51,7 +51,7 @@ MUTANTS = (
     Mutant("the worker's exit code is lost", "core", "(exit_code if fatal else None) or", "None or"),
     # deadlines
     Mutant("no boot deadline", "turn", "state, now, deadline, spawned_at", "state, now, None, spawned_at"),
-    Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline())", "worker"),
+    Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline(worker))", "worker"),
     Mutant("of several beats only the first counts", "core", "for serial in serials if serial", "for serial in serials[:1] if serial"),
     Mutant("no heartbeat watch", "turn", "return self.now + timeout if timeout else None", "return None"),
     Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, reason", "None, reason"),
@@ -59,7 +59,7 @@ MUTANTS = (
     Mutant("a deadline on the dot is not past", "core", "worker.deadline <= now:", "worker.deadline < now:"),
     Mutant("the next deadline leaves out the workers", "core", "times = [worker.deadline for worker in fleet.workers.values() if worker.deadline is not None]", "times: list[float] = []"),
     Mutant("a pause is imagined", "core", "turn.now - due > PAUSE", "turn.now - due > 0.2"),
-    Mutant("grace twice as long", "turn", "self.now + self.fleet.policy.grace if", "self.now + 2 * self.fleet.policy.grace if"),
+    Mutant("grace twice as long", "turn", "self.now + worker.policy.grace if", "self.now + 2 * worker.policy.grace if"),
     # rolling and recycling
     Mutant("the old drains while the new starts", "reconcile", "(w.serial for w in workers if w.state is WorkerState.READY)", "(w.serial for w in workers)"),
     Mutant("old generations drain at once", "reconcile", "worker.state is WorkerState.STARTING and (rolled_back or slot_serves)", "True"),
@@ -97,6 +97,17 @@ MUTANTS = (
     Mutant("what was retired ends the roll", "reconcile", "turn.failures.pop(worker.slot, None)  # else", "pass  # else"),
     Mutant("replaces beside it without room", "reconcile", "else _room(turn) > 0)", "else True)"),
     Mutant("all prove the generation", "reconcile", "        if fleet.proven:\n            return found", "        if True:\n            return found"),
+    # what a roll takes up
+    Mutant("a roll takes up nothing", "changes", "policy=fleet.next_policy or fleet.policy", "policy=fleet.policy"),
+    Mutant("the first of several rolls' settings counts", "changes", "policy or fleet.next_policy", "fleet.next_policy or policy"),
+    Mutant("a roll without settings forgets those of the one before", "changes", "policy or fleet.next_policy", "policy"),
+    Mutant("settings are taken up twice", "changes", "        next_policy=None,\n        proven", "        proven"),
+    Mutant("a failed roll's settings stay", "changes", "policy=fleet.previous_policy or fleet.policy", "policy=fleet.policy"),
+    Mutant("the old generation drains by the new grace", "turn", "self.now + worker.policy.grace", "self.now + self.fleet.policy.grace"),
+    Mutant("the old generation beats by the new timeout", "turn", "worker.policy.heartbeat_timeout", "self.fleet.policy.heartbeat_timeout"),
+    Mutant("a stop goes by an unproven roll's settings", "changes", "turn.fleet.in_force", "turn.fleet.policy"),
+    Mutant("a stop goes by the old settings to the roll's end", "model", "self.policy if self.proven or self.previous_policy is None", "self.policy if self.previous_policy is None"),
+    Mutant("a longer grace outlasts the stop", "changes", "    turn.cap(deadline)\n", ""),
     # sizing
     Mutant("size 0", "changes", "turn.fleet.size, max(1, size)", "turn.fleet.size, max(0, size)"),
     Mutant("beyond the size stays", "reconcile", "if slot >= turn.fleet.size:", "if False:"),

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 def random_policy(core: ModuleType, rng: Random) -> Any:
     production = rng.random() < 0.7
     return core.Policy(
-        boot_timeout=rng.choice([4.0, 6.0]),
-        heartbeat_timeout=rng.choice([None, 0, 2.0, 2.0, 5.0]),
-        grace=rng.choice([0.0, 1.5, 4.0]),
+        **random_times(rng),
         reap=rng.choice([0.5, 1.0]),
         stable_after=rng.choice([1.0, 5.0]),
         backoff_initial=rng.choice([0.2, 0.5]),
@@ -25,10 +23,19 @@ def random_policy(core: ModuleType, rng: Random) -> Any:
         jitter_seed=rng.random(),
         surge=rng.choice([1, 1, 2, 4]),
         max_draining_generations=rng.choice([1, 1, 2]),
-        drain_delay=rng.choice([0.0, 0.0, 2.0]),
         boot_failures_fatal=production or rng.random() < 0.3,
         overlap=production or rng.random() < 0.3,
     )
+
+
+def random_times(rng: Random) -> dict[str, Any]:
+    """What a roll may change."""
+    return {
+        "boot_timeout": rng.choice([4.0, 6.0]),
+        "heartbeat_timeout": rng.choice([None, 0, 2.0, 2.0, 5.0]),
+        "grace": rng.choice([0.0, 1.5, 4.0]),
+        "drain_delay": rng.choice([0.0, 0.0, 2.0]),
+    }
 
 
 def plan_users(world: World) -> None:
@@ -36,8 +43,8 @@ def plan_users(world: World) -> None:
     rng, core = world.random, world.core
     span = world.calm_at - world.start
     choices: list[Callable[[], Any]] = [
-        core.Roll,
-        core.Roll,
+        world.roll,
+        world.roll,
         lambda: core.Resize(rng.choice([-2, -1, 1, 1])),
         lambda: core.SetSize(rng.choice([0, 1, 2, 3, 4])),
         world.recycle,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from types import ModuleType
 from typing import Any
 
 from lifecycle_books import LATE, Process
 from lifecycle_invariants import Invariants
-from lifecycle_schedule import plan_users, random_policy
+from lifecycle_schedule import plan_users, random_policy, random_times
 
 FREEZE = 30.0
 """Longer than any deadline of the policies here."""
@@ -27,6 +28,7 @@ class World:
         self.core = core
         self.random = rng = Random(seed)
         self.policy = random_policy(core, rng)
+        self.policies = [self.policy]  # all that were ever given
         self.now = self.start = rng.choice([0.0, 1000.0, 4e6])
         self.calm_at = self.start + rng.choice([5.0, 15.0, 40.0])
         # A development server whose application couldn't boot waits for the next edit: let there be one.
@@ -159,6 +161,7 @@ class World:
         kills = rng.choice([2, 5]) if self.unlucky(0.3) else 1
         process = Process(serial, action.slot, action.generation, self.now, boots, not self.unlucky(), kills)
         process.exit_code = rng.choice([2, 3])
+        process.policy = self.invariants.policy
         self.processes[serial] = process
         if self.unlucky(0.5) or (self.no_forks and not self.calm):
             self.after(0.0, lambda: self.leave(serial, self.core.SpawnFailed(serial)))
@@ -175,8 +178,8 @@ class World:
         if process.live:
             process.ready_at = process.alive_at = self.now
             self.invariants.proven.add(process.generation)
-            if self.policy.heartbeat_timeout:
-                self.after(self.policy.heartbeat_timeout * 0.7, lambda: self.beat(serial))
+            if process.policy.heartbeat_timeout:
+                self.after(process.policy.heartbeat_timeout * 0.7, lambda: self.beat(serial))
             if self.unlucky():
                 fate = self.random.choice([self.crash, self.hang])
                 self.after(self.random.choice([0.0, 0.5, 2.0, 6.0, 12.0]), lambda: fate(serial))
@@ -187,8 +190,8 @@ class World:
         if process is None or process.hung:
             return None
         process.alive_at = self.now
-        assert self.policy.heartbeat_timeout
-        self.after(self.policy.heartbeat_timeout * 0.7, lambda: self.beat(serial))
+        assert process.policy.heartbeat_timeout
+        self.after(process.policy.heartbeat_timeout * 0.7, lambda: self.beat(serial))
         return self.core.Beat(serial) if self.random.random() < 0.5 else self.look()
 
     def look(self) -> Any:
@@ -247,6 +250,14 @@ class World:
             process.born = process.alive_at = self.now
         self.invariants.held_back += FREEZE
         return self.core.Tick()
+
+    def roll(self) -> Any:
+        """A roll, often with new settings."""
+        if self.random.random() < 0.4:
+            return self.core.Roll()
+        edition = len(self.policies)
+        self.policies.append(replace(self.policy, **random_times(self.random), edition=edition))
+        return self.core.Roll(self.policies[-1])
 
     def recycle(self) -> Any:
         serials = [p.serial for p in self.processes.values()]

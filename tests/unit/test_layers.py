@@ -28,10 +28,10 @@ accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat
 instrument_websocket instrument_wsgi loader logkeeper otel settings
 adminports instrument reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
-adapters confdump fit reexec reloader reports serverconf top
+adapters confdump fit reexec reloader renewing reports serverconf top
 crew worker
 supervisor
-hangs headroom postmortem recycling stats
+hangs headroom postmortem recycling renewal stats
 status
 routes
 fleet

@@ -83,7 +83,7 @@ def body(answer: Answer | Deferred) -> str:
 def test_a_worker_is_told_by_its_row(supervisor):
     (index,) = supervisor.crew.tally.give(0)
     pid = work(supervisor, served, index)
-    supervisor.crew.members[0] = Member(0, 0, 1, pid, -1, time.monotonic())
+    supervisor.crew.members[0] = Member(0, 0, 1, pid, -1, time.monotonic(), supervisor.plan)
     status = json.loads(body(Routes(supervisor).control("GET", "/status")))
     (row,) = status["workers"]
     assert (row["pid"], row["requests"], row["errors"], row["in_flight"], row["websockets"]) == (
@@ -102,7 +102,14 @@ def test_a_worker_is_told_by_its_row(supervisor):
 def test_an_arbiters_workers_are_told_by_theirs(supervisor):
     indices = supervisor.crew.tally.give(0, arbiter_of=2)
     supervisor.crew.members[0] = Member(
-        0, 0, 1, 4242, -1, time.monotonic(), report=Report("wsgi", "flask", "gunicorn", "main:app", 7)
+        0,
+        0,
+        1,
+        4242,
+        -1,
+        time.monotonic(),
+        supervisor.plan,
+        report=Report("wsgi", "flask", "gunicorn", "main:app", 7),
     )
     pids = [work(supervisor, served, index) for index in indices[:2]]
     rows = json.loads(body(Routes(supervisor).control("GET", "/status")))["workers"]

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from mooring.lifecycle.messages import Notice
-from mooring.lifecycle.model import Failures, FleetState, Outcome, StopReason, Worker
+from mooring.lifecycle.model import Failures, FleetState, Outcome, Policy, StopReason, Worker
 from mooring.lifecycle.table import Cause, WorkerState
 from mooring.lifecycle.turn import Turn
 
@@ -116,7 +116,7 @@ def resize(turn: Turn, size: int) -> None:
 # -- rolling -----------------------------------------------------------------------------------------------
 
 
-def roll_asked(turn: Turn) -> None:
+def roll_asked(turn: Turn, policy: Policy | None = None) -> None:
     """Roll now, or once the present roll has ended: then exactly once, however often it was asked.
 
     Where nothing serves that could be overlapped (`mooring dev`), the newest roll replaces the present one.
@@ -125,6 +125,7 @@ def roll_asked(turn: Turn) -> None:
     if not turn.running:
         return
     booting = fleet.state is FleetState.BOOTING
+    turn.fleet = fleet = replace(fleet, next_policy=policy or fleet.next_policy)
     if not fleet.policy.overlap or (booting and not fleet.policy.boot_failures_fatal):
         begin_roll(turn)
         return
@@ -145,16 +146,20 @@ def begin_roll(turn: Turn) -> None:
     """Want a new generation. Its slots start without a past: who asks for a roll has changed something."""
     fleet = turn.fleet
     booting = fleet.state is FleetState.BOOTING
+    back = fleet.policy.overlap and not booting
     turn.failures.clear()
     turn.fleet = replace(
         fleet,
         state=FleetState.BOOTING if booting else FleetState.ROLLING,
         generation=fleet.next_generation,
         next_generation=fleet.next_generation + 1,
-        previous=fleet.generation if fleet.policy.overlap and not booting else None,
+        previous=fleet.generation if back else None,
+        policy=fleet.next_policy or fleet.policy,
+        previous_policy=fleet.policy if back else None,
+        next_policy=None,
         proven=False,
         queued=False,
-        surge=fleet.policy.surge,
+        surge=(fleet.next_policy or fleet.policy).surge,
         measured=False,
     )
     turn.announce(Notice.ROLLING, generation=fleet.next_generation, previous=fleet.generation)
@@ -163,7 +168,14 @@ def begin_roll(turn: Turn) -> None:
 def _roll_failed(turn: Turn, why: str) -> None:
     fleet = turn.fleet
     back = fleet.previous if fleet.previous is not None else fleet.generation
-    turn.fleet = replace(fleet, state=FleetState.SERVING, generation=back, previous=None)
+    turn.fleet = replace(
+        fleet,
+        state=FleetState.SERVING,
+        generation=back,
+        previous=None,
+        policy=fleet.previous_policy or fleet.policy,
+        previous_policy=None,
+    )
     rolled_back = back != fleet.generation
     turn.announce(
         Notice.ROLL_FAILED, failed=fleet.generation, generation=back, why=why, rolled_back=rolled_back
@@ -185,9 +197,9 @@ def surge(turn: Turn, width: int) -> None:
 def begin_stop(turn: Turn, outcome: Outcome) -> None:
     """Stop, once: a later reason changes neither the deadline nor the exit code.
 
-    The one deadline caps what drains already, too: each was given the same grace, and earlier.
+    The one deadline caps what drains already, too, and whoever was spawned under a longer grace.
     """
-    fleet, policy = turn.fleet, turn.fleet.policy
+    fleet, policy = turn.fleet, turn.fleet.in_force
     if not turn.running:
         return
     delay = policy.drain_delay if outcome.reason is StopReason.ASKED else 0.0
@@ -196,12 +208,16 @@ def begin_stop(turn: Turn, outcome: Outcome) -> None:
         fleet,
         state=FleetState.STOPPING,
         queued=False,
+        next_policy=None,
         previous=None,
+        policy=policy,
+        previous_policy=None,
         drain_at=turn.now + delay,
         stop_deadline=deadline,
         outcome=outcome,
     )
     turn.failures.clear()
+    turn.cap(deadline)
     turn.announce(Notice.STOPPING, why=outcome.why, seconds=deadline - turn.now, exit_code=outcome.exit_code)
 
 

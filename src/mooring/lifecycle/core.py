@@ -102,8 +102,8 @@ def _react_to_user(turn: Turn, event: Event) -> None:
             resize(turn, turn.fleet.size + delta)
         case SetSize(size):
             resize(turn, size)
-        case Roll():
-            roll_asked(turn)
+        case Roll(policy):
+            roll_asked(turn, policy)
         case Stop():
             begin_stop(turn, Outcome(StopReason.ASKED, 0, "asked to stop"))
         case StopNow():

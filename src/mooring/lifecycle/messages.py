@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mooring.lifecycle.model import Policy
+
 __all__ = [
     "Action",
     "Announce",
@@ -94,7 +96,13 @@ class SetSize:
 
 @dataclass(frozen=True, slots=True)
 class Roll:
-    """Replace the generation by the next (HUP)."""
+    """Replace the generation by the next (HUP).
+
+    The new generation takes up `policy`, where there is one; it may differ from the present one in its times
+    alone. Asked several times before a roll begins, the newest one counts.
+    """
+
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the supervisor knows: the policy, the workers, the fleet. Plain frozen values, no behaviour."""
+"""What the supervisor knows: the policy, the workers, the fleet. Plain frozen values."""
 
 from __future__ import annotations
 
@@ -62,6 +62,8 @@ class Policy:
     """True: a boot failure while booting stops the fleet. False (dev): its slot waits for the next roll."""
     overlap: bool = True
     """True: a roll's new worker is ready before the old drains. False (dev): the old must be gone first."""
+    edition: int = 0
+    """Which settings these are of: for the shell alone, which may give each roll another policy."""
 
     def __post_init__(self) -> None:
         positive = ("boot_timeout", "reap", "stable_after", "backoff_initial", "backoff_max")
@@ -100,6 +102,8 @@ class Worker:
     deadline: float | None
     """When it is killed (again). None only while it is ready and heartbeats are not watched."""
     spawned_at: float
+    policy: Policy
+    """The one it was spawned under: its times are of that, whatever a later roll brings."""
     ready_at: float | None = None
     stale: bool = False
     """Its recycling is due: it serves until its replacement is ready."""
@@ -141,6 +145,8 @@ class Fleet:
     """The wanted one."""
     previous: int | None = None
     """What a failed roll goes back to; set only while rolling with overlap."""
+    previous_policy: Policy | None = None
+    """The policy of that generation."""
     proven: bool = False
     """A worker of the wanted generation has been ready: while rolling, there is no going back."""
     queued: bool = False
@@ -151,6 +157,8 @@ class Fleet:
     """The surge was measured, and nothing has happened since that changes it: replacing may begin."""
     measuring: bool = False
     """It was asked for."""
+    next_policy: Policy | None = None
+    """What the next roll takes up; None: it keeps the present policy."""
     workers: Mapping[int, Worker] = field(default_factory=lambda: MappingProxyType({}))
     """By serial, which is never used twice."""
     failures: Mapping[int, Failures] = field(default_factory=lambda: MappingProxyType({}))
@@ -163,6 +171,11 @@ class Fleet:
     """Once stopping: the one moment that caps every drain."""
     outcome: Outcome | None = None
     """Set once stopping begins."""
+
+    @property
+    def in_force(self) -> Policy:
+        """The policy that holds for the fleet as a whole: a roll's, once that cannot go back any more."""
+        return self.policy if self.proven or self.previous_policy is None else self.previous_policy
 
 
 def new_fleet(policy: Policy, size: int = 1) -> Fleet:

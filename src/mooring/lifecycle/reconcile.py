@@ -100,7 +100,7 @@ def _settle(turn: Turn) -> None:
             for slot, workers in slots.items()
         )
         if fleet.proven and arrived:
-            turn.fleet = replace(turn.fleet, state=FleetState.SERVING, previous=None)
+            turn.fleet = replace(turn.fleet, state=FleetState.SERVING, previous=None, previous_policy=None)
             turn.announce(Notice.ROLLED, generation=fleet.generation)
     at_rest = turn.fleet.state is FleetState.SERVING and not any(w.stale for w in turn.workers.values())
     if at_rest and turn.fleet.surge != fleet.policy.surge:

@@ -71,14 +71,16 @@ class Turn:
         serial, state = fleet.next_serial, NEXT[None, Cause.WANTED]
         assert state is not None
         deadline = now + fleet.policy.boot_timeout
-        self.workers[serial] = Worker(serial, slot, fleet.generation, state, now, deadline, spawned_at=now)
+        self.workers[serial] = Worker(
+            serial, slot, fleet.generation, state, now, deadline, spawned_at=now, policy=fleet.policy
+        )
         self.fleet = replace(fleet, next_serial=serial + 1)
         self.actions.append(Spawn(serial, slot, fleet.generation))
         self.announce(Notice.SPAWNED, serial=serial, slot=slot, generation=fleet.generation)
 
     def ready(self, worker: Worker) -> None:
         """Take a worker's word that it serves; it proves its generation."""
-        self._move(worker, Cause.READY, self._heartbeat_deadline(), ready_at=self.now)
+        self._move(worker, Cause.READY, self._heartbeat_deadline(worker), ready_at=self.now)
         if worker.generation == self.fleet.generation:
             # At once: another one's boot failure in the same step must not roll this one back.
             self.fleet = replace(self.fleet, proven=True)
@@ -89,7 +91,7 @@ class Turn:
 
     def beat(self, worker: Worker) -> None:
         """Renew a ready worker's heartbeat deadline."""
-        self.workers[worker.serial] = replace(worker, deadline=self._heartbeat_deadline())
+        self.workers[worker.serial] = replace(worker, deadline=self._heartbeat_deadline(worker))
 
     def recycle_due(self, worker: Worker, why: str) -> None:
         """Note that a ready worker is to be replaced."""
@@ -99,11 +101,17 @@ class Turn:
     def drain(self, worker: Worker, cause: Cause, why: str) -> None:
         """Drain a live worker, for the grace period or until the stop's deadline."""
         stop = self.fleet.stop_deadline
-        deadline = self.now + self.fleet.policy.grace if stop is None else stop
+        deadline = self.now + worker.policy.grace if stop is None else stop
         self._move(worker, cause, deadline, reason=why)
         self.actions.append(Drain(worker.serial, deadline))
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
         self.announce(Notice.DRAINING, **who, why=why, seconds=deadline - self.now)
+
+    def cap(self, deadline: float) -> None:
+        """Let no drain take longer than until then."""
+        for worker in self.in_state(WorkerState.DRAINING):
+            if worker.deadline is not None and worker.deadline > deadline:
+                self.workers[worker.serial] = replace(worker, deadline=deadline)
 
     def kill(self, worker: Worker, cause: Cause, why: str) -> None:
         """Kill a worker, again where it was already, and look after it in `reap` seconds."""
@@ -119,9 +127,9 @@ class Turn:
 
     def renew(self, workers: Iterable[Worker]) -> None:
         """Give live workers their whole time again."""
-        boot = self.now + self.fleet.policy.boot_timeout
         for worker in workers:
-            deadline = boot if worker.state is WorkerState.STARTING else self._heartbeat_deadline()
+            boot = self.now + worker.policy.boot_timeout
+            deadline = boot if worker.state is WorkerState.STARTING else self._heartbeat_deadline(worker)
             self.workers[worker.serial] = replace(worker, deadline=deadline)
 
     def forget_backoff(self, slot: int) -> None:
@@ -132,8 +140,8 @@ class Turn:
         """Let the surge be measured again before anything else is replaced."""
         self.fleet = replace(self.fleet, measured=False)
 
-    def _heartbeat_deadline(self) -> float | None:
-        timeout = self.fleet.policy.heartbeat_timeout
+    def _heartbeat_deadline(self, worker: Worker) -> float | None:
+        timeout = worker.policy.heartbeat_timeout
         return self.now + timeout if timeout else None
 
     def _move(
