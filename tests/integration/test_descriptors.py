@@ -124,28 +124,33 @@ def settled(app):
     return eventually(two, "the end of the last client")
 
 
+def serving_pid(app):
+    """The pid of a worker that serves."""
+    return int(app.get("/pid").text)
+
+
 def test_a_supervisor_without_descriptors_watches_on_and_recovers(mooring):
     app = mooring.run(workers=3, files={"main.py": BLOCKING}, MOORING_TIMEOUT=1)
-    victim, *_ = app.ready()
     before, (writer,) = settled(app), log_writers(app.pid)
     with exhausted(app.pid):
-        os.kill(victim, signal.SIGKILL)
-        app.wait_log("could not be spawned: Too many open files")
-        with app.connect() as client:
+        with app.connect() as client:  # first: whoever ends gives descriptors back
             client.sendall(b"GET /block HTTP/1.1\r\nhost: t\r\n\r\n")
             app.wait_log("is hung: no move for")  # it is dumped, killed, and named
             app.wait_log("in block_the_loop")
+        app.wait_log("could not be spawned: Too many open files")
+        os.kill(serving_pid(app), signal.SIGKILL)
         os.kill(writer, signal.SIGKILL)
         app.wait_log("the access log's writer has ended")
         app.signal(signal.SIGUSR1)
         app.signal(signal.SIGHUP)
         app.signal(signal.SIGTTIN)
-        assert app.get("/").text == "hello"  # the third one
+        # not at the first try: a worker that found room to start has the same limit, and uvloop resets
+        eventually(lambda: hello(app), "an answer of the third one")
         waiting = threading.Thread(target=app.control, daemon=True)  # answered later
         waiting.start()
         time.sleep(1)  # a lack that lasts: nobody can announce that nothing happens
         assert app.process.poll() is None
-        assert app.get("/").text == "hello"
+        eventually(lambda: hello(app), "another one")
     waiting.join(20)
     assert not waiting.is_alive()
     app.wait_ready(4, timeout=90)
