@@ -21,6 +21,7 @@ from mooring.tally import Tally
 
 if TYPE_CHECKING:
     from mooring.logkeeper import LogKeeper
+    from mooring.templates import Templates
 
 _EARLY_MS = 500
 _READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its pipe cannot hold the loop
@@ -28,7 +29,7 @@ _READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its p
 
 @dataclass(slots=True)
 class Member:
-    """One worker process and what it has said so far."""
+    """One worker process and what it has said so far. Its pid is 0 until its template has forked it."""
 
     serial: int
     slot: int
@@ -64,6 +65,7 @@ class Crew:
         self.keep = keep
         self.selector = selector
         self.access = access
+        self.templates: Templates | None = None  # where workers are forked from the imported application
         self.tally = Tally()
         self.members: dict[int, Member] = {}
         self.serials: dict[int, int] = {}
@@ -110,7 +112,11 @@ class Crew:
             if heartbeat.timeout(self.plan.settings) is not None:
                 stacks = memory("mooring-stacks")
             seat = self._seat(serial, slot, generation)._replace(stacks=stacks)
-            pid = process.spawn(self.work(self.plan, write, seat), [*self.keep, *seat.keep, write])
+            if self.templates is not None:
+                pid = 0
+                self.templates.order(serial, slot, generation, seat, write)
+            else:
+                pid = process.spawn(self.work(self.plan, write, seat), [*self.keep, *seat.keep, write])
         except OSError:
             self.tally.take(serial)
             os.close(read)
@@ -122,7 +128,8 @@ class Crew:
         os.set_blocking(read, False)
         member = Member(serial, slot, generation, pid, read, time.monotonic(), stacks=stacks)
         self.members[serial] = member
-        self.serials[pid] = serial
+        if pid:
+            self.serials[pid] = serial
         self.selector.register(read, selectors.EVENT_READ, member)
         return member
 
@@ -158,6 +165,13 @@ class Crew:
             self.selector.unregister(member.pipe)
             os.close(member.pipe)
             member.pipe = -1
+
+    def __contains__(self, pid: object) -> bool:
+        """Whether a child leads a process group of workers: it is one, or a template."""
+        if pid in self.serials or self.templates is None or not isinstance(pid, int):
+            return pid in self.serials
+        self.templates.hear()  # it may have been forked, and have ended, since
+        return pid in self.serials or self.templates.leads(pid)
 
     def forget(self, pid: int) -> Member | None:
         """The member whose process was reaped, no longer one; None for a stranger's pid."""

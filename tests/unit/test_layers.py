@@ -23,14 +23,16 @@ LAYERS = """
 memfd
 accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle mounts native otelvars profiles redact requestid resources scoreboard serverconf_probe signals sink sockets units
 accessheaders accessjson accessrules accounts admin boot development engines exits heartbeat limits listeners logform meter metrics otelwrap process proxy rates ring sourcelook sources tally
-accessatoms accessentry hook instrument_wsgi logs searchorder seat topview watching
-accessline appmetrics companions discovery fleetlog instrument_websocket logwriter workerlog
+accessatoms accessentry adoption hook instrument_wsgi logs searchorder seat topview watching
+accessline appmetrics companions discovery fleetlog instrument_websocket logwriter survivors workerlog
 accessoptions importing instrument logkeeper otelsdk
 loader otel settings
 adminports reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
 adapters confdump fit reexec reloader reports serverconf top
 crew worker
+template
+templates
 supervisor
 hangs postmortem recycling stats
 status
