@@ -2,62 +2,30 @@
 
 A template is of one generation. It is made when a worker is wanted and there is none to fork it from. It
 stays while it is its generation's newest, or a worker of its own lives. A recycled worker's replacement never
-comes from the template that the worker itself came from. What a template does: template.py.
+comes from the template that the worker itself came from. Not for the talk with one (templatelink.py).
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import selectors
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mooring import process, reports
+from mooring import process, templatelink
 from mooring.lifecycle import Notice
 from mooring.logs import Log
 from mooring.plan import Plan
 from mooring.reports import Failure
 from mooring.seat import Seat
-from mooring.template import Order
+from mooring.templatelink import Awaited, Template
 
 if TYPE_CHECKING:
     from mooring.crew import Crew
-
-_PACKET = 65536
-
-
-@dataclass(slots=True)
-class Awaited:
-    """A worker that is yet to be forked. `report` is its end of the report pipe, which it will be given."""
-
-    serial: int
-    generation: int
-    seat: Seat
-    report: int
-    unwanted: bool = False
-    killed: bool = False  # its deadline has passed
-    again: bool = False  # its template has died under it once
-
-
-@dataclass(slots=True)
-class Template:
-    """A template's process. The first of those that it owes is the one it has been asked for, if `asked`."""
-
-    number: int
-    generation: int
-    pid: int
-    channel: socket.socket
-    born: float
-    owes: list[Awaited] = field(default_factory=list)
-    asked: bool = False
-    booted: bool = False
-    failure: Failure | None = None
-    ending: bool = False
 
 
 class Templates:
@@ -87,17 +55,9 @@ class Templates:
             raise
 
     def give_up(self, serial: int, *, killed: bool) -> None:
-        """A worker that has no pid yet is to end (`killed`: its deadline has passed).
-
-        A template that all it owes have given up is killed: it hangs, or the import is of no use any more.
-        """
+        """A worker that has no pid yet is to end (`killed`: its deadline has passed)."""
         for template in self.all:
-            for awaited in template.owes:
-                if awaited.serial == serial:
-                    awaited.unwanted, awaited.killed = True, awaited.killed or killed
-            hopeless = not template.booted or any(each.killed for each in template.owes)
-            if hopeless and template.owes and all(each.unwanted for each in template.owes):
-                self._end(template)
+            template.give_up(serial, killed=killed)
 
     def leads(self, pid: int) -> bool:
         """Whether it is a template's process."""
@@ -114,19 +74,14 @@ class Templates:
             process.reopen_logs(template.pid)
 
     def memory(self) -> int:
-        """What they take, in bytes, without what they share with workers."""
+        """Their proportional set sizes, in bytes."""
         return sum(process.proportional_set_size(str(template.pid)) or 0 for template in self.all)
 
     def as_json(self) -> list[dict[str, Any]]:
         """For /status."""
         return [
-            {
-                "pid": each.pid,
-                "generation": each.generation,
-                "ready": each.booted,
-                "workers": self._alive(each),
-            }
-            for each in self.all
+            {"pid": t.pid, "generation": t.generation, "ready": t.booted, "workers": self._alive(t)}
+            for t in self.all
         ]
 
     # -- what happens ----------------------------------------------------------------------------------------
@@ -149,8 +104,7 @@ class Templates:
             return
         self._hear(template)
         self.all.remove(template)
-        self._deafen(template)
-        template.channel.close()
+        template.close()
         if template.booted and not template.ending:
             why = process.describe(ended.code)
             self._log.warning(f"template {template.number} has ended: {why}; its workers serve on")
@@ -172,28 +126,31 @@ class Templates:
         for template in self.all:
             newest = template.generation in self._wanted and template is self._choose(template.generation, 0)
             if not (template.owes or self._alive(template) or newest):
-                self._end(template)
+                template.end()
 
     def busy(self) -> bool:
         """Whether there is any, while the supervisor waits for its end."""
         self.expire()
         return bool(self.all)
 
-    # -- one template ----------------------------------------------------------------------------------------
+    # -- which template --------------------------------------------------------------------------------------
 
     def _enlist(self, awaited: Awaited, beyond: int) -> None:
         """Give it to a template with a number beyond that one; to a new one where there is none."""
         template = self._choose(awaited.generation, beyond) or self._start(awaited.generation)
         self._origin[awaited.serial] = template.number
         template.owes.append(awaited)
-        self._ask(template)
+        template.ask(self._crew.plan)
 
     def _move(self, awaited: Awaited) -> None:
         try:
             self._enlist(awaited, 0)
         except OSError as error:
-            os.close(awaited.report)
-            self.on_refused(awaited.serial, f"could not be spawned: {error.strerror}")
+            self._refuse(awaited, error)
+
+    def _refuse(self, awaited: Awaited, error: OSError) -> None:
+        os.close(awaited.report)
+        self.on_refused(awaited.serial, f"could not be spawned: {error.strerror}")
 
     def _choose(self, generation: int, beyond: int) -> Template | None:
         """The newest that has booted, else the newest."""
@@ -202,75 +159,27 @@ class Templates:
 
     def _alive(self, template: Template) -> int:
         """How many workers that it has forked, or owes, there are."""
-        return sum(number == template.number for s, number in self._origin.items() if s in self._crew.members)
+        alive = [number for serial, number in self._origin.items() if serial in self._crew.members]
+        return alive.count(template.number)
 
     def _start(self, generation: int) -> Template:
         crew = self._crew
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        keep = [*crew.keep, crew.tally.fd, theirs.fileno()]
-        if crew.access is not None:
-            keep += crew.access.keep
-        try:
-            pid = process.spawn(self._begin(crew.plan, theirs, os.getpid()), keep)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
+        keep = [*crew.keep, crew.tally.fd, *(crew.access.keep if crew.access is not None else ())]
+        begin = functools.partial(self._begin, crew.plan)
         self._number += 1
-        template = Template(self._number, generation, pid, ours, time.monotonic())
+        template = templatelink.start(self._number, generation, begin, keep, crew.selector)
         self.all.append(template)
-        crew.selector.register(ours, selectors.EVENT_READ, lambda: self._hear(template))
+        crew.selector.register(template.channel, selectors.EVENT_READ, lambda: self._hear(template))
         self._log.debug(f"template {template.number} is starting (generation {generation})")
         return template
 
-    def _ask(self, template: Template) -> None:
-        """Ask for the next worker, one at a time; a template that still imports finds it when it has."""
-        if template.asked or not template.owes:
-            return
-        awaited = template.owes[0]
-        order = Order(awaited.serial, self._crew.plan, awaited.seat)
-        fds = [awaited.report, *([awaited.seat.stacks] if awaited.seat.stacks >= 0 else ())]
-        template.asked = True
-        try:
-            socket.send_fds(template.channel, [order.encode()], fds)
-        except ConnectionError:
-            pass  # it has ended: the reaper will tell
-        except OSError as error:
-            template.asked = False
-            template.owes.remove(awaited)
-            if awaited.serial not in self._crew.members:
-                raise  # the crew is about to make it one
-            os.close(awaited.report)
-            self.on_refused(awaited.serial, f"could not be spawned: {error.strerror}")
-
-    def _deafen(self, template: Template) -> None:
-        with suppress(KeyError):
-            self._crew.selector.unregister(template.channel)
-
-    def _end(self, template: Template) -> None:
-        if not template.ending:
-            template.ending = True
-            process.kill_group(template.pid)
-
-    # -- what it says ----------------------------------------------------------------------------------------
+    # -- what a template says --------------------------------------------------------------------------------
 
     def _hear(self, template: Template) -> None:
-        while template in self.all:
-            try:
-                data = template.channel.recv(_PACKET)
-            except OSError:
-                return  # nothing more for now, or for good: the reaper will tell
-            if not data:
-                self._deafen(template)  # it has ended: the reaper will tell
-                return
-            message = reports.decode(data)
-            if message is not None:
-                self._on_message(template, message)
+        for message in template.read():
+            self._on_message(template, message)
 
     def _on_message(self, template: Template, message: dict[str, Any]) -> None:
-        template.failure = reports.failure(message) or template.failure
         event = message.get("event")
         if event == "booted" and not template.booted:
             template.booted = True
@@ -280,16 +189,18 @@ class Templates:
             return
         pid, why = message.get("worker"), message.get("why")
         if event == "forked" and type(pid) is int and self._is_new(pid):
-            self._forked(self._done(template), pid)
+            self._forked(template.answered(), pid)
         elif event == "refused" and isinstance(why, str):
-            self.on_refused(self._done(template).serial, f"could not be spawned: {why}")
-        self._ask(template)
+            self.on_refused(template.answered().serial, f"could not be spawned: {why}")
+        self._go_on(template)
 
-    def _done(self, template: Template) -> Awaited:
-        template.asked = False
-        awaited = template.owes.pop(0)
-        os.close(awaited.report)
-        return awaited
+    def _go_on(self, template: Template) -> None:
+        while template.owes and not template.asked:
+            awaited = template.owes[0]
+            try:
+                template.ask(self._crew.plan)
+            except OSError as error:
+                self._refuse(awaited, error)
 
     def _is_new(self, pid: int) -> bool:
         """Whether a pid can be a new worker's: the application has the channel too, and is not trusted."""

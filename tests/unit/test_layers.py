@@ -32,6 +32,7 @@ control plan prestart serverconf_workers
 adapters confdump fit reexec reloader reports serverconf top
 crew worker
 template
+templatelink
 templates
 supervisor
 hangs postmortem recycling stats
