@@ -156,6 +156,8 @@ class Crew:
                 self._deafen(member)
                 break
             member.buffer += data
+        if not member.pid and self.templates is not None:
+            self.templates.hear()  # of its pid, which came before anything it says
         *lines, member.buffer = member.buffer.split(b"\n")
         member.buffer = member.buffer[-65536:]
         return [message for message in map(reports.decode, lines) if message is not None]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mooring.errors import ApplicationError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _PATIENCE, _NAP = 0.5, 0.02  # seconds: a thread that is about to end is given the time to
 _EPOLL = "anon_inode:[eventpoll]"
 _MOST = 20  # that are listed
+_NATIVE = "a native thread"
 
 Snapshot = dict[int, str]
 
@@ -38,6 +40,8 @@ def snapshot() -> Snapshot:
 
 def find(before: Snapshot) -> list[str]:
     """What there is now, and was not `before` the import, in words; equal things once, with their number."""
+    if any(text.startswith(_NATIVE) for text in _threads()):
+        _rehearse()
     deadline = time.monotonic() + _PATIENCE
     while (threads := _threads()) and time.monotonic() < deadline:
         time.sleep(_NAP)
@@ -74,8 +78,17 @@ def _threads() -> list[str]:
         if int(name) == os.getpid():
             continue
         thread = known.get(int(name))
-        found.append(f"thread {thread.name}{_origin(thread)}" if thread else f"a native thread{_comm(name)}")
+        found.append(f"thread {thread.name}{_origin(thread)}" if thread else f"{_NATIVE}{_comm(name)}")
     return found
+
+
+def _rehearse() -> None:
+    """Fork once: a library that minds forks, such as numpy's OpenBLAS, ends its threads by itself before."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    with suppress(ChildProcessError):  # an application that ignores SIGCHLD
+        os.waitpid(pid, 0)
 
 
 def _origin(thread: threading.Thread) -> str:

@@ -155,6 +155,26 @@ def test_or_it_is_warned_of_and_serves(mooring, listening, left, words):
     assert app.leftovers == []
 
 
+NATIVE = """import _thread, os, time
+_thread.start_new_thread(time.sleep, (600,))
+"""
+MINDS_FORKS = """import _thread, os, time
+lock = _thread.allocate_lock()
+lock.acquire()
+_thread.start_new_thread(lock.acquire, ())
+os.register_at_fork(before=lambda: lock.locked() and lock.release())
+"""
+
+
+def test_a_native_thread_is_told_unless_its_library_ends_it_before_a_fork(mooring):
+    app = start(mooring, NATIVE + ASGI)
+    assert app.wait_exit() == 3
+    assert "a native thread (" in app.last_line
+    app = serve(mooring, MINDS_FORKS + ASGI)  # as numpy's OpenBLAS does
+    assert app.get("/").text == "hello"
+    assert app.stop() == 0
+
+
 def test_check_says_what_run_would(mooring):
     app = mooring.start("check", files={"main.py": THREAD + ASGI}, MOORING_PRELOAD="refuse")
     assert app.wait_exit() == 3
@@ -257,6 +277,7 @@ def test_a_broken_release_is_rolled_back_and_a_crash_is_replaced_with_the_old_co
     app.write("main.py", NEW)
     app.signal(signal.SIGHUP)
     app.wait_log("rolled: generation 3 serves")
+    app.wait_ready(2)
     assert app.get("/version").text == "2"
     assert app.stop() == 0
 
