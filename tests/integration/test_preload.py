@@ -6,8 +6,10 @@ import os
 import re
 import signal
 import socket
+import ssl
 
 import pytest
+from certificates import Authority, serial_of
 from harness import ASGI_APP, WSGI_APP, eventually, pids_marked
 
 PRINTS = "import os\nprint('imported by', os.getpid(), flush=True)\n"
@@ -260,6 +262,29 @@ def test_a_roll_takes_the_new_code_from_a_new_template(mooring):
     (after,) = eventually(lambda: len(templates(app)) == 1 and templates(app), "the old template's end")
     assert after != before
     assert imports(app) == [before, after]
+    assert app.stop() == 0
+
+
+def test_a_roll_takes_the_new_certificate(mooring):
+    authority = Authority(mooring.base)
+    certificate, key = authority.issue(1)
+    app = serve(mooring, MOORING_TLS_CERTIFICATE=certificate, MOORING_TLS_KEY=key)
+
+    def serial():
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with socket.create_connection(("127.0.0.1", app.port)) as raw, context.wrap_socket(raw) as sock:
+            return serial_of(sock.getpeercert(binary_form=True))
+
+    assert serial() == 1
+    authority.issue(2)
+    app.signal(signal.SIGHUP)
+    app.wait_log("rolled: generation 2 serves")
+    for pid in app.wait_ready(2):
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda gone=pid: len(app.ready()) == 2 and gone not in app.ready(), "replaced")
+    assert serial() == 2
+    assert len(imports(app)) == 2
     assert app.stop() == 0
 
 
