@@ -9,6 +9,7 @@ import socket
 import ssl
 
 import pytest
+import traffic
 from certificates import Authority, serial_of
 from harness import ASGI_APP, WSGI_APP, eventually, pids_marked
 
@@ -262,6 +263,29 @@ def test_a_roll_takes_the_new_code_from_a_new_template(mooring):
     (after,) = eventually(lambda: len(templates(app)) == 1 and templates(app), "the old template's end")
     assert after != before
     assert imports(app) == [before, after]
+    assert app.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "engine"),
+    [
+        (traffic.APP, "uvicorn"),
+        (traffic.APP, "granian"),
+        (traffic.WSGI_APP, "granian"),
+        (traffic.APP, "hypercorn"),
+    ],
+    ids=["uvicorn", "granian-asgi", "granian-wsgi", "hypercorn"],
+)
+def test_rolls_under_full_load_lose_nothing(mooring, source, engine):
+    sockets = {"websockets": 0} if source == traffic.WSGI_APP else {}
+    app = serve(mooring, source, MOORING_ENGINE=engine)
+    with traffic.Traffic(app.port, **sockets) as load:
+        for generation in (2, 3, 4):
+            app.signal(signal.SIGHUP)
+            app.wait_log(f"rolled: generation {generation} serves", timeout=60)
+            app.wait_ready(2)
+    assert load.failed == {}, load.found
+    assert load.ok["fast"] > 0
     assert app.stop() == 0
 
 
