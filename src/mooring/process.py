@@ -17,12 +17,8 @@ from typing import NamedTuple, NoReturn
 
 from mooring import signals
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = (
-    1,
-    4,
-    36,
-    38,
-)  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Exit(NamedTuple):
