@@ -21,6 +21,7 @@ from mooring.tally import Tally
 
 if TYPE_CHECKING:
     from mooring.logkeeper import LogKeeper
+    from mooring.templates import Templates
 
 _EARLY_MS = 500
 _READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its pipe cannot hold the loop
@@ -28,7 +29,7 @@ _READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its p
 
 @dataclass(slots=True)
 class Member:
-    """One worker process and what it has said so far."""
+    """One worker process and what it has said so far. Its pid is 0 until its template has forked it."""
 
     serial: int
     slot: int
@@ -65,6 +66,7 @@ class Crew:
         self.keep = keep
         self.selector = selector
         self.access = access
+        self.templates: Templates | None = None  # where workers are forked from the imported application
         self.tally = Tally()
         self.members: dict[int, Member] = {}
         self.serials: dict[int, int] = {}
@@ -112,7 +114,11 @@ class Crew:
             if heartbeat.timeout(plan.settings) is not None:
                 stacks = memory("mooring-stacks")
             seat = self._seat(serial, slot, generation, plan)._replace(stacks=stacks)
-            pid = process.spawn(self.work(plan, write, seat), [*self.keep, *seat.keep, write])
+            if self.templates is not None:
+                pid = 0
+                self.templates.order(serial, slot, generation, seat, write, plan)
+            else:
+                pid = process.spawn(self.work(plan, write, seat), [*self.keep, *seat.keep, write])
         except OSError:
             self.tally.take(serial)
             os.close(read)
@@ -124,7 +130,8 @@ class Crew:
         os.set_blocking(read, False)
         member = Member(serial, slot, generation, pid, read, time.monotonic(), plan, stacks=stacks)
         self.members[serial] = member
-        self.serials[pid] = serial
+        if pid:
+            self.serials[pid] = serial
         self.selector.register(read, selectors.EVENT_READ, member)
         return member
 
@@ -151,6 +158,8 @@ class Crew:
                 self._deafen(member)
                 break
             member.buffer += data
+        if not member.pid and self.templates is not None:
+            self.templates.hear()  # of its pid, which came before anything it says
         *lines, member.buffer = member.buffer.split(b"\n")
         member.buffer = member.buffer[-65536:]
         return [message for message in map(reports.decode, lines) if message is not None]
@@ -160,6 +169,13 @@ class Crew:
             self.selector.unregister(member.pipe)
             os.close(member.pipe)
             member.pipe = -1
+
+    def __contains__(self, pid: object) -> bool:
+        """Whether a child leads a process group of workers: it is one, or a template."""
+        if pid in self.serials or self.templates is None or not isinstance(pid, int):
+            return pid in self.serials
+        self.templates.hear()  # it may have been forked, and have ended, since
+        return pid in self.serials or self.templates.leads(pid)
 
     def forget(self, pid: int) -> Member | None:
         """The member whose process was reaped, no longer one; None for a stranger's pid."""

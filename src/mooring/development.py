@@ -35,6 +35,7 @@ def changes(resolved: Resolved, settings: Settings, conf: ServerConf | None) -> 
         found["graceful_timeout"] = (GRACE, "the most with live reload")
     if without_gunicorn(resolved, conf):
         found["access_log"] = (resolved.settings.access_log, "live reload runs without gunicorn")
+    found["preload"] = ("off", "live reload imports at each change")
     return {name: (value, why) for name, (value, why) in found.items() if value != getattr(settings, name)}
 
 

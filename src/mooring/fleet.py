@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
-from mooring import development, heartbeat, lifecycle, logs
+from mooring import development, heartbeat, lifecycle, logs, process
 from mooring import runtime as runtimes
 from mooring.accounts import Account
 from mooring.admin import Admin
@@ -25,6 +25,7 @@ from mooring.postmortem import PostMortem
 from mooring.recycling import Recycler
 from mooring.renewal import Renewal
 from mooring.renewing import Start
+from mooring.reports import Failure
 from mooring.routes import Routes
 from mooring.settings import Settings
 from mooring.signals import SignalQueue
@@ -32,6 +33,7 @@ from mooring.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from mooring.reloader import Watcher
+    from mooring.templates import Templates
 
 
 class Place(NamedTuple):
@@ -74,6 +76,8 @@ def supervise(
     routes = _open_admin(place, supervisor, crew.selector)
     if place.metrics is not None:
         _merge_metrics(place.metrics, place.account, supervisor, routes, last)
+    if crew.templates is not None:
+        _preload(crew.templates, supervisor)
     if crew.plan.settings.companions:
         _accompany(place, supervisor, crew.plan.settings)
     _renew(supervisor, place.start)
@@ -87,6 +91,26 @@ def supervise(
         last.callback(logs.last_words, _why(supervisor.fleet.outcome, crew.plan.settings))
     last.close()
     return code
+
+
+def _preload(templates: Templates, supervisor: Supervisor) -> None:
+    """Have workers forked from templates that have imported the application."""
+    crew = supervisor.crew
+
+    def lost(serial: int, ended: process.Exit, failure: Failure | None) -> None:
+        member = crew.members.pop(serial)
+        member.failure = failure or member.failure
+        supervisor.lost(member, ended)
+
+    def refused(serial: int, why: str) -> None:
+        crew.release(crew.members.pop(serial))
+        supervisor.post(lifecycle.SpawnFailed(serial, why))
+
+    templates.on_exit, templates.on_refused = lost, refused
+    supervisor.on_notice.append(templates.told)
+    supervisor.on_stranger.append(templates.exited)
+    supervisor.timers.append(templates)
+    supervisor.held_by.append(templates.busy)
 
 
 def _accompany(place: Place, supervisor: Supervisor, settings: Settings) -> None:

@@ -111,6 +111,7 @@ def plan(resolved: Resolved, resources: Resources, target: Target, conf: ServerC
         settings = dataclasses.replace(settings, **{name: value})
     binds = _binds(resolved, settings, explained)
     engine = _engine(resolved, settings, conf, explained)
+    _check_preload(settings, engine)
     if conf is not None and conf.path and conf.kind == engine:
         reason = "the configuration in use"
         explained[f"{engine}_conf"] = Explained(conf.path, conf.origin("engine"), reason)
@@ -248,6 +249,14 @@ def _threads(settings: Settings, resources: Resources, workers: int, explained: 
     reason = f"8 for each of {available:g} CPU cores ({source}), shared by {workers} workers, 4 to 32"
     explained["threads"] = Explained(wanted, "tuned", reason)
     return wanted
+
+
+def _check_preload(settings: Settings, engine: str) -> None:
+    if settings.preload != "off" and engine == "gunicorn":
+        raise ConfigurationError(
+            f"preload={settings.preload} is not for engine gunicorn, which has preloading of its own: set "
+            "preload_app = True in its configuration or GUNICORN_CMD_ARGS=--preload, and MOORING_PRELOAD=off"
+        )
 
 
 def _check_tls(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple, NoReturn
 from mooring import signals
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Exit(NamedTuple):
@@ -46,6 +47,11 @@ def die_with_parent(parent: int) -> None:
 def outlive_parent() -> None:
     """Take back `die_with_parent`, for a process that has something to finish first."""
     _prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def adopt_orphans() -> None:
+    """From now on a process below this one, whose parent has ended, becomes a child of this one."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def drop_privileges(uid: int, gid: int, groups: Collection[int]) -> None:
@@ -82,8 +88,7 @@ def spawn(run: Callable[[], int], keep: Collection[int]) -> int:
 
 
 def _child(run: Callable[[], int], keep: Collection[int], parent: int) -> NoReturn:
-    code = 1
-    try:
+    def begin() -> int:
         os.setpgid(0, 0)
         die_with_parent(parent)
         signals.reset_in_child()
@@ -92,6 +97,15 @@ def _child(run: Callable[[], int], keep: Collection[int], parent: int) -> NoRetu
         # cannot close a descriptor number that the application has reused.
         gc.freeze()
         atexit._clear()
+        return run()
+
+    run_to_the_end(begin)
+
+
+def run_to_the_end(run: Callable[[], int]) -> NoReturn:
+    """In a forked child: exit with what `run` returns or raises, and never come back."""
+    code = 1
+    try:
         code = run()
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)

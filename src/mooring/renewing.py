@@ -23,7 +23,7 @@ _TLS = ("tls_certificate", "tls_key", "tls_key_password", "tls_client_ca")
 # Opened, started or decided once, before any worker.
 FIXED = (
     *(*_BIND, "unix_mode", "backlog", "admin_bind", "probe_bind", "name", "runtime_dir", "app_metrics"),
-    *("user", "pre_start_path", "pre_start_timeout", "companions"),
+    *("user", "pre_start_path", "pre_start_timeout", "companions", "preload"),
     *("log_format", "error_log", "access_log"),
     *("reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay", "reload_polling"),
 )

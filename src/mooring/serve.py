@@ -10,6 +10,7 @@ import os
 import selectors
 from collections.abc import Callable
 from contextlib import ExitStack
+from socket import socket
 from typing import NamedTuple
 
 from mooring import __version__, accounts, adminports, confdump, development, listeners, worker
@@ -100,8 +101,8 @@ def _crew(  # noqa: PLR0917
 
     files = logs.files.without(logs.access)
 
-    def work(current: Plan, report: int, seat: Seat) -> Callable[[], int]:
-        assignment = worker.Assignment(
+    def assigned(current: Plan, report: int, seat: Seat | None) -> worker.Assignment:
+        return worker.Assignment(
             plan=current,
             sockets=tuple(listener.socket for listener in opened),
             report=report,
@@ -112,9 +113,28 @@ def _crew(  # noqa: PLR0917
             environ=environ,
             folder=_working(current, after),
         )
+
+    def work(current: Plan, report: int, seat: Seat) -> Callable[[], int]:
+        assignment = assigned(current, report, seat)
         return lambda: worker.run(assignment)
 
     keep = [listener.socket.fileno() for listener in opened]
     keep.append(logs.own.fd)
     keeper = LogKeeper(logs.access, logs.files, logs.own) if logs.access is not None else None
-    return Crew(plan, work, keep, selectors.DefaultSelector(), keeper)
+    crew = Crew(plan, work, keep, selectors.DefaultSelector(), keeper)
+    if plan.settings.preload != "off":
+        _preload(crew, assigned, logs.own)
+    return crew
+
+
+def _preload(crew: Crew, assigned: Callable[[Plan, int, None], worker.Assignment], log: Log) -> None:
+    """Have the crew's workers forked from templates that have imported the application."""
+    from mooring import process, template
+    from mooring.templates import Templates
+
+    def begin(current: Plan, channel: socket, supervisor: int) -> Callable[[], int]:
+        assignment = assigned(current, channel.fileno(), None)
+        return lambda: template.run(assignment, channel, supervisor)
+
+    process.adopt_orphans()
+    crew.templates = Templates(crew, begin, log)

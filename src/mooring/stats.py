@@ -82,7 +82,7 @@ def look(supervisor: Supervisor, now: float) -> list[Seen]:
 
 def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, now: float) -> Seen:
     member = supervisor.crew.members.get(serial)
-    pid = member.pid if member else None
+    pid = (member.pid or None) if member else None
     report = member.report if member else None
     engine = report.engine if report else (member.plan if member else supervisor.plan).engine
     own = row is not None and engine == "gunicorn"  # a worker of its arbiter

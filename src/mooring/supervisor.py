@@ -184,8 +184,10 @@ class Supervisor:
 
     def _signal(self, serial: int, send: Callable[[int], None]) -> None:
         member = self.crew.members.get(serial)
-        if member is not None:
+        if member is not None and member.pid:
             send(member.pid)
+        elif member is not None and self.crew.templates is not None:
+            self.crew.templates.give_up(serial, killed=send is process.kill_group)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -213,8 +215,10 @@ class Supervisor:
     def reopen_logs(self) -> None:
         """Open the log files anew: here first, so that a worker that starts now inherits the new ones."""
         self.on_reopen()
-        for member in self.crew.members.values():
-            process.reopen_logs(member.pid)
+        for pid in self.crew.serials:
+            process.reopen_logs(pid)
+        if self.crew.templates is not None:
+            self.crew.templates.reopen_logs()
 
     def resize(self, delta: int) -> None:
         """One worker more or fewer: of the plan while worker 0 boots alone, and with gunicorn; else here."""
@@ -241,15 +245,19 @@ class Supervisor:
             process.resize(member.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _reap(self) -> None:
-        for ended in process.reap(self.crew.serials, self.on_dying):
+        for ended in process.reap(self.crew, self.on_dying):
             member = self.crew.forget(ended.pid)
             if member is None:
                 for told in self.on_stranger:
                     told(ended)
                 continue
-            self._hear(member)
-            self.crew.release(member)
-            self.post(self._exited(member, ended))
+            self.lost(member, ended)
+
+    def lost(self, member: Member, ended: process.Exit) -> None:
+        """A forgotten member's process has ended: hear its last words, and tell the lifecycle."""
+        self._hear(member)
+        self.crew.release(member)
+        self.post(self._exited(member, ended))
 
     def _exited(self, member: Member, ended: process.Exit) -> lifecycle.Exited:
         failure = member.failure
@@ -310,4 +318,5 @@ def reserved(crew: Crew, report: Report, member: Member) -> int:
         own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
     if crew.access is not None and crew.access.pid:
         own += process.proportional_set_size(str(crew.access.pid)) or 0  # the log writer
+    own += crew.templates.memory() if crew.templates is not None else 0
     return own

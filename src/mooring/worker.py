@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from socket import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import engines, exhaustion, heartbeat, process, reports
+from mooring import engines, exhaustion, heartbeat, process, reports, survivors
 from mooring import seat as seats
 from mooring.accounts import Account
 from mooring.appmetrics.folder import VARIABLE
@@ -33,7 +33,8 @@ class Assignment(NamedTuple):
     """What a worker is given: the plan, its listeners, a descriptor for its report, its seat on the
     scoreboard.
 
-    `environ` and `folder` are what the pre-start hook left; `seat` is None where nothing will be served.
+    `environ` and `folder` are what the pre-start hook left; `seat` is None where nothing will be served. With
+    an `application` it is forked from a template (template.py), which has imported that and done the set-up.
     """
 
     plan: Plan
@@ -45,6 +46,7 @@ class Assignment(NamedTuple):
     account: Account | None
     environ: Mapping[str, str]
     folder: str
+    application: Application | None = None
 
 
 class Loaded(NamedTuple):
@@ -56,20 +58,21 @@ class Loaded(NamedTuple):
 
 def run(assignment: Assignment) -> int:
     """Serve until drained. Returns the exit code; says over the report pipe why it is not 0."""
-    return _reporting(assignment, _serve)
+    return reporting(assignment, _serve)
 
 
 def probe(assignment: Assignment) -> int:
     """Import the application as a worker would and report what it is, for `mooring check`; serve nothing."""
     os.dup2(2, 1)  # what the application prints is none of our findings
     sys.stdout = sys.stderr
-    return _reporting(assignment, _look)
+    return reporting(assignment, _look)
 
 
-def _reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
+def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
+    """Settle in, then `work`. Returns the exit code; says over the report pipe why it is not 0."""
     assignment.log.set_level(assignment.plan.settings.log_level)  # its generation's
     try:
-        work(_settle(assignment))
+        work(_settle(assignment) if assignment.application is None else assignment)
     except MooringError as error:
         shown = getattr(error, "traceback", "")
         if shown:
@@ -156,16 +159,37 @@ def _with_tls_files(plan: Plan, copy: bool) -> Plan:
     return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, **changes))
 
 
-def _serve(assignment: Assignment) -> None:
+def preload(assignment: Assignment) -> Application:
+    """For a template: what a worker does until its application is imported, and its engine with that."""
+    from mooring import instrument, loader, otel, workerlog  # noqa: F401 (the workers' imports: shared)
+
+    _set_up(assignment)
+    plan = assignment.plan
+    application = loader.load(plan.target, plan.settings.interface)
+    workerlog.imported()
+    engine = engines.choose(plan.settings.engine, application.interface)
+    _check(engine, plan)
+    engines.load(engine)
+    return application
+
+
+def _set_up(assignment: Assignment) -> None:
+    """Before the application is imported: where log lines go, and that they can be reopened."""
     from mooring import development, freshcode
     from mooring.workerlog import configure
 
-    plan = assignment.plan
-    handler = configure(assignment.log, development.engine_log_level(plan), assignment.files)
+    level = development.engine_log_level(assignment.plan)
+    handler = configure(assignment.log, level, assignment.files)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
-    if plan.settings.reload:
+    if assignment.plan.settings.reload:
         freshcode.install()
         development.share_terminal()
+
+
+def _serve(assignment: Assignment) -> None:
+    plan = assignment.plan
+    if assignment.application is None:
+        _set_up(assignment)
     loaded: list[Loaded] = []
     drain = Drain()
     desk = _desk(assignment)
@@ -218,7 +242,10 @@ def _collect_garbage() -> None:
 
 def _look(assignment: Assignment) -> None:
     os.environ["OTEL_SDK_DISABLED"] = "true"  # nothing is served: nothing to report
+    before = survivors.snapshot()
     application = _load(assignment).application
+    if assignment.plan.settings.preload != "off":
+        survivors.enforce(survivors.find(before), assignment.plan.settings.preload, assignment.log)
     engine = engines.choose(assignment.plan.engine, application.interface)
     _check(engine, assignment.plan)
     _ready(assignment, application, engine)
@@ -242,8 +269,12 @@ def _load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None 
 
     plan = assignment.plan
     traced = otel.start(plan, assignment.log, assignment.files)
-    application = loader.load(plan.target, plan.settings.interface)  # not the plan's: a roll may change it
-    workerlog.imported()
+    application = assignment.application
+    if application is None:
+        application = loader.load(
+            plan.target, plan.settings.interface
+        )  # not the plan's: a roll may change it
+        workerlog.imported()
     if plan.settings.engine == "gunicorn":
         _collect_garbage()  # in gunicorn's worker; others do it when their engine is imported too
     inner = traced(application)

@@ -15,7 +15,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from harness import ASGI_APP, COMMAND, eventually
+from harness import ASGI_APP, COMMAND, eventually, pids_marked
 from processes import field, mapped, resident_mib, state
 
 import mooring as mooring_package
@@ -95,6 +95,25 @@ def test_the_application_is_imported_and_run_as_the_user(mooring):
     assert app.get("/who").json()["uid"] == uid
     assert app.stop() == 0
     assert app.leftovers == []
+
+
+def test_a_template_is_that_user_too(mooring):
+    files = {"main.py": IDS + ASGI_APP}
+    app = mooring.run(files=files, workers=2, MOORING_USER="nobody", MOORING_PRELOAD="refuse")
+    uid = NOBODY.pw_uid
+    (template,) = app.status()["templates"]
+    for pid in (template["pid"], *app.ready()):
+        assert field(pid, "Uid").split() == [str(uid)] * 4
+        assert field(pid, "NoNewPrivs") == "1"
+    assert app.stderr.count(f"as {uid} {uid} ") == 1
+    assert app.get("/who").json()["uid"] == uid
+    assert app.status()["workers"][0]["memory_bytes"] > 2**20
+    os.kill(app.ready()[0], signal.SIGKILL)
+    app.wait_log("exited while ready")
+    app.wait_ready(2)
+    app.signal(signal.SIGKILL)
+    app.process.wait()
+    eventually(lambda: not pids_marked(app.mark), "nobody left", timeout=2)
 
 
 def test_a_group_can_be_named_and_numbers_need_no_account(mooring):

@@ -21,8 +21,8 @@ PACKAGE = Path(mooring.__file__).parent
 # Upstream first. A folder is one layer; modules on one line do not import each other.
 LAYERS = """
 accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle memfd mounts native otelvars profiles redact requestid resources serverconf_probe signals sink sockets units
-accessheaders accessjson accessrules accounts admin boot development engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources
-accelerate accessatoms heartbeat hook limits logs metrics rates searchorder tally watching
+accessheaders accessjson accessrules accounts admin boot development engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources survivors
+accelerate accessatoms adoption heartbeat hook limits logs metrics rates searchorder tally watching
 accessline appmetrics companions discovery fleetlog meter ring topview workerlog
 accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat
 instrument_websocket instrument_wsgi loader logkeeper otel settings
@@ -30,9 +30,9 @@ adminports instrument reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
 adapters confdump fit reexec reloader renewing reports serverconf top
 crew worker
-supervisor
-hangs headroom postmortem recycling renewal stats
-status
+supervisor template
+hangs headroom postmortem recycling renewal stats templatelink
+status templates
 routes
 fleet
 serve

@@ -1,0 +1,90 @@
+"""Fork a process that the supervisor adopts: it becomes a child of its own, though a template has forked it.
+
+By two forks: the one in the middle ends at once, and its child goes to the nearest subreaper above, prctl(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+from mooring import process
+
+_SIZE = 8  # bytes of a pid, or of a negative errno, on its pipe
+
+
+def fork_for(parent: int, told: Callable[[int], None], run: Callable[[], int]) -> None:
+    """Fork a process that runs `run` as a child of `parent`, in its own process group, and ends with it.
+
+    `told` is called with its pid before it begins: until then it neither runs nor ends by itself, and where
+    `told` raises, or this process dies, it leaves. Raises OSError where the system refuses.
+    """
+    ends = Ends()
+    try:
+        middle = os.fork()
+        if middle == 0:
+            _middle(ends, parent, run)
+        ends.close("gate", "answer")
+        said = os.read(ends.question, _SIZE)
+        with suppress(ChildProcessError):  # an application that ignores SIGCHLD
+            os.waitpid(middle, 0)  # its child has been adopted by now: exit(2) does that first
+        pid = int.from_bytes(said, "little", signed=True)
+        if pid <= 0:
+            number = -pid or errno.ECHILD
+            raise OSError(number, os.strerror(number))
+        told(pid)
+        with suppress(BrokenPipeError):  # it was killed
+            os.write(ends.key, b".")
+    finally:
+        ends.close(*Ends.NAMES)
+
+
+class Ends:
+    """Both ends of two pipes: the process waits at `gate` until `key` is turned; `answer` tells its pid to
+    `question`.
+    """
+
+    NAMES = ("gate", "key", "question", "answer")
+
+    def __init__(self) -> None:
+        self.gate, self.key = os.pipe()
+        try:
+            self.question, self.answer = os.pipe()
+        except OSError:
+            os.close(self.gate)
+            os.close(self.key)
+            raise
+
+    def close(self, *names: str) -> None:
+        """Close some of them, if they are not closed yet."""
+        for name in names:
+            fd = getattr(self, name)
+            if fd >= 0:
+                setattr(self, name, -1)
+                os.close(fd)
+
+
+def _middle(ends: Ends, parent: int, run: Callable[[], int]) -> NoReturn:
+    try:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid = -(error.errno or errno.EAGAIN)
+        if pid == 0:
+            process.run_to_the_end(lambda: _begin(ends, parent, run))
+        os.write(ends.answer, pid.to_bytes(_SIZE, "little", signed=True))
+    finally:
+        os._exit(0)
+
+
+def _begin(ends: Ends, parent: int, run: Callable[[], int]) -> int:
+    os.setpgid(0, 0)
+    ends.close("key", "question", "answer")
+    if not os.read(ends.gate, 1):
+        os._exit(1)  # nobody knows of this process
+    ends.close("gate")
+    process.die_with_parent(parent)
+    return run()

@@ -1,0 +1,112 @@
+"""A template: imports the application once, and forks workers when the supervisor asks. Serves nothing.
+
+What the supervisor's side of it does, and when there is a new one: templates.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import io
+import os
+import pickle
+import socket
+import sys
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from mooring import adoption, survivors, worker
+from mooring.plan import Plan
+from mooring.seat import Seat
+from mooring.worker import Assignment
+
+_LONGEST = 1 << 20  # bytes of an order
+_TLS = ("tls_certificate", "tls_key", "tls_client_ca")
+
+
+class Order(NamedTuple):
+    """What the supervisor asks for, in one packet: a worker with that serial number.
+
+    Beside it come the descriptors of the worker's report pipe and, where the seat has one, of its stacks. The
+    seat's other descriptors are those that the template has inherited.
+    """
+
+    serial: int
+    plan: Plan
+    seat: Seat
+
+    def encode(self) -> bytes:
+        """For `decode`; pickled, since it goes from the supervisor to its child, never back."""
+        packet = io.BytesIO()
+        pickler = pickle.Pickler(packet, pickle.HIGHEST_PROTOCOL)
+        pickler.dispatch_table = {MappingProxyType: lambda found: (_read_only, (dict(found),))}
+        pickler.dump(tuple(self))
+        return packet.getvalue()
+
+
+def _read_only(found: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    """What pickle finds by this name, as it does not the type."""
+    return MappingProxyType(found)
+
+
+def run(assignment: Assignment, channel: socket.socket, supervisor: int) -> int:
+    """Import, look at what is left behind, and fork until the supervisor is gone. Returns the exit code.
+
+    It says over the channel why that is not 0, as a worker does over its pipe.
+    """
+    return worker.reporting(
+        assignment._replace(report=channel.fileno()), lambda settled: _serve(settled, channel, supervisor)
+    )
+
+
+def _serve(assignment: Assignment, channel: socket.socket, supervisor: int) -> None:
+    before = survivors.snapshot()
+    application = worker.preload(assignment)
+    survivors.enforce(survivors.find(before), assignment.plan.settings.preload, assignment.log)
+    gc.collect()  # garbage that is frozen would stay for good
+    gc.freeze()  # else the workers' collectors would write to, and so copy, every page with an object
+    worker.tell(channel.fileno(), "booted")
+    prepared = assignment._replace(application=application)
+    while (received := _receive(channel)) is not None:
+        order, fds = received
+        try:
+            _fork(prepared, order, fds, channel, supervisor)
+        except OSError as error:
+            worker.tell(channel.fileno(), "refused", serial=order.serial, why=error.strerror or str(error))
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def _receive(channel: socket.socket) -> tuple[Order, list[int]] | None:
+    """The next order and its descriptors; None when the supervisor is gone."""
+    data, fds, _, _ = socket.recv_fds(channel, _LONGEST, 2, socket.MSG_CMSG_CLOEXEC)
+    return (Order(*pickle.loads(data)), fds) if data else None  # noqa: S301 (the supervisor's own)
+
+
+def _fork(
+    prepared: Assignment, order: Order, fds: list[int], channel: socket.socket, supervisor: int
+) -> None:
+    """Fork one worker. Raises OSError where the system refuses."""
+    if len(fds) != 1 + (order.seat.stacks >= 0):
+        raise OSError("its descriptors did not arrive: too many are open")
+    report, stacks = fds[0], fds[1] if len(fds) > 1 else -1
+    assignment = prepared._replace(
+        plan=_plan(order.plan, prepared.plan), report=report, seat=order.seat._replace(stacks=stacks)
+    )
+
+    def work() -> int:
+        channel.close()
+        return worker.run(assignment)
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # or every worker would print it again
+    adoption.fork_for(
+        supervisor, lambda pid: worker.tell(channel.fileno(), "forked", serial=order.serial, worker=pid), work
+    )
+
+
+def _plan(ordered: Plan, mine: Plan) -> Plan:
+    """The ordered plan with the TLS files that were read when this template began, as root perhaps."""
+    files = {name: getattr(mine.settings, name) for name in _TLS}
+    return dataclasses.replace(ordered, settings=dataclasses.replace(ordered.settings, **files))
