@@ -106,7 +106,15 @@ static PyObject *Row_count(Row *self, PyObject *const *args, Py_ssize_t count) {
     Py_RETURN_NONE;
 }
 
+static PyObject *Row_in_flight(Row *self, PyObject *Py_UNUSED(none)) {
+    long long found = 0;
+    for (Py_ssize_t place = self->first; place < self->stop; place += self->stride)
+        found += self->cells[place] != 0.0;
+    return PyLong_FromLongLong(found + (long long)self->cells[self->overflow]);
+}
+
 static PyMethodDef Row_methods[] = {
+    {"in_flight", (PyCFunction)Row_in_flight, METH_NOARGS, "in_flight(): how many requests are."},
     {"count", (PyCFunction)(void (*)(void))Row_count, METH_FASTCALL, "count(base, status, seconds, failed, place)"},
     {"begin", (PyCFunction)(void (*)(void))Row_begin, METH_FASTCALL, "begin(base, path, now): the place, 0 if full."},
     {"end", (PyCFunction)Row_end, METH_O, "end(place)"},

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
+from mooring import accelerate
 from mooring.scoreboard import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
 
 Send = Callable[[Any], Awaitable[None]]
@@ -38,6 +39,9 @@ def limit(
 
 def _in_flight(row: Row) -> Callable[[], int]:
     """A function that counts, with the asking one."""
+    accelerated = accelerate.row(row)
+    if accelerated is not None:
+        return cast("Callable[[], int]", accelerated.in_flight)
     free, cells = row.free, row.cells
     return lambda: REQUESTS - len(free) + int(cells[OVERFLOW])
 

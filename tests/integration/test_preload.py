@@ -306,7 +306,7 @@ def test_a_roll_takes_the_new_certificate(mooring):
     app.wait_log("rolled: generation 2 serves")
     for pid in app.wait_ready(2):
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda gone=pid: len(app.ready()) == 2 and gone not in app.ready(), "replaced")
+        app.wait_ready(2, without=[pid])
     assert serial() == 2
     assert len(imports(app)) == 2
     assert app.stop() == 0
@@ -320,7 +320,7 @@ def test_a_broken_release_is_rolled_back_and_a_crash_is_replaced_with_the_old_co
     assert "bad release" in app.wait_log("roll to generation 2 failed")
     assert app.ready() == workers
     os.kill(workers[0], signal.SIGKILL)
-    eventually(lambda: len(app.ready()) == 2 and workers[0] not in app.ready(), "replaced")
+    app.wait_ready(2, without=[workers[0]])
     assert templates(app) == [before]
     assert app.get("/version").text == "1"
     app.write("main.py", NEW)
@@ -338,7 +338,7 @@ def test_a_crash_is_named_and_replaced_without_an_import(mooring, number):
         victim = app.ready()[0]
         os.kill(victim, number)
         assert f"killed by {signal.Signals(number).name}" in app.wait_log("exited while ready", count=count)
-        eventually(lambda gone=victim: len(app.ready()) == 2 and gone not in app.ready(), "replaced")
+        app.wait_ready(2, without=[victim])
     assert len(imports(app)) == 1
     assert app.status()["last_exits"][-1]["kind"] == "signal"
     assert app.stop() == 0
@@ -373,8 +373,8 @@ def test_when_a_template_is_killed_its_workers_serve_and_the_next_one_makes_anot
     assert app.ready() == workers
     assert app.get("/").text == "hello"
     os.kill(workers[1], signal.SIGKILL)
-    eventually(lambda: len(app.ready()) == 2 and workers[1] not in app.ready(), "replaced")
-    assert app.ready()[0] == workers[0]
+    ready = app.wait_ready(2, without=[workers[1]])
+    assert ready[0] == workers[0]
     assert len(imports(app)) == 2
     assert app.stop() == 0
 
