@@ -10,6 +10,9 @@ request on the same one. A connection that ends without that word is a failure, 
 the client `paused` waits for PAUSE seconds between them, which is less than any idle time in a drain. So a
 failure is never the client's own. A WebSocket may be closed with 1012.
 
+Where this process has stood still for STALL seconds (a busy machine), a drain may take its clients for idle:
+connections that end before an answer began, in the second after that, count as `stalled`, and begin anew.
+
 `failures` tells of each: when (time.monotonic), route, kind, and the pid of the worker that had answered on
 this connection before, 0 where none had.
 
@@ -35,6 +38,7 @@ import zlib
 
 PAUSE = 0.3  # seconds
 TIMEOUT = 20.0  # seconds for one response
+STALL = 0.6  # seconds; with PAUSE less than the idle time in a drain, MOORING_DRAIN_IDLE=1
 BIG = b"0123456789abcdef" * 4096
 PIECES = 8  # of an upload or a stream, with TICK seconds between them
 TICK = 0.01
@@ -160,7 +164,11 @@ class Load:
         self.ok, self.failed = collections.Counter(), collections.Counter()
         self.first: list[str] = []  # of each failure: when, what
         self.failures: list[tuple] = []
-        self.connections = self.announced = 0
+        self.connections = self.announced = self.stalled = 0
+        self.turn, self.stood = (
+            time.monotonic(),
+            float("-inf"),
+        )  # the loop's last turn; when this process went on after it had stood still
         self.numbers = itertools.count()
         self.ending = False
         self.epoll = select.epoll()
@@ -173,9 +181,12 @@ class Load:
         for client in clients:
             self.step(client, None)
         self.epoll.register(0, select.EPOLLIN)
-        look = 0.0
+        look, self.turn = 0.0, self.began
         while self.left:
-            for fd, _ in self.epoll.poll(self.patience()):
+            events = self.epoll.poll(self.patience())
+            self.note_stall()
+            self.turn = time.monotonic()
+            for fd, _ in events:
                 if fd == 0:
                     self.ending = True
                     self.epoll.unregister(0)
@@ -218,7 +229,16 @@ class Load:
         self.connections += 1
         return sock
 
+    def note_stall(self):
+        now = time.monotonic()
+        if now - self.turn > STALL:
+            self.stood = now
+
     def fail(self, route, kind, worker):
+        self.note_stall()
+        if str(kind) in {"reset before", "closed idle"} and time.monotonic() - self.stood < 1:
+            self.stalled += 1
+            return
         self.failures.append((time.monotonic(), route, str(kind), worker))
         self.failed[f"{route}: {kind}"] += 1
         if len(self.first) < 20:
@@ -417,7 +437,11 @@ def main(port, connections="16", websockets="1", host="127.0.0.1"):
     seconds = time.monotonic() - began
     result = {"ok": load.ok, "failed": load.failed, "first": load.first, "seconds": round(seconds, 1)}
     result["failures"] = load.failures[:100_000]
-    print(json.dumps({**result, "connections": load.connections, "announced": load.announced}))
+    print(
+        json.dumps(
+            {**result, "connections": load.connections, "announced": load.announced, "stalled": load.stalled}
+        )
+    )
 
 
 if __name__ == "__main__":
