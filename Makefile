@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Test files that run at once; 0: one after the other, in this process.
-JOBS ?= 0
+# Test files that run at once: most tests wait for processes. 0: one after the other, in this process.
+JOBS ?= 3
 STAMP := $(VENV)/.installed
 
 .PHONY: run test lint format docs containers longrun clean
