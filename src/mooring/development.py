@@ -45,7 +45,7 @@ def engine_log_level(plan: Plan) -> str:
     A profile's users have read them all along, and look for them.
     """
     level = plan.settings.log_level
-    return "warning" if plan.settings.reload and plan.profile.name == "none" and level == "info" else level
+    return "warning" if plan.settings.reload and not plan.profile.older and level == "info" else level
 
 
 def banner(plan: Plan, url: str) -> str:

@@ -239,7 +239,7 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
     log.info(
         f"plan: {plan.engine} serves {plan.interface.upper()}{framework} with {count}{threads}: {reason}"
     )
-    if plan.settings.reload and plan.profile.name != "none":
+    if plan.settings.reload and plan.profile.older:
         for url in urls:
             log.info(development.banner(plan, url))
     for warning in plan.warnings:

@@ -222,7 +222,7 @@ def _workers(
         return settings.workers
     available, source = cores(settings, resources)
     unlimited = resources.cpu_quota.value is None and settings.cpu_count is None
-    if resolved.profile.name == "none" and unlimited and resources.kubernetes.value:
+    if not resolved.profile.older and unlimited and resources.kubernetes.value:
         reason = "Kubernetes without a CPU limit: one worker, the cluster replicates"
         explained["workers"] = Explained(1, "tuned", reason)
         return 1
