@@ -87,7 +87,8 @@ def main() -> None:
     for name, wanted in SETS.items():
         options = () if any("<" in each for each in wanted) else tested
         found = _compile([*own_requirements(), *wanted], *options)
-        _write(name, {each: block for each, block in found.items() if each not in own})
+        added = {each for each in found if each not in everything or each in wanted}
+        _write(name, {each: found[each] for each in added})
     for name, wanted in ALONE.items():
         _write(name, _compile(list(wanted)))
 
