@@ -53,6 +53,7 @@ def main(name: str, file: str, *folders: str) -> None:
     bom.metadata.component = Component(type=ComponentType.CONTAINER, name=name)
     for folder in folders:
         bom.components.update(_debian() if folder == "--debian" else _python(folder))
+    bom.register_dependency(bom.metadata.component, bom.components)
     for component in [bom.metadata.component, *bom.components]:  # else they are random
         component.bom_ref.value = component.purl.to_string() if component.purl else component.name
     content = "\n".join(sorted(str(component.bom_ref.value) for component in bom.components))
