@@ -1,4 +1,4 @@
-"""What the drop-in tests share: users' applications, a container's configuration file, its end and second start."""
+"""What the drop-in tests share: users' applications, a container's configuration file, its end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def envs(**environ: Any) -> list[str]:
 
 
 def conf(container: Container, path: str, **environ: Any) -> dict[str, Any]:
-    """What `python CONF` prints in the container, with these variables besides its own: one JSON object only."""
+    """What `python CONF` prints in the container, with these variables besides its own: one JSON object."""
     given = [f"{name}={value}" for name, value in environ.items()]
     code, text = container.execute("env", *given, "python", path)
     assert (code, text.count("\n")) == (0, 1), text
@@ -103,8 +103,7 @@ def edit(container: Container, path: str, text: str) -> None:
 def connect(container: Container) -> socket.socket:
     """A connection to its port."""
     address = urlsplit(container.url)
-    sock = socket.create_connection((address.hostname, address.port), timeout=90)
-    return sock
+    return socket.create_connection((address.hostname, address.port), timeout=90)
 
 
 def request(sock: socket.socket, path: str = "/", *headers: str) -> None:

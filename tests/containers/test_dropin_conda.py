@@ -1,4 +1,4 @@
-"""The acceptance scenarios of the conda-starlette image by their numbers, with users' Dockerfiles in real containers."""
+"""The conda-starlette image's scenarios by their numbers: users' Dockerfiles in real containers."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_h19_no_application(docker, images):
 
 
 def test_a_gunicorn_configuration_of_the_users_own(user, start):
-    """gunicorn serves; what the file does not set is by WEB_CONCURRENCY and PORT; its access log is the only one."""
+    """gunicorn serves; what the file doesn't set is by WEB_CONCURRENCY and PORT; one access log, its own."""
     container = start(user, *envs(GUNICORN_CONF="/conf.py", WEB_CONCURRENCY=2, PORT=8080), port=8080)
     assert json.loads(container.text("/env"))["BY"] == "8080"
     plan = container.status()["plan"]

@@ -1,4 +1,4 @@
-"""The acceptance scenarios of the hypercorn image by their numbers, with users' Dockerfiles in real containers."""
+"""The hypercorn image's scenarios by their numbers: users' Dockerfiles in real containers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,18 @@ pytestmark = pytest.mark.docker
 CONF = "/hypercorn_conf.py"
 DOCKERFILE = "FROM mooring:hypercorn\n\nCOPY ./app /app\n"
 DEFAULTS = {
-    **{"loglevel": "info", "workers": 2, "bind": "0.0.0.0:80", "graceful_timeout": 120},
-    **{"worker_class": "asyncio", "keepalive": 2, "errorlog": "-", "accesslog": "-"},
-    **{"workers_per_core": 1.0, "use_max_workers": None, "host": "0.0.0.0", "port": "80"},
+    "loglevel": "info",
+    "workers": 2,
+    "bind": "0.0.0.0:80",
+    "graceful_timeout": 120,
+    "worker_class": "asyncio",
+    "keepalive": 2,
+    "errorlog": "-",
+    "accesslog": "-",
+    "workers_per_core": 1.0,
+    "use_max_workers": None,
+    "host": "0.0.0.0",
+    "port": "80",
 }
 HOOK = """#! /usr/bin/env bash
 # bash, as the README's examples have it
@@ -53,7 +62,7 @@ def user(images):
 
 
 def test_h01_with_nothing_given(images, start, cores):
-    """The demo answers; the hook's messages and the JSON object come before the server's line; the defaults."""
+    """The demo answers; the hook's messages come first, then the JSON object; the defaults."""
     container = start(images.target("hypercorn"))
     answer = container.get()
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/plain")
