@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 
 import httpx
 import pytest
-from dropin import again, check, conf, connect, edit, ends, envs, once, refused, request, says, summary
+from dropin import BUILD, again, check, conf, connect, edit, ends, envs, once, refused, request, says, summary
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(BUILD)]
 
 CONF = "/gunicorn_conf.py"
 DOCKERFILE = "FROM mooring:inboard-base\n\nCOPY package /app/\n"
@@ -149,7 +150,8 @@ def test_h25_gunicorns_arguments_turn_tls_on(secured, start):
     container = start(image, *envs(**environ), port=443)
     container.wait_log("serving")
     url = container.url.replace("http:", "https:")
-    assert httpx.get(url, verify=str(certificate), timeout=60).text == "hi"
+    trusted = ssl.create_default_context(cafile=certificate)
+    assert httpx.get(url, verify=trusted, timeout=60).text == "hi"
     ends(container)
 
 
