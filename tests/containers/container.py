@@ -108,7 +108,7 @@ class Container:
         def look() -> dict[str, Any]:
             status = self.status()
             ready = [row for row in status.get("workers", ()) if row["state"] == "ready"]
-            planned = status.get("plan", {}).get("revision") == 2
+            planned = status.get("plan", {}).get("revision", 0) >= 2  # worker 0 has reported
             return status if planned and len(ready) == status["size"] else {}
 
         return dict(self.until(look, "all workers ready"))
@@ -123,7 +123,7 @@ class Container:
 
     # Its end
 
-    def stop(self, seconds: int = 60) -> int:
+    def stop(self, seconds: int = 130) -> int:
         """`docker stop`: the exit code; 137 where Docker had to kill it."""
         run(self.docker, "stop", "--time", str(seconds), self.name)
         return int(self.state()["ExitCode"])
