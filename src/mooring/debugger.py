@@ -11,7 +11,7 @@ import time
 from importlib.util import find_spec
 
 from mooring.address import Address
-from mooring.errors import ConfigurationError, BindError
+from mooring.errors import BindError, ConfigurationError
 
 _PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the port for a moment
 
@@ -56,7 +56,9 @@ def _wait_until_free(host: str, port: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            with socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            ):
                 return
         except OSError as error:
             if time.monotonic() > deadline:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from container import Starter
@@ -29,11 +28,15 @@ def inside(docker: str, images: Images) -> Inside:
 
 
 def test_every_engine_the_accelerator_and_nothing_to_build_with(inside: Inside) -> None:
-    check = "import mooring._accelerator, uvicorn, uvloop, httptools, granian, hypercorn, trio, gunicorn, debugpy"
+    check = (
+        "import mooring._accelerator, uvicorn, uvloop, httptools, granian, hypercorn, trio, gunicorn, debugpy"
+    )
     inside("base", "python", "-c", check)
     tools = "gcc cc c++ make ld as strip git curl"
     assert inside("base", "sh", "-c", f"command -v {tools}; true").split() == []
-    leavings = "ls -A /root /tmp /var/lib/apt/lists /var/cache/apt/archives 2>/dev/null; find / -xdev -name '*.whl'"
+    leavings = (
+        "ls -A /root /tmp /var/lib/apt/lists /var/cache/apt/archives 2>/dev/null; find / -xdev -name '*.whl'"
+    )
     names = {line for line in inside("base", "sh", "-c", leavings).split() if not line.startswith("/")}
     assert names <= {".bashrc", ".profile", "lock", "partial"}
 

@@ -161,4 +161,7 @@ COPY package /app/
     tag = images.user(text, {"pyproject.toml": PROJECT, "package/main.py": WITH_IMPORT})
     container = start(tag)
     assert container.text() == "hello"
-    assert container.execute("sh", "-c", "pwd; command -v poetry")[1].split() == ["/", "/opt/poetry/wrapper/poetry"]
+    assert container.execute("sh", "-c", "pwd; command -v poetry")[1].split() == [
+        "/",
+        "/opt/poetry/wrapper/poetry",
+    ]
