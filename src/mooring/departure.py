@@ -1,4 +1,4 @@
-"""Whether the client of a request that ended without an answer has left. Not for requests that are answered."""
+"""Whether the client of a request that ended without an answer has left. Not for those that are answered."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def kept_agent_field(value: bytes) -> str:
 
 
 def host_field(host: str) -> str:
-    """A client's address, or its port, which stand without quotes. Hot paths ask `kept_hosts.get(host)` first.
+    """A client's address, or its port, which stand without quotes. Hot paths ask `kept_hosts.get` first.
 
     They are not always the kernel's: middleware inside the application sets them from what a header said.
     """

@@ -120,7 +120,7 @@ def wrap_asgi(
     return asgi
 
 
-def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Finish]:  # noqa: C901
+def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Finish]:  # noqa: C901, PLR0915
     """Three functions: a request has come; a message of its response passes; it ended without its last
     one.
     """

@@ -152,7 +152,9 @@ def test_a_receive_that_fails_hides_nothing(row):
 FORGED = '6.6.6.6 - - [21/Nov/2026:08:46:19 +0000] "GET /admin HTTP/1.1" 200 1 "-" "x'
 
 
-@pytest.mark.parametrize("host", [FORGED, '","status":200,"client":"', "a b", "x\ny", "\ud800", "\\", "\u202e"])
+@pytest.mark.parametrize(
+    "host", [FORGED, '","status":200,"client":"', "a b", "x\ny", "\ud800", "\\", "\u202e"]
+)
 @pytest.mark.parametrize("form", ["common", "combined", "uvicorn", "json", "%(h)s|%(s)s"])
 def test_a_client_cannot_forge_its_address(form, host):
     async def app(scope, receive, send):
