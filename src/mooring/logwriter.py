@@ -24,7 +24,8 @@ from mooring.sink import Rest
 # A write up to PIPE_BUF is atomic on a pipe, so that what others write there doesn't mix with our lines:
 # pipe(7).
 PIPE_BUF = 4096
-_LAST_WAIT = 1.0  # seconds that the reader of the log has at the end
+HUNDREDTHS = 100  # of a second, in which the supervisor says how long the log's reader has at the end
+_LAST_WAIT = 1.0  # seconds that it has where the supervisor was killed
 _LINGER = 3 * DELAY  # a worker wakes us once in DELAY: what it wrote since is found by looking
 _STUCK = 0.1
 METRIC = "mooring_access_log_dropped_lines_total"
@@ -99,8 +100,9 @@ class LogWriter:
         """The supervisor wants an end: its workers are gone. Or it was killed: they are about to be."""
         if self._deadline is None:
             now = monotonic()
-            self._deadline = now + _LAST_WAIT
-            self._look_until = now if os.read(self._control, 1) else now + _ORPHANED
+            told = os.read(self._control, 1)
+            self._deadline = now + (told[0] / HUNDREDTHS if told else _LAST_WAIT)
+            self._look_until = now if told else now + _ORPHANED
             self._out.unregister(self._control)
 
     def _empty(self) -> None:
