@@ -3,11 +3,12 @@ in flight, and no line is forged.
 """
 
 import asyncio
+import contextlib
 import json
 from time import monotonic
 
 import pytest
-from wrapping import Log, call, http, ok, wrapped
+from wrapping import Log, call, http, ok, websocket, wrapped
 
 from mooring.instrument import wrap_asgi
 from mooring.meter import Meter
@@ -75,6 +76,26 @@ def test_a_failure_before_the_application_leaves_nothing_in_flight(row):
         call(wrap_asgi(ok, believe, "", Meter(row)), http())
     assert classes(row) == {5: 1}
     assert idle(row)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", None, 0])
+def test_a_refused_handshake_whose_status_is_none_leaves_nothing_in_flight(row, status):
+    async def app(scope, receive, send):
+        await send({"type": "websocket.http.response.start", "status": status})
+
+    with contextlib.suppress(TypeError):
+        call(wrapped(app, meter=Meter(row)), websocket())
+    assert idle(row)
+
+
+def test_a_failure_before_a_handshake_leaves_nothing_in_flight(row):
+    def believe(scope):
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        call(wrap_asgi(ok, believe, "", Meter(row)), websocket())
+    assert idle(row)
+    assert row.read(METHOD_BASE["WEBSOCKET"] + 5) == 1
 
 
 # -- clients that leave ------------------------------------------------------------------------------------
