@@ -1,5 +1,7 @@
 """hello_starlette with metrics of its own, by prometheus_client."""
 
+from typing import Any
+
 from hello_starlette import app as inner
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -12,7 +14,7 @@ for number in range(10):
     TIMES.labels(f"/items/{number}").observe(number / 100)
 
 
-async def app(scope, receive, send):
+async def app(scope: Any, receive: Any, send: Any) -> None:
     """Count, then answer."""
     if scope["type"] == "http":
         REQUESTS.labels("/", "GET").inc()
