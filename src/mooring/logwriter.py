@@ -133,7 +133,7 @@ class LogWriter:
                 break
         at = len(data) - len(left)
         cut = bool(left) and (data[at - 1 : at] != b"\n" if at else bool(due))
-        end = data.find(b"\n", at) + 1 if cut else at
+        end = (data.find(b"\n", at) + 1 or len(data)) if cut else at
         self._rest.keep(data[at:end])
         return lost + data.count(b"\n", end)
 
