@@ -27,7 +27,7 @@ class Rest:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._data = b""
-        self._end: tuple[int, int, int] | None = None
+        self._end: tuple[int, ...] | None = None
 
     def keep(self, data: bytes) -> None:
         """Keep this, the file being as it is now; an empty one is none."""
@@ -35,19 +35,25 @@ class Rest:
 
     def due(self) -> bytes:
         """What is to be written first; empty where there is nothing, or it would begin no line's rest."""
-        return self._data if self._data and self._look() == self._end else b""
+        if not self._data or self._end is None:
+            return b""
+        owner, *place = self._look() or (0,)
+        if place != list(self._end[1:]):
+            return b""
+        return self._data if owner == self._end[0] else b"\n"  # of a fork's parent: that is ended here
 
     @property
     def lines(self) -> int:
         """How many ends of lines are in it."""
         return self._data.count(b"\n")
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _look(self) -> tuple[int, ...] | None:
+        """Whose it is (a fork has a copy), and where the file ends."""
         try:
             found = os.fstat(self._fd)
         except OSError:
             return None
-        return found.st_dev, found.st_ino, found.st_size
+        return os.getpid(), found.st_dev, found.st_ino, found.st_size
 
 
 class Sink:
