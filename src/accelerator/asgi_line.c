@@ -54,8 +54,7 @@ static PyObject *target_of(PyObject *exchange) {
     return target;
 }
 
-/* An address, as escape.host_field wants it; what is none is that one's to escape. */
-static bool is_address(PyObject *host) {
+bool is_address(PyObject *host) {
     if (!PyUnicode_IS_COMPACT_ASCII(host) || PyUnicode_GET_LENGTH(host) > 253)
         return false;
     const Py_UCS1 *text = PyUnicode_1BYTE_DATA(host);
