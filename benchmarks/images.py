@@ -2,8 +2,8 @@
 
     python benchmarks/images.py [--runs 11]        (needs a Docker engine; builds what is missing)
 
-The bare engine is uvicorn, installed by pip in the same base image, with the same application: FastAPI, one route.
-The two are started in turn.
+The bare engine is uvicorn, installed by pip in the same base image, with the same application: one route of
+FastAPI. The two are started in turn.
 """
 
 from __future__ import annotations

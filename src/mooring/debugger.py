@@ -1,4 +1,4 @@
-"""A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code, PyCharm and others.
+"""A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code and others.
 
 https://github.com/microsoft/debugpy. Not for what it changes about the plan (development.py).
 """
@@ -37,7 +37,7 @@ def check() -> None:
 
 
 def listen(address: Address) -> None:
-    """In a worker, before its application is imported: listen for a debugger, and go on without waiting for it.
+    """In a worker, before its application is imported: listen for a debugger, without waiting for one.
 
     Raises BindError where the address stays taken.
     """

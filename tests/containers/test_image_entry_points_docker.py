@@ -1,4 +1,4 @@
-"""The drop-in images' files and commands at their old places. What the servers then do: the contract's scenarios."""
+"""The drop-in images' files and commands at their old places. What they serve: the contract's scenarios."""
 
 from __future__ import annotations
 

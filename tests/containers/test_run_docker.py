@@ -1,4 +1,4 @@
-"""mooring as process 1 of a real container: its plan, how it behaves where little is allowed, and how it ends."""
+"""mooring as process 1 of a real container: its plan, where little is allowed, how it ends."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_docker_stop_ends_it_at_once_with_0(start: Starter, hello: str) -> None:
 
 
 def test_docker_stop_under_load_loses_nothing(start: Starter, hello: str, tmp_path: Path) -> None:
-    """Clients that go away once readiness is off, as behind a balancer: that is what the drain delay is for."""
+    """Clients that go away once readiness is off, as behind a balancer: the drain delay is for them."""
     write(tmp_path, {"main.py": APP})
     settings = {
         "PORT": "0",
