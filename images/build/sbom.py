@@ -1,7 +1,7 @@
 """sbom.py NAME FILE FOLDER...: a CycloneDX 1.6 document of the Python distributions in some folders.
 
-With --debian as a folder, of the Debian packages of this system too. The same at each build: its serial number is
-made from its content, and it bears no time but SOURCE_DATE_EPOCH.
+With --debian as a folder, of the base image's Debian packages too. The same at each build: its serial number
+is made from its content, and it bears no time but SOURCE_DATE_EPOCH.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-DPKG = Path("/var/lib/dpkg/status")
+DPKG = Path("/build/dpkg-status")  # of the base image, before a compiler came
 
 
 def _python(folder: str) -> Iterator[Component]:

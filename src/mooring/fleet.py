@@ -87,6 +87,8 @@ def supervise(
     if watcher is not None:
         last.callback(watcher.stop)
     code = supervisor.run()
+    if crew.access is not None:
+        crew.access.deadline = supervisor.fleet.stop_deadline
     if code != 0:
         last.callback(logs.last_words, _why(supervisor.fleet.outcome, crew.plan.settings))
     last.close()
@@ -226,7 +228,7 @@ def policy(settings: Settings) -> lifecycle.Policy:
         jitter=0.2,
         jitter_seed=float(os.getpid()),
         boot_failures_fatal=not settings.reload,
-        overlap=not settings.reload,
+        overlap=not settings.reload and settings.debugpy is None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the container tests share: a Docker engine that answers, the images, containers that are always removed."""
+"""What the container tests share: an engine that answers, the images, containers that are always removed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from engine import ROOT, TOOLS, run
 from images import Images
 
 NEEDS = "container tests need a running Docker engine, and none answers"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Building is part of a test's time."""
+    for item in items:
+        if "containers" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(1200), append=False)
 
 
 @pytest.fixture(scope="session")

@@ -55,9 +55,14 @@ class Container:
     @property
     def url(self) -> str:
         """Where its port is, on this machine. Another one after each start."""
-        shown = run(self.docker, "port", self.name, f"{self.port}/tcp").stdout.splitlines()
+        assert self.port is not None
+        return f"http://127.0.0.1:{self.published(self.port)}"
+
+    def published(self, port: int) -> int:
+        """Where one of its published ports is on 127.0.0.1."""
+        shown = run(self.docker, "port", self.name, f"{port}/tcp").stdout.splitlines()
         assert shown, self.logs()
-        return f"http://{shown[0]}"
+        return int(shown[0].rpartition(":")[2])
 
     # States that are waited for
 
@@ -108,7 +113,7 @@ class Container:
         def look() -> dict[str, Any]:
             status = self.status()
             ready = [row for row in status.get("workers", ()) if row["state"] == "ready"]
-            planned = status.get("plan", {}).get("revision") == 2
+            planned = status.get("plan", {}).get("revision", 0) >= 2  # worker 0 has reported
             return status if planned and len(ready) == status["size"] else {}
 
         return dict(self.until(look, "all workers ready"))
@@ -123,7 +128,7 @@ class Container:
 
     # Its end
 
-    def stop(self, seconds: int = 60) -> int:
+    def stop(self, seconds: int = 130) -> int:
         """`docker stop`: the exit code; 137 where Docker had to kill it."""
         run(self.docker, "stop", "--time", str(seconds), self.name)
         return int(self.state()["ExitCode"])
