@@ -13,8 +13,6 @@ from engine import run
 
 STOP = 20
 """Seconds that an idle server may take to stop; two of the older images took 120 s, or for ever."""
-BUILD = 1200
-"""Seconds for a test that is the first to need an image."""
 
 
 def says(text: str, name: str = "app") -> str:

@@ -7,9 +7,9 @@ import re
 import time
 
 import pytest
-from dropin import BUILD, again, check, conf, connect, edit, ends, envs, once, refused, request, says, summary
+from dropin import again, check, conf, connect, edit, ends, envs, once, refused, request, says, summary
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(BUILD)]
+pytestmark = pytest.mark.docker
 
 CONF = "/gunicorn_conf.py"
 DOCKERFILE = "FROM mooring:conda-starlette\n\nCOPY ./app /app\n"

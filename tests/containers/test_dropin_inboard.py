@@ -9,9 +9,9 @@ import subprocess
 
 import httpx
 import pytest
-from dropin import BUILD, again, check, conf, connect, edit, ends, envs, once, refused, request, says, summary
+from dropin import again, check, conf, connect, edit, ends, envs, once, refused, request, says, summary
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(BUILD)]
+pytestmark = pytest.mark.docker
 
 CONF = "/gunicorn_conf.py"
 DOCKERFILE = "FROM mooring:inboard-base\n\nCOPY package /app/\n"

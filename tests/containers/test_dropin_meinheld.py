@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from dropin import BUILD, again, check, conf, edit, ends, envs, once, summary
+from dropin import again, check, conf, edit, ends, envs, once, summary
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(BUILD)]
+pytestmark = pytest.mark.docker
 
 CONF = "/gunicorn_conf.py"
 DOCKERFILE = "FROM mooring:meinheld-flask\n\nCOPY ./app /app\n"
