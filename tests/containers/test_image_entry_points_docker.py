@@ -81,7 +81,12 @@ def test_the_flask_image_tells_commands_what_is_served(images: Images) -> None:
     assert said == "shop.main:app /x.py\n"
 
 
-PROJECT = """[tool.poetry]
+# By PyPI's pages for pip: a mirror may not have its JSON, which Poetry takes otherwise.
+PROJECT = """[[tool.poetry.source]]
+name = "pages"
+url = "https://pypi.org/simple/"
+
+[tool.poetry]
 name = "shop"
 version = "1"
 description = ""
