@@ -1,4 +1,7 @@
-"""The meinheld-flask image's scenarios by their numbers: users' Dockerfiles, real containers and meinheld."""
+"""The meinheld-flask image's scenarios by their numbers: users' Dockerfiles, real containers and meinheld.
+
+What its entry point tells other commands (scenario 29): test_image_entry_points_docker.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import re
 
 import pytest
-from dropin import again, check, conf, edit, ends, envs, once, summary
+from dropin import again, check, conf, edit, ends, envs, summary
 
 pytestmark = pytest.mark.docker
 
@@ -94,27 +97,6 @@ def test_h29_half_a_worker_for_each_core(user, start, cores):
     assert check(container)["application"]["target"] == "app.main:app"
     assert check(container, MAX_WORKERS=1, WORKERS_PER_CORE=3)["plan"]["workers"]["value"] == 1
     again(container)
-
-
-@pytest.mark.parametrize(
-    ("environ", "shown"),
-    [
-        ({}, "app.main:app /gunicorn_conf.py"),
-        ({"MODULE_NAME": "custom_app.custom_main", "VARIABLE_NAME": "api"}, "custom_app.custom_main:api"),
-        ({"APP_MODULE": "main:app", "GUNICORN_CONF": "/app/other_conf.py"}, "main:app /app/other_conf.py"),
-    ],
-)
-def test_h29_another_command_sees_what_holds(docker, user, environ, shown):
-    """The entry point tells any command the application and the configuration file in use."""
-    done = once(docker, user, *envs(**environ), command=("sh", "-c", "echo $APP_MODULE $GUNICORN_CONF"))
-    assert done.stdout.startswith(shown), done.stderr
-    assert done.returncode == 0
-
-
-def test_h29_the_demos_name_is_one_that_serves(docker, images):
-    command = ("sh", "-c", 'echo $APP_MODULE $GUNICORN_CONF; python -c "import mooring.demo"')
-    done = once(docker, images.target("meinheld-flask"), command=command)
-    assert (done.returncode, done.stdout) == (0, "mooring.demo:wsgi_app /gunicorn_conf.py\n"), done.stderr
 
 
 def test_the_hook_redirects_to_another_application_and_configuration(user, start):
