@@ -55,7 +55,7 @@ def steps(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> 
             extras = _each("--extras", wanted.extras)
             return [Step("poetry", (*export, *extras, "--output", str(exported))), install]
         case "pdm.lock":
-            named = _each("--group", (*wanted.groups, *wanted.extras)) or ("--prod",)
+            named = _pdm_groups(found.groups or (), (*wanted.groups, *wanted.extras))
             return [Step("pdm", ("export", "--expandvars", *named, "--output", str(exported))), install]
         case "Pipfile.lock":
             categories = " ".join(("packages", *wanted.groups))
@@ -72,6 +72,14 @@ def steps(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> 
         case "requirements.txt":
             return [Step("uv", _install(target, "--requirements", file))]
     return _conda(found, target, wanted, scratch)
+
+
+def _pdm_groups(known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """pdm adds all development groups where an extra is named and none of them is: the others are left out."""
+    if not names:
+        return ("--prod",)
+    others = ",".join(name for name in known if name not in ("default", *names))
+    return (*_each("--group", names), *(("--without", others) if others else ()))
 
 
 def _install(target: Target, *args: str) -> tuple[str, ...]:
