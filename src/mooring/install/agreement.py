@@ -24,17 +24,18 @@ class Mismatch(NamedTuple):
         return f"{self.needs}, but that is {self.has} now"
 
 
-def mismatches(packages: Path) -> list[Mismatch]:
-    """All of them in a site-packages folder; none where mooring is not installed there."""
+def mismatches(packages: Path) -> list[Mismatch] | None:
+    """All of them in a site-packages folder; None where mooring is not installed there."""
     importlib.invalidate_caches()
     there = {
         _normal(each.metadata["Name"]): each
         for each in importlib.metadata.distributions(path=[str(packages)])
         if each.metadata["Name"]
     }
-    mooring = there.get("mooring")
+    if "mooring" not in there:
+        return None
     found = []
-    for line in (mooring.requires if mooring else None) or ():
+    for line in there["mooring"].requires or ():
         name, ranges, optional = parse(line)
         installed = there.get(_normal(name))
         version = installed.version if installed else ""

@@ -101,6 +101,9 @@ def _agree(found: Declaration, target: Target, *, any_version: bool) -> int:
     if target.packages is None:
         return EXIT_OK
     wrong = mismatches(target.packages)
+    if wrong is None:
+        click.echo(f"mooring: {target.prefix} has no mooring; to serve from there, install it there as well")
+        return EXIT_OK
     for each in wrong:
         if each.optional or any_version:
             click.echo(f"mooring: warning: mooring works with {each}", err=True)

@@ -75,7 +75,7 @@ def steps(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> 
 
 
 def _pdm_groups(known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """pdm adds all development groups where an extra is named and none of them is: the others are left out."""
+    """Leave all others out: pdm adds every development group where only an extra is named."""
     if not names:
         return ("--prod",)
     others = ",".join(name for name in known if name not in ("default", *names))
