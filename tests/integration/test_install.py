@@ -120,40 +120,29 @@ def test_an_extra_alone_brings_no_development_group_of_pdms(stage, projects):
     assert versions(venv) == PRODUCTION | MORE
 
 
+@pytest.mark.parametrize("option", ["--group", "--extra"])
 @pytest.mark.parametrize("form", FORMS)
-def test_an_unknown_group_fails_and_installs_nothing(stage, projects, form):
+def test_an_unknown_group_or_extra_fails_and_installs_nothing(stage, projects, form, option):
     venv = stage.venv()
-    code = {"poetry.lock": 1}.get(form, 2)
-    _, err = stage.install("--prefix", str(venv), "--group", "nope", cwd=projects(form), code=code)
+    code = 1 if form == "poetry.lock" else 2
+    _, err = stage.install("--prefix", str(venv), option, "nope", cwd=projects(form), code=code)
     assert "nope" in err
     assert err.splitlines()[-1].startswith("mooring: ")
     assert versions(venv) == {}
 
 
-def test_pylock_groups_and_extras(stage):
-    """A pylock.toml whose packages carry markers, as pdm and pip write it."""
+def test_a_pylock_with_groups_and_extras(stage):
+    """One file for production and development, as pdm can write it."""
     folder = stage.folder(pyproject__toml=PYPROJECT)
-    stage.tool("pdm", "lock", "--quiet", "--group", ":all", cwd=folder)
-    stage.tool(
-        "pdm",
-        "export",
-        "--quiet",
-        "--group",
-        ":all",
-        "--format",
-        "pylock",
-        "--output",
-        "pylock.toml",
-        cwd=folder,
-    )
-    (folder / "pdm.lock").unlink()
-    venv = stage.venv()
-    stage.install("--prefix", str(venv), "--from", "pylock.toml", cwd=folder)
-    assert versions(venv) == PRODUCTION
-    stage.install(
-        "--prefix", str(venv), "--from", "pylock.toml", "--group", "jobs", "--extra", "more", cwd=folder
-    )
-    assert versions(venv) == PRODUCTION | JOBS | MORE
+    stage.tool("pdm", "lock", "--quiet", "--group", ":all", cwd=folder, PDM_LOCK_FORMAT="pylock")
+    for args, expected in (
+        ((), PRODUCTION),
+        (("--group", "jobs"), PRODUCTION | JOBS),
+        (("--extra", "more"), PRODUCTION | MORE),
+    ):
+        venv = stage.venv()
+        stage.install("--prefix", str(venv), *args, cwd=folder)
+        assert versions(venv) == expected
 
 
 def test_the_default_environment_is_moorings_own_and_keeps_what_it_has(stage, projects, wheel):
@@ -233,7 +222,7 @@ def test_a_dry_run_says_in_one_line_each_what_it_would_do(stage, projects):
         (folder / "requirements.txt").unlink()
     first, export, install = out.splitlines()
     assert "poetry.lock goes into" in first
-    assert first.endswith("it comes before requirements.txt in the order: passed over")
+    assert first.endswith("; passed over, as later in the order: requirements.txt")
     assert "poetry 2." in export
     assert "poetry export " in export
     assert "uv pip install " in install

@@ -143,7 +143,7 @@ def test_a_lock_for_other_machines_is_refused(stage, channel, subdir):
 
 
 def test_the_default_is_moorings_own_environment_where_that_is_condas(stage, channel):
-    """As in the images on a miniforge base: what is there stays, and so does the Python that mooring runs on."""
+    """As on a miniforge base: what is there stays, and so does the Python that mooring runs on."""
     folder = _environment(stage, channel, ENVIRONMENT.replace("  - builtpkg\n", ""))
     prefix = stage.folder() / "env"
     stage.install("--prefix", str(prefix), cwd=folder)
@@ -172,7 +172,6 @@ def test_what_the_channel_does_not_have_is_said_by_the_solver(stage, channel):
     folder = _environment(stage, channel, "channels: [CHANNEL]\ndependencies: [nowhere]\n")
     _, err = stage.install("--prefix", str(stage.folder() / "env"), cwd=folder, code=1)
     assert "nowhere" in err
-    assert err.splitlines()[-1].endswith(
-        "environment.yml: py-rattler ended with exit code 1; what it said stands above"
-    )
+    line = err.splitlines()[-1]
+    assert line.endswith("environment.yml: py-rattler ended with exit code 1; what it said stands above")
     assert "Traceback" not in err

@@ -73,15 +73,15 @@ def _suits(found: Declaration, target: Target) -> None:
         raise ConfigurationError(
             f"--prefix {target.prefix}: there is no bin/python; make it with python -m venv {target.prefix}"
         )
-    if target.version and satisfies(found.pythons, target.version) is False:
+    if target.version and satisfies(found.facts.pythons, target.version) is False:
         raise ConfigurationError(
-            f"{found.path} is for Python {found.pythons}, but {target.prefix} has {target.version}"
+            f"{found.path} is for Python {found.facts.pythons}, but {target.prefix} has {target.version}"
         )
 
 
 def _say(found: Declaration, target: Target) -> None:
     later = ", ".join(found.passed_over)
-    passed = f"; it comes before {later} in the order: passed over" if later else ""
+    passed = f"; passed over, as later in the order: {later}" if later else ""
     click.echo(f"mooring: {found.path} goes into {target}{passed}")
 
 

@@ -42,16 +42,24 @@ ORDER = (
 )
 
 
-class Declaration(NamedTuple):
-    """What is to be installed: the file, its form, the files that were passed over for it, the Pythons it
-    asks for (a range; empty where it says nothing), its groups (None where its tool is to say).
+class Facts(NamedTuple):
+    """What a declaration says of itself: the range of Pythons that it is for (empty: nothing), the names of
+    its groups and extras (None: its tool is to say), and the groups that count where none is named.
     """
+
+    pythons: str = ""
+    groups: tuple[str, ...] | None = None
+    extras: tuple[str, ...] | None = None
+    defaults: tuple[str, ...] = ()
+
+
+class Declaration(NamedTuple):
+    """What is to be installed: the file, its form, the names of the files that were passed over for it."""
 
     path: Path
     form: Form
     passed_over: tuple[str, ...]
-    pythons: str
-    groups: tuple[str, ...] | None
+    facts: Facts
 
 
 def find(folder: Path, chosen: str = "") -> Declaration:
@@ -71,8 +79,7 @@ def find(folder: Path, chosen: str = "") -> Declaration:
         if not (folder / name).is_file():
             raise ConfigurationError(f"{path}: {form.tool} needs {name} beside it; copy both into the image")
     passed = tuple(path.name for other, path in there[1:] if other.name not in form.sources)
-    pythons, groups = _facts(form, path)
-    return Declaration(path, form, passed, pythons, groups)
+    return Declaration(path, form, passed, _facts(form, path))
 
 
 def _file(folder: Path, form: Form, chosen: str) -> Path | None:
@@ -91,30 +98,34 @@ def _declares(path: Path) -> bool:
     return "dependencies" in project or "dependencies" in dynamic or "dependencies" in poetry
 
 
-def _facts(form: Form, path: Path) -> tuple[str, tuple[str, ...] | None]:
-    """The range of Pythons, and the groups, that a declaration speaks of."""
+def _facts(form: Form, path: Path) -> Facts:
     match form.name:
-        case "uv.lock" | "pylock.toml":
-            return str(load_toml(path).get("requires-python", "")), None
+        case "uv.lock":
+            return Facts(str(load_toml(path).get("requires-python", "")))
         case "poetry.lock":
-            return str(_table(load_toml(path), "metadata").get("python-versions", "")), None
+            return Facts(str(_table(load_toml(path), "metadata").get("python-versions", "")))
         case "pdm.lock":
             metadata = _table(load_toml(path), "metadata")
             targets = metadata.get("targets", [{"requires_python": metadata.get("requires_python", "")}])
             asked = [str(target.get("requires_python", "*")) or "*" for target in targets]
-            return "||".join(asked), tuple(metadata.get("groups", ()))
+            groups = tuple(metadata.get("groups", ()))  # its extras are among them
+            return Facts("||".join(asked), groups, groups)
+        case "pylock.toml":
+            content = load_toml(path)
+            names = [tuple(content.get(key, ())) for key in ("dependency-groups", "extras", "default-groups")]
+            return Facts(str(content.get("requires-python", "")), *names)
         case "pyproject.toml":
             content = load_toml(path)
             poetry = _table(content, "tool", "poetry", "dependencies").get("python", "")
-            return str(_table(content, "project").get("requires-python", poetry)), None
+            return Facts(str(_table(content, "project").get("requires-python", poetry)))
         case "Pipfile.lock":
             return _pipfile(path)
         case "requirements.txt" | "environment.yml":
-            return "", ()
-    return "", None
+            return Facts("", (), ())
+    return Facts("", None, ())
 
 
-def _pipfile(path: Path) -> tuple[str, tuple[str, ...]]:
+def _pipfile(path: Path) -> Facts:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         requires = content.get("_meta", {}).get("requires", {})
@@ -122,7 +133,7 @@ def _pipfile(path: Path) -> tuple[str, tuple[str, ...]]:
     except (ValueError, AttributeError) as error:
         raise ConfigurationError(f"{path}: not a Pipfile.lock: {error}") from None
     full, short = requires.get("python_full_version", ""), requires.get("python_version", "")
-    return f"=={full}" if full else f"=={short}.*" if short else "", groups
+    return Facts(f"=={full}" if full else f"=={short}.*" if short else "", groups, ())
 
 
 def load_toml(path: Path) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def steps(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> 
             extras = _each("--extras", wanted.extras)
             return [Step("poetry", (*export, *extras, "--output", str(exported))), install]
         case "pdm.lock":
-            named = _pdm_groups(found.groups or (), (*wanted.groups, *wanted.extras))
+            named = _pdm_groups(found.facts.groups or (), (*wanted.groups, *wanted.extras))
             return [Step("pdm", ("export", "--expandvars", *named, "--output", str(exported))), install]
         case "Pipfile.lock":
             categories = " ".join(("packages", *wanted.groups))
@@ -64,7 +64,9 @@ def steps(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> 
                 install,
             ]
         case "pylock.toml":
-            more = ("--preview-features", "pylock", *groups, *extras)
+            # uv takes named groups in place of the default ones, as the specification says (PEP 751)
+            named = _each("--group", (*found.facts.defaults, *wanted.groups) if wanted.groups else ())
+            more = ("--preview-features", "pylock", *named, *extras)
             return [Step("uv", _install(target, *more, "--requirements", file))]
         case "pyproject.toml":
             groups = _each("--group", [f"{found.path}:{name}" for name in wanted.groups])
@@ -104,12 +106,12 @@ def _each(option: str, names: Sequence[str]) -> tuple[str, ...]:
 
 def _known(found: Declaration, wanted: Wanted) -> None:
     """Refuse what the tool itself would pass over in silence."""
-    if wanted.extras and found.form.tool in ("pipenv", "py-rattler"):
-        raise ConfigurationError(f"--extra {wanted.extras[0]}: {found.path} has no extras")
-    if found.groups is None:
-        return
-    names = (*wanted.groups, *(wanted.extras if found.form.tool in ("pdm", "uv") else ()))
-    for name in names:
-        if name not in found.groups:
-            known = f"; it has {', '.join(found.groups)}" if found.groups else ""
-            raise ConfigurationError(f"{name!r}: {found.path} has no such group{known}")
+    facts = found.facts
+    for kind, names, known in (
+        ("group", wanted.groups, facts.groups),
+        ("extra", wanted.extras, facts.extras),
+    ):
+        for name in names:
+            if known is not None and name not in known:
+                others = f"; it has {', '.join(known)}" if known else ""
+                raise ConfigurationError(f"--{kind} {name}: {found.path} has no such {kind}{others}")
