@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import sys
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -99,3 +100,5 @@ def main(channel: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(0)  # as conda.py does

@@ -91,7 +91,7 @@ def _install(target: Target, *args: str) -> tuple[str, ...]:
 def _conda(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> list[Step]:
     """Conda's packages by py-rattler, in conda.py; what comes from PyPI is written down there for uv."""
     pip = scratch / "requirements.txt"
-    args = [str(WORKER), "--file", str(found.path), "--prefix", str(target.prefix), "--pip", str(pip)]
+    args = ["-I", str(WORKER), "--file", str(found.path), "--prefix", str(target.prefix), "--pip", str(pip)]
     if target.own:
         args += ["--keep-python", "{}.{}".format(*sys.version_info[:2])]
     locked = found.form.name != "environment.yml"
