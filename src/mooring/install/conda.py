@@ -136,7 +136,7 @@ def _locked(file: Path, groups: Sequence[str]) -> Chosen:
         raise RefusedError(f"--group names one environment, not {len(groups)}")
     environment = lock.environment(name)
     if environment is None:
-        known = ", ".join(name for name, _ in lock.environments())
+        known = ", ".join(sorted(name for name, _ in lock.environments()))
         raise RefusedError(f"it has no environment {name!r}; it has {known}")
     here = str(rattler.Subdir.current())
     platform = next((each for each in environment.platforms() if str(each.subdir) == here), None)
