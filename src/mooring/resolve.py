@@ -5,7 +5,8 @@ All bad values are reported at once. Nothing downstream reads the environment ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +70,8 @@ class _Reader:
         """The row's value from its strongest origin; an empty value of most settings means unset."""
         given = self.cli.get(row.name)
         if given is not None and (given.strip() or row.empty_disables):
-            return self.parse(row, given, row.option), Origin(CLI, "cli")
+            where = "APP" if row.name == "app" else row.option  # as it mostly is given
+            return self.parse(row, given, where), Origin(CLI, "cli")
         for variable in self.variables(row):
             text = self.environ.get(variable)
             if (
@@ -110,11 +112,32 @@ def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) ->
     origins: dict[str, Origin] = {}
     for name, row in ROWS.items():
         values[name], origins[name] = reader.value(row)
-    if reader.errors:
-        raise ConfigurationError("bad settings: " + "; ".join(dict.fromkeys(reader.errors)))
+    _refuse(reader)
     root = folder / (values["app_root"] or ".")
     values["app_root"] = str(root.resolve())
     return Resolved(Settings(**values), origins, reader.profile, _warnings(environ, reader.profile))
+
+
+def resolve_some(
+    names: Sequence[str], cli: Mapping[str, str], environ: Mapping[str, str], folder: Path
+) -> Settings:
+    """Some settings alone, the others with their defaults: whatever else is wrong is not looked at.
+
+    A running instance is found by them, also where the file has just been spoilt. Raises ConfigurationError.
+    """
+    reader = _Reader(cli, environ)
+    _choose_profile(reader)
+    with contextlib.suppress(ConfigurationError):
+        _read_file(reader, folder)
+    reader.errors.clear()
+    values = {name: reader.value(ROWS[name])[0] for name in names}
+    _refuse(reader)
+    return Settings(**values)
+
+
+def _refuse(reader: _Reader) -> None:
+    if reader.errors:
+        raise ConfigurationError("bad settings: " + "; ".join(dict.fromkeys(reader.errors)))
 
 
 def _choose_profile(reader: _Reader) -> None:
