@@ -1,0 +1,48 @@
+"""A stop that comes while gunicorn's own workers boot is heard by every worker class, not waited out."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from harness import ASGI_APP, WSGI_APP
+
+HELD = """
+import os, time
+
+print("importing", flush=True)
+while os.path.exists("held"):
+    time.sleep(0.01)
+"""
+CLASSES = {
+    "sync": WSGI_APP,
+    "gthread": WSGI_APP,
+    "gevent": WSGI_APP,
+    "asgi": ASGI_APP,
+    "uvicorn_worker.UvicornWorker": ASGI_APP,
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_term_while_the_application_is_imported(mooring, name):
+    files = {"main.py": HELD + CLASSES[name], "held": ""}
+    app = mooring.start("run", files=files, WORKER_CLASS=name, WEB_CONCURRENCY=1, GRACEFUL_TIMEOUT=50)
+    app.wait_log("importing")
+    app.signal(signal.SIGTERM)
+    app.wait_log("Handling signal: term")  # and has told its workers at once
+    (app.folder / "held").unlink()
+    assert app.wait_exit() == 0
+    assert "grace deadline passed" not in app.stderr
+    assert app.leftovers == []
+
+
+def test_term_while_the_second_worker_boots(mooring):
+    app = mooring.run(files={"main.py": HELD + ASGI_APP}, workers=1, WORKER_CLASS="asgi", GRACEFUL_TIMEOUT=50)
+    app.write("held", "")
+    app.signal(signal.SIGTTIN)
+    app.wait_log("importing", count=2)
+    app.signal(signal.SIGTERM)
+    app.wait_log("Handling signal: term")
+    (app.folder / "held").unlink()
+    assert app.wait_exit() == 0
+    assert "grace deadline passed" not in app.stderr
