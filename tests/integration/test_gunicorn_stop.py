@@ -46,3 +46,22 @@ def test_term_while_the_second_worker_boots(mooring):
     (app.folder / "held").unlink()
     assert app.wait_exit() == 0
     assert "grace deadline passed" not in app.stderr
+
+
+CONF = """
+import os, signal
+
+
+def post_fork(server, worker):
+    if worker.age == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_term_before_a_worker_has_taken_its_signals(mooring, name):
+    files = {"main.py": CLASSES[name], "gunicorn.conf.py": CONF}
+    app = mooring.run(files=files, workers=1, WORKER_CLASS=name)
+    app.signal(signal.SIGTTIN)
+    app.wait_log("Booting worker with pid", count=3)  # the second has left
+    assert app.stop() == 0

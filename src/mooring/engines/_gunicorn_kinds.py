@@ -100,9 +100,11 @@ class AsgiWorker(MooringWorker):
     loop: asyncio.AbstractEventLoop
 
     def init_signals(self) -> None:
-        """Take the signals; uvloop would lose a stop that comes while the application is imported."""
+        """Take the signals; uvloop would lose a stop that comes before it runs."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         super().init_signals()
         signal.signal(signal.SIGTERM, self.mooring_stop_early)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def mooring_stop_early(self, *_: object) -> None:
         self.alive = False
