@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mooring import environment as env
 from mooring.errors import ConfigurationError
 from mooring.profiles import PROFILES, Profile
 from mooring.settings import ROWS, Row, Settings, show
@@ -80,7 +81,7 @@ class _Reader:
                 and not _service_link(variable, text)
             ):
                 return self.parse(row, text, f"env:{variable}"), Origin(ENVIRONMENT, f"env:{variable}")
-        if row.name in self.file:
+        if self.file.get(row.name, "").strip() or (row.name in self.file and row.empty_disables):
             where = f"{self.file_name}: {row.name}"
             return self.parse(row, self.file[row.name], where), Origin(FILE, f"file:{self.file_name}")
         if row.name in self.profile.defaults:
@@ -143,7 +144,8 @@ def _refuse(reader: _Reader) -> None:
 def _choose_profile(reader: _Reader) -> None:
     name, origin = reader.value(ROWS["profile"])
     if name not in PROFILES:
-        where = origin.text.removeprefix("env:")
+        kind, _, rest = origin.text.partition(":")
+        where = {"env": rest, "file": f"{rest}: profile"}.get(kind, "--profile")
         reader.errors.append(f"{where}={name!r}: expected one of " + ", ".join(PROFILES))
         return
     reader.profile = PROFILES[name]
@@ -165,9 +167,12 @@ def _read_file(reader: _Reader, folder: Path) -> None:
         reader.file = {
             (name := key.replace("-", "_")): _file_text(name, value) for key, value in table.items()
         }
-        for key in reader.file:
-            if key not in ROWS or key == "config":
-                reader.errors.append(f"{path}: {key}: no such setting{_near(key, ROWS)}")
+        for key, value in table.items():
+            name = key.replace("-", "_")
+            if name not in ROWS or name == "config":
+                reader.errors.append(f"{path}: {name}: no such setting{_near(name, ROWS)}")
+            elif isinstance(value, bool) and ROWS[name].parse is env.text and reader.file[name]:
+                reader.errors.append(f"{path}: {key}={show(value)}: expected a text in quotes")
         break
     if "profile" in reader.file and not reader.errors:  # else the start ends anyway, and would say it twice
         _choose_profile(reader)
@@ -185,7 +190,10 @@ def _load_table(path: Path, *, required: bool) -> Mapping[str, Any] | None:
         if path.name == "pyproject.toml" and not required and b"tool.mooring" not in path.read_bytes():
             return None  # not ours to judge: other tools will
         raise ConfigurationError(f"configuration file {path}: not valid TOML: {error}") from None
-    table = document.get("tool", {}).get("mooring") if path.name == "pyproject.toml" else document
+    table: Any = document
+    if path.name == "pyproject.toml":
+        tool = document.get("tool")
+        table = tool.get("mooring") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(f"configuration file {path}: [tool.mooring] must be a table")
     return table
@@ -196,6 +204,8 @@ def _file_text(name: str, value: Any) -> str:
     if isinstance(value, list):
         between = "\n" if name == "companions" else ","  # a command may have commas
         return between.join(_file_text(name, part) for part in value)
+    if value is False and name in ROWS and ROWS[name].empty_disables:
+        return ""  # access_log = false: off, and no file called false
     return show(value) if not isinstance(value, float) else repr(value)
 
 

@@ -153,6 +153,8 @@ def test_pyproject_serves_as_the_configuration_file(tmp_path: Path) -> None:
         ("wrkers = 3", "wrkers: no such setting; did you mean workers?"),
         ("workers = 'x'", "workers='x'"),
         ("a =", "not valid TOML"),
+        ("profile = 'heroku'", "mooring.toml: profile='heroku': expected one of none"),
+        ("gunicorn_conf = true", "gunicorn_conf=true: expected a text in quotes"),
     ],
 )
 def test_a_bad_configuration_file_is_named(tmp_path: Path, text: str, expected: str) -> None:
@@ -160,6 +162,20 @@ def test_a_bad_configuration_file_is_named(tmp_path: Path, text: str, expected: 
     with pytest.raises(ConfigurationError, match=r"mooring\.toml") as caught:
         resolve({}, {}, tmp_path)
     assert expected in str(caught.value)
+
+
+def test_an_empty_value_in_the_file_means_unset_as_in_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "mooring.toml").write_text("log_level = ''\nbind = []\naccess_log = false\nerror_log = ''\n")
+    found = resolve({}, {}, tmp_path)
+    assert (found.settings.log_level, found.origins["log_level"].text) == ("info", "default")
+    assert found.settings.bind is None
+    assert (found.settings.access_log, found.settings.error_log) == (None, None)
+
+
+@pytest.mark.parametrize("text", ["tool = 3", "tool = [1]", "x = 1", ""])
+def test_a_pyproject_without_tools_is_none_of_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert resolve({}, {}, tmp_path).origins["port"].text == "default"
 
 
 def test_a_broken_pyproject_is_an_error_where_it_has_our_table(tmp_path: Path) -> None:
