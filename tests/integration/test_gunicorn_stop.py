@@ -58,6 +58,34 @@ def post_fork(server, worker):
 """
 
 
+FORKS = """
+import os, signal
+
+
+def held():
+    return signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+os.register_at_fork(before=lambda: print("at the fork:", held(), flush=True))
+
+
+def post_fork(server, worker):
+    print("in the worker:", held(), flush=True)
+
+
+def child_exit(server, worker):
+    print("in the arbiter:", held(), flush=True)
+"""
+
+
+def test_term_at_the_fork_waits_until_the_worker_can_hear_it(mooring):
+    files = {"main.py": WSGI_APP, "gunicorn.conf.py": FORKS}
+    app = mooring.run(files=files, workers=2, WORKER_CLASS="sync")
+    assert app.stop() == 0
+    for line in ("at the fork: True", "in the worker: False", "in the arbiter: False"):
+        assert app.stdout.count(line) == 2
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_term_before_a_worker_has_taken_its_signals(mooring, name):
     files = {"main.py": CLASSES[name], "gunicorn.conf.py": CONF}
