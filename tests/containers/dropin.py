@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
+from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -100,13 +100,26 @@ def edit(container: Container, path: str, text: str) -> None:
     assert container.execute("python", "-c", f"open({path!r}, 'w').write({text!r})")[0] == 0
 
 
-def connect(container: Container) -> socket.socket:
-    """A connection to its port."""
+def connect(container: Container) -> HTTPConnection:
+    """A connection to its port, never opened anew."""
     address = urlsplit(container.url)
-    return socket.create_connection((address.hostname, address.port), timeout=90)
+    connection = HTTPConnection(str(address.hostname), address.port, timeout=90)
+    connection.connect()
+    connection.auto_open = 0
+    return connection
 
 
-def request(sock: socket.socket, path: str = "/", *headers: str) -> None:
-    """One GET, whose connection is kept."""
-    lines = [f"GET {path} HTTP/1.1", "Host: test", *headers, "", ""]
-    sock.sendall("\r\n".join(lines).encode())
+def answers(connection: HTTPConnection, **headers: str) -> bool:
+    """Whether a GET on it is answered with 200, and it stays open."""
+    connection.request("GET", "/", headers=headers)
+    response = connection.getresponse()
+    response.read()
+    return response.status == 200 and connection.sock is not None
+
+
+def is_closed(connection: HTTPConnection) -> bool:
+    """Whether the server closes it, with nothing more to read."""
+    try:
+        return connection.sock.recv(1) == b""
+    except ConnectionResetError:
+        return True

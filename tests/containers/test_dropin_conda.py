@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from dropin import again, check, conf, connect, edit, ends, envs, once, refused, request, says, summary
+from dropin import again, answers, check, conf, connect, edit, ends, envs, once, refused, says, summary
 
 pytestmark = pytest.mark.docker
 
@@ -42,11 +42,10 @@ def kept(docker, images):
 
     container = Container(docker, images.target("conda-starlette"))
     container.get()
-    sock = connect(container)
-    request(sock)
-    assert sock.recv(4096).startswith(b"HTTP/1.1 200")
-    yield container, sock, time.monotonic()
-    sock.close()
+    connection = connect(container)
+    assert answers(connection)
+    yield container, connection, time.monotonic()
+    connection.close()
     container.remove()
 
 
@@ -167,9 +166,8 @@ def test_h30_one_worker(user, start):
 
 def test_h13_an_idle_connection_is_kept_for_more_than_a_minute(kept):
     """The one that was opened before all these tests."""
-    container, sock, since = kept
+    container, connection, since = kept
     time.sleep(max(0.0, since + IDLE - time.monotonic()))
-    request(sock)
-    assert sock.recv(4096).startswith(b"HTTP/1.1 200")
-    sock.close()
+    assert answers(connection)
+    connection.close()
     again(container)
