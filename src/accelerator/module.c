@@ -3,6 +3,7 @@
  * Why there is one: docs/decisions.md. */
 
 #include "accelerator.h"
+#include "wsgi.h"
 
 PyObject *dash;
 
@@ -14,7 +15,7 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__accelerator(void) {
-    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type};
+    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type, &Wsgi_Type};
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;

@@ -33,9 +33,12 @@ def target_of(environ: Environ) -> str:
     return f"{path}?{query}" if query else path
 
 
-def describer(lines: Lines) -> Callable[..., Entry | None]:
-    """A function that makes a request's entry; None where it has no line."""
-    form, wanted, nameless = lines.format, lines.wanted, lines.nameless
+def describer(lines: Lines, *, every: bool = False) -> Callable[..., Entry | None]:
+    """A function that makes a request's entry; None where it has no line.
+
+    `every`: whether its caller has asked already which requests have a line.
+    """
+    form, wanted, nameless = lines.format, lines.wanted if not every else None, lines.nameless
     wants_headers, declared, full = form.headers, form.declared, form.full
 
     def entry(  # noqa: PLR0917

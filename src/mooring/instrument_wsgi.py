@@ -16,8 +16,9 @@ from typing import Any
 
 from mooring import accelerate
 from mooring.accessentry_wsgi import Environ, Ids, declared_size, describer, logger, target_of
-from mooring.accessparts import Entry
-from mooring.meter import Meter, table
+from mooring.accessparts import Entry, apache_date
+from mooring.escape import METHODS
+from mooring.meter import Lines, Meter, table
 from mooring.native import native
 from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
 
@@ -76,13 +77,15 @@ def wrap_wsgi(
     That happens when the application returns a list, or else when the response is closed.
     """
     prepare = _preparation(believe, root)
+    accelerated = _accelerated(application, prepare, meter, identify, always=bool(root))
+    if accelerated is not None:
+        return accelerated
     start, report = _recorder(meter)
     drain = meter.drain
 
     def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         arrival = start(environ)
         ids = identify(environ) if identify is not None else _NO_IDS
-        prepare(environ)
         status, headers, written = "", (), 0
 
         def started(code: str, fields: Any, exc_info: Any = None) -> Any:
@@ -90,7 +93,7 @@ def wrap_wsgi(
             if ids[2]:
                 fields = with_headers(fields, ids[2])
             if drain.begun and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
-                fields = [*(header for header in fields if header[0].lower() != "connection"), _CLOSE]
+                fields = last_of_connection(fields)
             status, headers = code, fields
             write = start_response(code, fields, exc_info) if exc_info else start_response(code, fields)
             if write is None:  # granian and hypercorn have no write()
@@ -103,21 +106,22 @@ def wrap_wsgi(
 
             return counted
 
-        try:
-            body = application(environ, started)
-        except BaseException:
-            report(environ, arrival, "", 0, headers, ids)
-            raise
-        if isinstance(body, list):
-            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
-            report(environ, arrival, status, size + written, headers, ids)
-            return body
-
         def finish(stream: Stream) -> None:
             code = "" if stream.failed else status
             report(environ, arrival, code, stream.size + written, headers, ids)
 
-        return body if _is_watched_file(environ, body, finish, headers) else Stream(body, finish)
+        try:
+            prepare(environ)
+            body = application(environ, started)
+            if not isinstance(body, list):
+                stream = Stream(body, finish)
+                return body if _is_watched_file(environ, body, stream, headers) else stream
+            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+        except BaseException:
+            report(environ, arrival, "", 0, headers, ids)
+            raise
+        report(environ, arrival, status, size + written, headers, ids)
+        return body
 
     return wsgi
 
@@ -156,6 +160,53 @@ def _recorder(meter: Meter) -> tuple[Start, Report]:
     return start, report
 
 
+def _accelerated(
+    application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None, *, always: bool
+) -> WSGI | None:
+    """What `wrap_wsgi` returns, in C. `always`: not only what proxies have sent is to be prepared."""
+    lines = meter.lines
+    row = accelerate.row(meter.row, lines.write if lines is not None else None)
+    if row is None:
+        return None
+    timed = lines.format.timed if lines is not None else None
+    made: WSGI = accelerate.c.Wsgi(
+        row=row,
+        application=application,
+        drain=meter.drain,
+        identify=identify,
+        prepare=prepare,
+        always=always,
+        bases=REQUEST_BASE,
+        other=OTHER_BASE,
+        nothing=_NO_IDS,
+        target_of=target_of,
+        code=_code,
+        with_headers=with_headers,
+        closing=last_of_connection,
+        watch=_watch,
+        log=_every_line(meter, lines) if lines is not None else None,
+        wanted=lines.wanted if lines is not None else None,
+        nameless=lines.nameless if lines is not None else "-",
+        methods=METHODS,
+        date=accelerate.date(apache_date) if timed is not None else None,
+        timed=bool(timed),
+    )
+    return made
+
+
+def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:
+    """A function that makes a request's line; its caller knows which requests have one."""
+    entry_of, log = describer(lines, every=True), logger(meter, lines)
+
+    def line(environ: Environ, target: str, code: int, size: int, *more: Any) -> None:
+        headers, seconds, ids, now = more
+        entry = entry_of(environ, target, code, size, headers, seconds, ids)
+        if entry is not None:
+            log(entry, now)
+
+    return line
+
+
 def _counter(cells: memoryview[float], end: Callable[[int], None]) -> Count:
     """A function that counts a request and ends it."""
     lock = native("_thread", "allocate_lock")()
@@ -184,21 +235,27 @@ def with_headers(fields: Any, headers: Any) -> list[tuple[str, str]]:
     return [*own, *(header for header in headers if header[0] not in names)]
 
 
-def _is_watched_file(environ: Environ, body: Any, finish: Finish, headers: Any) -> bool:
-    """Whether `body` is the server's own file wrapper; if so, its `close` now makes the line.
+def last_of_connection(fields: Any) -> list[tuple[str, str]]:
+    """Response headers, copied, with `Connection: close`."""
+    return [*(header for header in fields if header[0].lower() != "connection"), _CLOSE]
+
+
+def _is_watched_file(environ: Environ, body: Any, stream: Stream, headers: Any) -> bool:
+    """Whether `body` is the server's own file wrapper, watched from now on."""
+    wrapper: Any = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper) and _watch(stream, body, headers)
+
+
+def _watch(stream: Stream, body: Any, headers: Any) -> bool:
+    """Have the file's `close` be the stream's, which makes the line. False: it cannot be.
 
     Its size is the declared one, since the server reads it past us.
     """
-    wrapper: Any = environ.get("wsgi.file_wrapper")
-    ours = isinstance(wrapper, type) and isinstance(body, wrapper)
-    if not ours:
-        return False
-    stream = Stream(body, finish)
-    stream.size = declared_size(headers) or _file_size(body)
     try:
         body.close = stream.close
     except AttributeError:  # a wrapper with slots
         return False
+    stream.size = declared_size(headers) or _file_size(body)
     return True
 
 
