@@ -78,8 +78,11 @@ def wrap_wsgi(
     """
     prepare = _preparation(believe, root)
     accelerated = _accelerated(application, prepare, meter, identify, always=bool(root))
-    if accelerated is not None:
-        return accelerated
+    return accelerated or _wrapped(application, prepare, meter, identify)
+
+
+def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None) -> WSGI:
+    """What `wrap_wsgi` returns, in Python."""
     start, report = _recorder(meter)
     drain = meter.drain
 
