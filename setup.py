@@ -4,7 +4,7 @@ from setuptools import Extension, setup
 
 NAMES = (
     *("module", "line", "ring", "row", "asgi", "asgi_line"),
-    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_request"),
+    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_request", "granian", "granian_answer", "granian_response"),
 )
 
 setup(
@@ -12,7 +12,7 @@ setup(
         Extension(
             "mooring._accelerator",
             [f"src/accelerator/{name}.c" for name in NAMES],
-            depends=["src/accelerator/accelerator.h", "src/accelerator/wsgi.h"],
+            depends=[f"src/accelerator/{name}.h" for name in ("accelerator", "wsgi", "granian")],
             extra_compile_args=[
                 "-O2",
                 "-Wall",

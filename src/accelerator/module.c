@@ -2,7 +2,7 @@
  * instrument.py, instrument_wsgi.py, meter.py, accessentry.py and ring.py, which specify it; the tests run both.
  * Why there is one: docs/decisions.md. */
 
-#include "accelerator.h"
+#include "granian.h"
 #include "wsgi.h"
 
 PyObject *dash;
@@ -15,7 +15,7 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__accelerator(void) {
-    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type, &Wsgi_Type};
+    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type, &Wsgi_Type, &Granian_Type};
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
