@@ -57,16 +57,17 @@ _headers = st.sampled_from(
     [[], [("Connection", "keep-alive")], [("X-Request-ID", "own"), ("Content-Length", "7")], ()]
 )
 _start = st.tuples(st.just("start"), _statuses, _headers, st.booleans())
-_parts = st.lists(st.one_of(st.binary(max_size=9), st.just("text")), max_size=3)
+_parts = st.lists(st.one_of(st.binary(max_size=9), st.sampled_from([b"abc", "text"])), max_size=3)
 _acts = st.lists(st.one_of(_start, st.tuples(st.just("write"), st.binary(max_size=5))), max_size=3)
+_OK = ("start", "200 OK", [], False)
 _apps = st.fixed_dictionaries(
     {
-        "acts": st.one_of(st.tuples(st.just(("start", "200 OK", [], False))).map(list), _acts),
+        "acts": st.one_of(st.just([_OK]), st.just([_OK, ("write", b"abc")]), _acts),
         "kind": st.sampled_from(
             ["list", "tuple", "iterator", "generator", "late", "closing", "file", "nothing"]
         ),
         "parts": _parts,
-        "raising": st.sampled_from(["", "call", "iteration", "close", "exit"]),
+        "raising": st.sampled_from(["", "iteration", "call", "iteration", "close", "exit"]),
     }
 )
 _hows = st.fixed_dictionaries(
@@ -76,8 +77,8 @@ _hows = st.fixed_dictionaries(
         "drains": st.booleans(),
         "ids": st.booleans(),
         "root": st.sampled_from(["", "/root"]),
-        "parts": st.sampled_from([0, 1, 9]),
-        "write": st.booleans(),
+        "parts": st.sampled_from([9, 0, 1, 9]),
+        "write": st.sampled_from([True, True, False]),
         "full": st.booleans(),
     }
 )
