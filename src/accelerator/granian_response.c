@@ -134,7 +134,6 @@ PyTypeObject Response_Type = {
     .tp_dealloc = (destructor)Response_dealloc,
     .tp_traverse = (traverseproc)Response_traverse,
     .tp_clear = (inquiry)Response_clear,
-    .tp_methods = NULL,
     .tp_members = Response_members,
     .tp_getset = Response_properties,
 };

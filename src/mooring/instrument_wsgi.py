@@ -1,71 +1,34 @@
-"""The WSGI half of instrument.py.
+"""The WSGI half of instrument.py, in Python and, where mooring._accelerator is there, in C.
 
-A list is returned as it is, since granian sends lists at once, and so is what `wsgi.file_wrapper` made, since
-gunicorn sends that with sendfile. Any other iterable is wrapped; its `close` is called once, when the server
-closes ours.
+Not for what becomes of a response that is no list (wsgiresponse.py).
 """
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from time import monotonic
 from typing import Any
 
 from mooring import accelerate
-from mooring.accessentry_wsgi import Environ, Ids, declared_size, describer, logger, target_of
+from mooring.accessentry_wsgi import Environ, Ids, describer, logger, target_of
 from mooring.accessparts import Entry, apache_date
 from mooring.escape import METHODS
 from mooring.meter import Lines, Meter, table
 from mooring.native import native
 from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
+from mooring.wsgiresponse import Stream, is_watched_file, last_of_connection, watch, with_headers
 
 StartResponse = Callable[..., Any]
 WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
 Prepare = Callable[[Environ], None]
-Finish = Callable[["Stream"], None]
 Arrival = tuple[float, str, int, int]  # when, what was asked for, its METHOD_BASE, its place in flight
 Count = Callable[[int, int, float, bool, int], None]
 Identify = Callable[[Environ], Ids]
-_CLOSE = ("Connection", "close")
 Start = Callable[[Environ], Arrival]
 Report = Callable[[Environ, Arrival, str, int, Any, Ids], None]
 _NO_IDS: Ids = ("-", "-", ())
-
-
-class Stream:
-    """An application's iterable on its way to the server: counts bytes, calls `finish(self)` once."""
-
-    __slots__ = ("body", "close_body", "failed", "finish", "size")
-
-    def __init__(self, body: Iterable[bytes], finish: Finish) -> None:
-        self.body = body
-        self.close_body = getattr(body, "close", None)
-        self.finish: Finish | None = finish
-        self.size = 0
-        self.failed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for chunk in self.body:
-                self.size += len(chunk)
-                yield chunk
-        except Exception:
-            self.failed = self.size == 0
-            raise
-
-    def close(self) -> None:
-        """What the server calls when it is done with the response, complete or not."""
-        finish, self.finish = self.finish, None
-        if finish is None:
-            return
-        try:
-            if self.close_body is not None:
-                self.close_body()
-        finally:
-            finish(self)
 
 
 def wrap_wsgi(
@@ -118,7 +81,7 @@ def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identi
             body = application(environ, started)
             if not isinstance(body, list):
                 stream = Stream(body, finish)
-                return body if _is_watched_file(environ, body, stream, headers) else stream
+                return body if is_watched_file(environ, body, stream, headers) else stream
             size = len(body[0]) if len(body) == 1 else sum(map(len, body))
         except BaseException:
             report(environ, arrival, "", 0, headers, ids)
@@ -186,7 +149,7 @@ def _accelerated(
         code=_code,
         with_headers=with_headers,
         closing=last_of_connection,
-        watch=_watch,
+        watch=watch,
         log=_every_line(meter, lines) if lines is not None else None,
         wanted=lines.wanted if lines is not None else None,
         nameless=lines.nameless if lines is not None else "-",
@@ -231,37 +194,6 @@ def _no_log(_entry: Entry, _now: float) -> None:
     pass
 
 
-def with_headers(fields: Any, headers: Any) -> list[tuple[str, str]]:
-    """Response headers, copied, with those of `headers` that the application has not set itself."""
-    own = list(fields)
-    names = {name.lower() for name, _ in own}
-    return [*own, *(header for header in headers if header[0] not in names)]
-
-
-def last_of_connection(fields: Any) -> list[tuple[str, str]]:
-    """Response headers, copied, with `Connection: close`."""
-    return [*(header for header in fields if header[0].lower() != "connection"), _CLOSE]
-
-
-def _is_watched_file(environ: Environ, body: Any, stream: Stream, headers: Any) -> bool:
-    """Whether `body` is the server's own file wrapper, watched from now on."""
-    wrapper: Any = environ.get("wsgi.file_wrapper")
-    return isinstance(wrapper, type) and isinstance(body, wrapper) and _watch(stream, body, headers)
-
-
-def _watch(stream: Stream, body: Any, headers: Any) -> bool:
-    """Have the file's `close` be the stream's, which makes the line. False: it cannot be.
-
-    Its size is the declared one, since the server reads it past us.
-    """
-    try:
-        body.close = stream.close
-    except AttributeError:  # a wrapper with slots
-        return False
-    stream.size = declared_size(headers) or _file_size(body)
-    return True
-
-
 def _preparation(believe: Prepare, root: str) -> Prepare:
     """What is done to each environ: proxy headers, root_path as SCRIPT_NAME (UTF-8 as Latin-1: PEP 3333)."""
     script = root.encode().decode("latin-1")
@@ -283,10 +215,3 @@ def _preparation(believe: Prepare, root: str) -> Prepare:
 def _code(status: str) -> int:
     """The number of a status such as `200 OK`; 500 where there is none: the server answers with that then."""
     return int(status[:3]) if status[:3].isdecimal() else 500
-
-
-def _file_size(body: Any) -> int:
-    try:
-        return os.fstat(body.filelike.fileno()).st_size
-    except (AttributeError, OSError, ValueError):
-        return 0

@@ -25,6 +25,7 @@ accessheaders accessjson accessrules accounts admin boot development engines exh
 accelerate accessatoms adoption heartbeat hook logs metrics rates searchorder tally watching
 accessline appmetrics companions discovery fleetlog limits meter ring topview workerlog
 accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat
+wsgiresponse
 instrument_websocket instrument_wsgi loader logkeeper otel settings
 adminports instrument reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
