@@ -31,6 +31,7 @@ static long code_of(const Wsgi *self, PyObject *status) {
 
 int wsgi_report(Request *request, PyObject *status, Py_ssize_t size) {
     const Wsgi *self = request->wsgi;
+    row_end(self->row, request->place); /* first of all: what comes then may fail for what the application has sent */
     int said = status == NULL ? 0 : PyObject_IsTrue(status);
     long code = said < 0 ? -1 : code_of(self, status);
     if (code == -1 && PyErr_Occurred())
@@ -39,7 +40,6 @@ int wsgi_report(Request *request, PyObject *status, Py_ssize_t size) {
     row_count(self->row, request->base, code, seconds);
     if (!said)
         self->row->cells[self->row->raised] += 1.0;
-    row_end(self->row, request->place);
     return self->log == Py_None ? 0 : wsgi_line(request, code, size, seconds, now);
 }
 

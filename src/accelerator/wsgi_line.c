@@ -33,7 +33,9 @@ static PyObject *host_of(const Wsgi *self, PyObject *environ) {
         return PyErr_Occurred() ? NULL : self->nameless;
     if (!PyUnicode_CheckExact(host))
         return NULL;
-    return PyUnicode_GET_LENGTH(host) ? host : self->nameless;
+    if (!PyUnicode_GET_LENGTH(host))
+        return self->nameless;
+    return is_address(host) ? host : NULL;
 }
 
 /* Of "HTTP/1.1" what is behind the slash; a new reference. */

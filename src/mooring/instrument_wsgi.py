@@ -211,7 +211,11 @@ def _preparation(believe: Prepare, root: str) -> Prepare:
     return prepare
 
 
-@lru_cache(maxsize=64)
-def _code(status: str) -> int:
+def _code(status: object) -> int:
     """The number of a status such as `200 OK`; 500 where there is none: the server answers with that then."""
+    return _number(status) if isinstance(status, str) else 500
+
+
+@lru_cache(maxsize=64)
+def _number(status: str) -> int:
     return int(status[:3]) if status[:3].isdecimal() else 500

@@ -42,8 +42,8 @@ _environs = st.fixed_dictionaries(
     optional={
         "QUERY_STRING": _texts,
         "RAW_URI": _texts,
-        "REMOTE_ADDR": st.sampled_from(["127.0.0.1", "", "9.9.9.9", "::1"]),
-        "REMOTE_PORT": st.just("5000"),
+        "REMOTE_ADDR": st.sampled_from(["127.0.0.1", "", "9.9.9.9", "::1", '1.1.1.1 "x"', "\n", "\ud800"]),
+        "REMOTE_PORT": st.sampled_from(["5000", "50 00"]),
         "HTTP_USER_AGENT": st.one_of(_texts, st.just("curl/7.88.1")),
         "HTTP_REFERER": _texts,
         "HTTP_X_FORWARDED_FOR": st.sampled_from(["1.2.3.4", "nonsense !", "1.1.1.1, 2.2.2.2"]),
@@ -52,7 +52,9 @@ _environs = st.fixed_dictionaries(
         "wsgi.file_wrapper": st.sampled_from([FileWrapper, None, len]),
     },
 )
-_statuses = st.sampled_from(["200 OK", "404", "500 Oh", "20", "", "xyz", "1x3 No", "٢٠٠ OK", "301 Moved\xe4"])
+_statuses = st.sampled_from(
+    ["200 OK", "404", "500 Oh", "20", "", "xyz", "1x3 No", "٢٠٠ OK", b"200 OK", "301 Moved\xe4"]
+)
 _headers = st.sampled_from(
     [[], [("Connection", "keep-alive")], [("X-Request-ID", "own"), ("Content-Length", "7")], ()]
 )
