@@ -108,6 +108,21 @@ async def stop_accepting(servers: Iterable[asyncio.AbstractServer]) -> None:
         server.close()
 
 
+def close_once(writer: asyncio.StreamWriter) -> None:
+    """Let further closes of a stream change nothing.
+
+    At a second one CPython's TLS transport forgets its connection (`_SSLProtocolTransport.close`, as of 3.13):
+    it can't be asked about or aborted any more, and its end waits 30 s for the client.
+    """
+    transport, close = writer.transport, writer.close
+
+    def once() -> None:
+        if not transport.is_closing():
+            close()
+
+    writer.close = once  # type: ignore[method-assign]
+
+
 def abort_delivered(transport: asyncio.WriteTransport) -> None:
     """End a closing TLS connection whose peer has it all, the closing alert included, and does not answer it.
 

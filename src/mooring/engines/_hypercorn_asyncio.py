@@ -28,6 +28,7 @@ class _Asyncio:
     async def start_server(self, callback: Callable[..., Any], **options: Any) -> _Listener:
         async def caught(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             transport = writer.transport
+            _asyncio.close_once(writer)
             self.transports.add(transport)
             try:
                 await callback(reader, writer)

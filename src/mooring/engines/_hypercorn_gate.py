@@ -41,6 +41,7 @@ class Gate:
         self._began = time.monotonic()
         self._kernel = Connections(serving.sockets)
         self._asked: set[Any] = set()  # who got GOAWAY
+        self._leaving: set[Any] = set()  # whom we close
         closers = job.websockets.closers()
         due = delays(len(closers), job.stop.remaining_for_requests())
         self._closers = [(self._began + delay, close) for delay, close in zip(due, closers, strict=True)]
@@ -69,7 +70,8 @@ class Gate:
                 leave = each.protocol.protocol.leave
                 actions.append(leave if found is not None else functools.partial(each.protocol_send, _GOAWAY))
         for each in self._idle.expired(now, marks):
-            if not _has_more(each):
+            if each not in self._leaving and not _has_more(each):
+                self._leaving.add(each)
                 actions.append(each._initiate_server_close)
         return actions
 
