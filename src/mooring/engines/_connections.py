@@ -52,7 +52,7 @@ class Connections:
                 sock = _socket.socket(fileno=number)
                 try:
                     # a listener has no peer, nor has a socket whose client is gone: that raises
-                    found = (number, sock.getpeername(), _silence(sock)) if self._is_ours(sock) else None
+                    found = (number, sock.getpeername(), silence_of(sock)) if self._is_ours(sock) else None
                 finally:
                     sock.detach()
                 if found is not None:
@@ -87,7 +87,7 @@ def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:
     return None
 
 
-def _silence(sock: Any) -> float | None:
+def silence_of(sock: Any) -> float | None:
     """Seconds since data came or went; None for a unix socket, -1 where the connection is no longer open."""
     if sock.family == _socket.AF_UNIX:
         return None

@@ -125,7 +125,8 @@ class _Server(Server):
         self.serving.drain.begin()
         kernel = Connections(self.serving.sockets)  # which are about to be closed
         await _asyncio.stop_accepting(self.servers)
-        reaper = asyncio.ensure_future(self._reap())
+        connections: Any = self.server_state.connections
+        reaper = asyncio.ensure_future(_asyncio.reap(lambda: [each.transport for each in connections]))
         await self._gate(kernel)
         self.config.timeout_graceful_shutdown = self.stop.remaining_for_requests()  # type: ignore[assignment]
         try:
@@ -167,9 +168,3 @@ class _Server(Server):
         for each, delay in zip(new, delays(len(new), self.stop.remaining_for_requests()), strict=True):
             told.add(each)
             asyncio.get_running_loop().call_later(delay, each.restart, patience)
-
-    async def _reap(self) -> None:
-        while True:
-            await asyncio.sleep(0.1)
-            for connection in list(self.server_state.connections):
-                _asyncio.abort_delivered(connection.transport)
