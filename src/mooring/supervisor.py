@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import selectors
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mooring import fleetlog, lifecycle, process, reports, resources
+from mooring import fleetlog, lifecycle, process, reports
 from mooring.crew import Crew, Member
-from mooring.exits import OUT_OF_MEMORY, Exits
+from mooring.exits import OUT_OF_MEMORY
 from mooring.fit import fit
+from mooring.history import History
 from mooring.lifecycle import Notice, WorkerState
 from mooring.logs import Log
 from mooring.plan import Plan, Report
@@ -26,43 +25,6 @@ if TYPE_CHECKING:
     from mooring.companions import Companion
 
 _LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int, so takes 24 days at most
-
-
-@dataclass(slots=True)
-class History:
-    """What /status tells of the past."""
-
-    started: float = field(default_factory=time.monotonic)
-    started_at: float = field(default_factory=time.time)
-    last_roll: dict[str, Any] | None = None
-    last_exits: list[dict[str, Any]] = field(default_factory=list)
-    last_hangs: list[dict[str, Any]] = field(default_factory=list)
-    exits: Exits = field(default_factory=lambda: Exits(resources.oom_kills))
-    surge: dict[str, Any] | None = None  # how the last roll or recycle went, and why: see headroom
-    rolls: dict[str, int] = field(default_factory=lambda: {"rolled": 0, "failed": 0})
-
-    def refused(self, generation: int, why: str) -> None:
-        """Keep the outcome of a roll that did not begin."""
-        self.rolls["failed"] += 1
-        facts = {"generation": generation, "why": why, "rolled_back": True}
-        self.last_roll = {"outcome": "roll refused", "time": time.time(), **facts}
-
-    def note(self, kind: Notice, data: dict[str, Any]) -> None:
-        """Keep the last roll's outcome and the last 20 exits; count both."""
-        kind_of_exit = self.exits.note(kind, data)
-        if kind in {Notice.ROLLED, Notice.ROLL_FAILED}:
-            self.rolls["rolled" if kind is Notice.ROLLED else "failed"] += 1
-            self.last_roll = {"outcome": str(kind), "time": time.time(), "surge": self.surge, **data}
-        elif kind is Notice.SERVING and data["generation"] > 1:  # live reload: it did not boot at first
-            self.last_roll = {"outcome": str(Notice.ROLLED), "time": time.time(), **data}
-        elif kind is Notice.BACKOFF and math.isinf(data["seconds"]):
-            facts = {"why": data["why"], "rolled_back": False}
-            self.last_roll = {"outcome": str(Notice.ROLL_FAILED), "time": time.time(), **facts}
-        elif kind is Notice.EXITED:
-            facts = {"slot": data["slot"], "state": str(data["state"]), "reason": data["why"]}
-            facts["kind"] = kind_of_exit
-            self.last_exits.append({**facts, "failed": data["failed"], "time": time.time()})
-            del self.last_exits[:-20]
 
 
 class Timer(Protocol):
@@ -244,8 +206,12 @@ class Supervisor:
             more = member.size < wanted
             process.resize(member.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
+    def _leads(self, pid: int) -> bool:
+        """Whether what a child leaves behind is to end with it."""
+        return pid in self.crew or any(each.pid == pid for each in self.companions)
+
     def _reap(self) -> None:
-        for ended in process.reap(self.crew, self.on_dying):
+        for ended in process.reap(self._leads, self.on_dying):
             member = self.crew.forget(ended.pid)
             if member is None:
                 for told in self.on_stranger:

@@ -17,11 +17,11 @@ from hypercorn.events import RawData
 from hypercorn.protocol.h2 import H2Protocol
 
 from mooring.engines import _cut
-from mooring.engines._connections import Connections
+from mooring.engines._connections import Connections, unread
 from mooring.engines._hypercorn_client import connections
 from mooring.engines._hypercorn_config import Job
 from mooring.engines._hypercorn_h2 import DrainingH2Protocol
-from mooring.engines._looks import Idle, unread
+from mooring.engines._looks import Idle
 from mooring.engines._spread import delays
 
 # The frame of RFC 9113, 6.8, for all streams that there may be: 8 bytes on stream 0, no error.
@@ -103,6 +103,6 @@ def mark(connection: Any) -> object:
 def _has_more(connection: Any) -> bool:
     """Whether its client has sent what hypercorn has not seen yet."""
     if hasattr(connection, "writer"):
-        return bool(connection.reader._buffer) or unread(connection.writer.get_extra_info("socket"))
+        return bool(connection.reader._buffer) or unread(connection.writer.get_extra_info("socket").fileno())
     stream = connection.stream
-    return unread(getattr(stream, "transport_stream", stream).socket)
+    return unread(getattr(stream, "transport_stream", stream).socket.fileno())

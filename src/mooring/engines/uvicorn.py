@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from uvicorn import Config, Server
 
 from mooring.engines import Serving, _asyncio, _cut, _tls
-from mooring.engines._connections import Connections
+from mooring.engines._connections import Connections, unread
 from mooring.engines._httptools import LimitedHttpToolsProtocol
 from mooring.engines._lifespan import Lifespan
-from mooring.engines._looks import LOOK, Idle, unread
+from mooring.engines._looks import LOOK, Idle
 from mooring.engines._spread import delays
 from mooring.engines._stop import Stop
 from mooring.engines._uvicorn_websockets import QuietWebSockets, quiet
@@ -156,7 +156,7 @@ class _Server(Server):
                 (each, each.mark()) for each in connections if isinstance(each, LimitedHttpToolsProtocol)
             ]
             for connection in idle.expired(now, marks):
-                if not unread(connection.transport.get_extra_info("socket")):
+                if not unread(connection.transport.get_extra_info("socket").fileno()):
                     connection.transport.close()
 
     def _restart(self, found: list[QuietWebSockets], told: weakref.WeakSet[QuietWebSockets]) -> None:
