@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -76,7 +77,17 @@ def _egg_problem(name: str) -> str:
         metadata.distribution(distribution)
     except metadata.PackageNotFoundError:
         return f"{distribution} is not installed"
-    return "" if _importable(distribution, Path()) else f"{distribution} cannot be imported"
+    return "" if _imports(distribution) else f"{distribution} cannot be imported by this Python"
+
+
+def _imports(top: str) -> bool:
+    """Whether it can, in a process of its own: meinheld builds on Python 3.13, and cannot be loaded there."""
+    import subprocess
+
+    command = [sys.executable, "-c", f"import {top}"]
+    silent = subprocess.DEVNULL
+    done = subprocess.run(command, stdin=silent, stdout=silent, stderr=silent, check=False)  # noqa: S603
+    return done.returncode == 0
 
 
 def _importable(top: str, root: Path) -> bool:

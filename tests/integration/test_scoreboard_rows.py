@@ -94,7 +94,7 @@ def test_gunicorns_workers_have_a_row_each(mooring):
         app.wait_ready(4, without=[victim["pid"]])  # another is in its place
         answered += len(requests(app, ["/b"]))
         assert counted(app) == answered
-    assert len(descriptors(app.pid)) <= len(before)
+    eventually(lambda: len(descriptors(app.pid)) <= len(before), "the control socket's last client's end")
     assert app.stop() == 0
 
 

@@ -95,8 +95,9 @@ def soak(mooring, seconds):
     print(f"SOAK_SEED={seed}")
     app = mooring.run(
         "main:app", files={"main.py": SOURCE}, workers=SIZE, ACCESS_LOG=mooring.base / "access",
-        MOORING_MAX_REQUESTS=2000, MOORING_TIMEOUT=2, GRACEFUL_TIMEOUT=10,
+        MOORING_MAX_REQUESTS=2000, MOORING_TIMEOUT=4, GRACEFUL_TIMEOUT=10,
     )  # fmt: skip
+    app.wait_ready(SIZE)
     course = Soak(app, seed)
     held, began, sizes = len(settled(app)), time.monotonic(), []
     with traffic.Traffic(app.port) as load:
@@ -104,7 +105,7 @@ def soak(mooring, seconds):
             course.deed()
             time.sleep(course.chance.random() * 0.5)
             sizes.append((passed, resident_mib(app.pid)))
-        calm(app, course)
+    calm(app, course)  # without traffic, which has workers recycled
     for client in course.blocked:
         client.close()
     exits = {reason: n for reason, n in app.control(path="/stats").json()["exits"].items() if n}
@@ -119,7 +120,7 @@ def soak(mooring, seconds):
     assert {each[2] for each in load.failures} <= {"reset before", "reset amid", "cut", "closed idle"}
     assert late < early + 1.5
     more = 2 * (course.size - SIZE)  # a pipe, and a file for the stacks, of each worker
-    assert len(settled(app)) - held == more
+    eventually(lambda: len(settled(app)) - held == more, "the descriptors of the workers that are, no more")
     assert sorted(children(app.pid)) == sorted([*app.ready(), *log_writers(app.pid)])
     assert "Z" not in {state(pid) for pid in children(app.pid)}
     assert set(exits) <= {"drained", "recycled", "signal", "heartbeat_deadline", "grace_deadline"}

@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 from mooring.engines import _cut, _tls
 from mooring.engines._connections import silence_of
 from mooring.engines._gunicorn_asgi import AsgiWorker
-from mooring.engines._gunicorn_worker import Job, MooringWorker, for_requests
+from mooring.engines._gunicorn_worker import MEINHELD, Job, MooringWorker, for_requests
 
 if TYPE_CHECKING:
     from mooring.plan import Plan
@@ -41,6 +41,10 @@ def worker_class(base: Any, job: Job) -> type:
         mixins = (ThreadWorker,)
     if hasattr(base, "timeout_ctx"):
         mixins = (GeventWorker,)
+    if any(each.__module__ == MEINHELD for each in base.__mro__):
+        from mooring.engines._gunicorn_meinheld import MeinheldWorker
+
+        mixins = (MeinheldWorker,)
     return type(base.__name__, (*mixins, base), body)
 
 

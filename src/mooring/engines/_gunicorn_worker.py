@@ -24,6 +24,7 @@ from mooring.engines._gunicorn_report import Reports
 from mooring.engines._lifespan import Lifespan
 from mooring.engines._websockets import WebSockets
 
+MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2  # of the grace period, what requests leave for the lifespan shutdown
 
 
@@ -54,6 +55,7 @@ def interface_of(base: type) -> str:
         "gunicorn.workers.sync.SyncWorker",
         "gunicorn.workers.gthread.ThreadWorker",
         "gunicorn.workers.base_async.AsyncWorker",
+        f"{MEINHELD}.MeinheldWorker",
     }:
         return "wsgi"
     return ""
