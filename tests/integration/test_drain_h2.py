@@ -69,7 +69,9 @@ class Client(threading.Thread):
             if not data:
                 lost = [each for each in self.open if self.last is None or each <= self.last]
                 if lost:
-                    self.failed[f"{why}, GOAWAY {'seen' if self.last is not None else 'missing'}"] += len(lost)
+                    self.failed[f"{why}, GOAWAY {'seen' if self.last is not None else 'missing'}"] += len(
+                        lost
+                    )
                 return
             for event in self.h2.receive_data(data):
                 self.hear(event)
