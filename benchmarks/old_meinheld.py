@@ -23,7 +23,7 @@ def environment(python: str, folder: Path) -> Path:
     """The old image's packages; the folder of its commands."""
     if not (folder / "bin/gunicorn").exists():
         subprocess.run([python, "-m", "venv", folder], check=True)
-        for package in ("setuptools<81 wheel".split(), OLD):
+        for package in (["setuptools<81", "wheel"], OLD):
             subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", *package], check=True)
     return folder / "bin"
 

@@ -43,6 +43,11 @@ def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
     )
 
 
+def resized(plan: Plan, delta: int) -> Plan:
+    """The plan with so many workers more, one at least."""
+    return dataclasses.replace(plan, workers=max(1, plan.workers + delta))
+
+
 def _unlimited(current: Plan, report: Report) -> list[str]:
     """A limit on requests that a WSGI worker never reaches."""
     most, threads = current.settings.max_in_flight, current.threads

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from mooring import fleetlog, lifecycle, process, reports
 from mooring.crew import Crew, Member
 from mooring.exits import OUT_OF_MEMORY
-from mooring.fit import fit
+from mooring.fit import fit, resized
 from mooring.history import History
-from mooring.lifecycle import Notice, WorkerState
+from mooring.hooks import Hooks
+from mooring.lifecycle import WorkerState
 from mooring.logs import Log
 from mooring.plan import Plan, Report
 from mooring.signals import SignalQueue
@@ -27,20 +27,11 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int, so takes 24 days at most
 
 
-class Timer(Protocol):
-    """Somebody whose time the loop keeps."""
-
-    def next_deadline(self) -> float | None:
-        """When `expire` is due (monotonic seconds); None: not before something happens."""
-
-    def expire(self) -> None:
-        """Do what is due; called after every wait."""
-
-
-class Supervisor:
+class Supervisor(Hooks):
     """Runs the fleet of one plan until it has stopped."""
 
     def __init__(self, crew: Crew, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
+        super().__init__()
         self.crew = crew
         self.log = log
         self.queue = queue
@@ -51,18 +42,8 @@ class Supervisor:
         self.urls: list[str] = []
         self.admin_urls: list[str] = []
         self.probe_urls: list[str] = []
-        self.timers: list[Timer] = []  # besides the lifecycle's
-        self.on_stranger: list[Callable[[process.Exit], None]] = []
-        self.on_notice: list[Callable[[Notice, Mapping[str, Any]], None]] = []
         self.hurried = False  # told to stop now
         self.companions: list[Companion] = []
-        self.held_by: list[Callable[[], bool]] = []  # whoever has something to finish before the end
-        self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
-        self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
-        self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
-        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
-        self.on_reopen: Callable[[], None] = lambda: None
-        self.on_fit: Callable[[Plan], None] = lambda _plan: None
         self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
         self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation yet to prove itself
         self._events: deque[lifecycle.Event] = deque()
@@ -187,8 +168,8 @@ class Supervisor:
         if self.plan.engine != "gunicorn" and self.plan.revision > 1:
             self.post(lifecycle.Resize(delta))
             return
-        self.crew.plan = _resized(self.plan, delta)
-        self.renewed = {edition: _resized(plan, delta) for edition, plan in self.renewed.items()}
+        self.crew.plan = resized(self.plan, delta)
+        self.renewed = {edition: resized(plan, delta) for edition, plan in self.renewed.items()}
         for member in self.crew.members.values():
             self.resize_arbiter(member)
 
@@ -267,22 +248,7 @@ class Supervisor:
         Another revision, where a roll has brought an application of the other interface: their number stays.
         """
         first = self.plan.revision == 1
-        self.crew.plan = fit(self.plan, report, reserved(self.crew, report, member))
+        self.crew.plan = fit(self.plan, report, self.crew.reserved(report, member))
         if first and self.plan.engine != "gunicorn":
             self.post(lifecycle.SetSize(self.plan.workers))
         self.on_fit(self.plan)
-
-
-def _resized(plan: Plan, delta: int) -> Plan:
-    return dataclasses.replace(plan, workers=max(1, plan.workers + delta))
-
-
-def reserved(crew: Crew, report: Report, member: Member) -> int:
-    """Bytes that the processes take that are no workers, with that member's arbiter."""
-    own = process.proportional_set_size() or 0
-    if report.engine == "gunicorn":
-        own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
-    if crew.access is not None and crew.access.pid:
-        own += process.proportional_set_size(str(crew.access.pid)) or 0  # the log writer
-    own += crew.templates.memory() if crew.templates is not None else 0
-    return own

@@ -1,4 +1,4 @@
-"""Rolls under HTTP/2 with many streams on each connection: measured, and bounded on the engines that serve it.
+"""Rolls under HTTP/2 with many streams on each connection, on the engines that serve it.
 
 A client that honours GOAWAY: it opens no more streams then, expects the answers to those up to the number
 that it names, and asks for the others again on another connection.

@@ -28,7 +28,7 @@ accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat
 instrument_websocket instrument_wsgi loader logkeeper otel settings
 adminports instrument reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
-adapters confdump fit reexec reloader renewing reports serverconf top
+adapters confdump fit hooks reexec reloader renewing reports serverconf top
 crew worker
 supervisor template
 hangs headroom postmortem recycling renewal stats templatelink
