@@ -38,7 +38,7 @@ def test_a_leak_is_recycled_before_the_kernels_limit(start: Starter, tmp_path: P
     )
     status = container.serving()
     port = int(status["listeners"][0].rpartition(":")[2])
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600  # on a busy machine
     with Traffic(port) as traffic:
         while recycled(container) < RECYCLES:
             assert time.monotonic() < deadline, container.logs()

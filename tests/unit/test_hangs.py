@@ -1,8 +1,13 @@
-"""When a WSGI worker's threads are all busy: what a look at its row tells, whatever comes and goes beside."""
+"""The supervisor's look at heartbeats: what it makes of a row, and that it comes before anything else."""
 
 from __future__ import annotations
 
-from mooring.hangs import _busy
+import time
+from collections import deque
+from types import SimpleNamespace
+
+from mooring import lifecycle
+from mooring.hangs import Watch, _busy
 from mooring.scoreboard import PLACES, REQUEST_BASE, Row
 
 
@@ -22,3 +27,20 @@ def test_a_pool_is_busy_with_its_oldest_requests_while_newer_ones_are_refused() 
     assert _busy(row, 2) == (5.0, 7.0)
     row.cells[PLACES[1]] = 0.0  # one of the two has ended
     assert _busy(row, 2) == (7.0, 9.0)
+
+
+def test_who_has_moved_is_heard_before_what_else_has_happened() -> None:
+    """In the step of any other event deadlines pass: on a busy machine, late, that had all workers killed."""
+    fleet = lifecycle.new_fleet(lifecycle.Policy(heartbeat_timeout=0.2))
+    for event in (lifecycle.Tick(), lifecycle.Ready(0)):
+        fleet, _ = lifecycle.step(fleet, event, time.monotonic())
+    events: deque[lifecycle.Event] = deque()
+    crew = SimpleNamespace(tally=SimpleNamespace(rows={}), members={})  # without a row it counts as moving
+    shell = SimpleNamespace(fleet=fleet, crew=crew, post_first=events.appendleft, post=events.append)
+    watch = Watch(shell)
+    due = watch.next_deadline()
+    assert due is not None
+    time.sleep(max(0.0, due - time.monotonic()))
+    events.append(lifecycle.Exited(7, "killed by SIGKILL"))
+    watch.expire()
+    assert events == deque([lifecycle.Beats((0,)), lifecycle.Exited(7, "killed by SIGKILL")])
