@@ -215,8 +215,12 @@ def test_files_from_before_version_0_18_are_read_and_folded_in_their_own_format(
 # -- sums --------------------------------------------------------------------------------------------------
 
 
+# A sum is kept in two doubles, 106 bits: what is smaller beside the largest is beyond the promise.
+_FRACTION = st.floats(0, 1e9).filter(lambda value: value == 0 or value > 1e-7)
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.floats(0, 1e9), min_size=2, max_size=12), st.data())
+@given(st.lists(_FRACTION, min_size=2, max_size=12), st.data())
 def test_a_counter_of_fractions_never_goes_back_by_a_bit_when_it_is_folded(values, data):
     with tempfile.TemporaryDirectory() as base:
         processes = Processes(Path(base) / "metrics")
