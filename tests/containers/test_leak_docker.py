@@ -43,6 +43,7 @@ def test_a_leak_is_recycled_before_the_kernels_limit(start: Starter, tmp_path: P
         while recycled(container) < RECYCLES:
             assert time.monotonic() < deadline, container.logs()
             assert container.state()["Running"], container.logs()
+            assert "killed" not in container.logs()
             time.sleep(1)  # each look starts a client
     print(f"{recycled(container)} recycles, {traffic.total} requests, failed: {traffic.failed}")
     assert traffic.failed == {}, traffic.found["first"]
