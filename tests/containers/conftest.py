@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from engine import ROOT, TOOLS, run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test builds the image, and some wait for minutes: the common limit is not for them."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 @pytest.fixture(scope="session")

@@ -22,14 +22,14 @@ PACKAGE = Path(mooring.__file__).parent
 LAYERS = """
 accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle memfd mounts native otelvars profiles redact requestid resources serverconf_probe signals sink sockets units
 accessheaders accessjson accessrules accounts boot departure development doors engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources survivors
-accelerate accessatoms admin adoption heartbeat hook logs metrics rates searchorder tally watching
+accelerate accessatoms admin adoption heartbeat history hook logs metrics rates searchorder tally watching
 accessline appmetrics companions discovery fleetlog limits meter ring toplast workerlog
 accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat topview
 wsgiresponse
 instrument_websocket instrument_wsgi loader logkeeper otel settings
 adminports instrument reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers
-adapters confdump fit reexec reloader renewing reports serverconf top
+adapters confdump fit hooks reexec reloader renewing reports serverconf top
 crew worker
 supervisor template
 hangs headroom postmortem recycling renewal stats templatelink

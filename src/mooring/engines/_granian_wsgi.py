@@ -19,7 +19,7 @@ from granian import __version__
 from granian._futures import _new_cbscheduler
 from granian._granian import WSGIWorker
 
-from mooring import accelerate
+from mooring import accelerate, limits
 from mooring.engines import Serving, _cut
 from mooring.engines._gate import Gate
 from mooring.engines._granian_input import Input
@@ -51,7 +51,7 @@ def serve(serving: Serving) -> None:
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
     loop = asyncio.new_event_loop()  # granian asks for one, and never runs it
-    pool = Pool(WSGIWorker, serving, serving.plan.threads)
+    pool = Pool(WSGIWorker, serving, limits.threads(serving.plan))
     new_scheduler: Any = _new_cbscheduler
     schedulers = [new_scheduler(loop, handle, impl_asyncio=True) for _ in serving.sockets]
     pool.start(schedulers, loop, stopped.release)
