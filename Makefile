@@ -45,7 +45,7 @@ longrun: $(STAMP)
 images: $(IMAGES:%=image-%)
 
 image-%:
-	DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $* \
+	@DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $* \
 	  --build-arg PYTHON=$(IMAGE_PYTHON) \
 	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
