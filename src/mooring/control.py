@@ -13,19 +13,18 @@ import click
 from mooring import runtime
 from mooring.errors import ConfigurationError
 from mooring.escape import escape
-from mooring.resolve import resolve
-from mooring.settings import Settings
+from mooring.resolve import resolve_some
 
 _RESOLVING = 60.0  # seconds; longer than the settings of a roll may take (renewal.py)
 
 
-def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Settings, runtime.Instance]:
+def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> runtime.Instance:
     """The instance that is meant: the named one, or the only one."""
     try:
         folder = Path.cwd()
     except FileNotFoundError:
         folder = Path("/")  # removed; the instance may run all the same
-    settings = resolve(cli, environ, folder).settings
+    settings = resolve_some(("name", "runtime_dir"), cli, environ, folder)
     alive = [found for found in runtime.list_instances(settings, environ) if found.alive]
     if settings.name is not None:
         alive = [found for found in alive if found.name == settings.name]
@@ -36,7 +35,7 @@ def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Settings, 
     if len(alive) > 1:
         names = ", ".join(found.name for found in alive)
         raise ConfigurationError(f"several instances are running: {names}; choose one with --name")
-    return settings, alive[0]
+    return alive[0]
 
 
 def ask(instance: runtime.Instance, method: str, path: str, timeout: float = 5.0) -> tuple[int, bytes]:
@@ -59,7 +58,7 @@ def ask(instance: runtime.Instance, method: str, path: str, timeout: float = 5.0
 
 def show_status(cli: Mapping[str, str], environ: Mapping[str, str], *, as_json: bool) -> int:
     """Print /status, as JSON or for people."""
-    _, instance = find(cli, environ)
+    instance = find(cli, environ)
     _, body = ask(instance, "GET", "/status")
     facts: dict[str, Any] = json.loads(body)
     if as_json:
@@ -101,10 +100,11 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def reload(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
     """Ask for a roll and wait until it has ended. Returns 0 where the new generation serves, else 1."""
-    settings, instance = find(cli, environ)
+    instance = find(cli, environ)
     before = json.loads(ask(instance, "GET", "/status")[1])
     ask(instance, "POST", "/roll")
-    deadline = time.monotonic() + _RESOLVING + settings.boot_timeout + settings.graceful_timeout
+    times = (before["plan"][name]["value"] for name in ("boot_timeout", "graceful_timeout"))
+    deadline = time.monotonic() + _RESOLVING + sum(times)
     while time.monotonic() < deadline:
         now = json.loads(ask(instance, "GET", "/status")[1])
         if now["last_roll"] != before["last_roll"]:
@@ -128,7 +128,7 @@ def _outcome(facts: dict[str, Any]) -> int:
 def health(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
     """0 where the instance is ready, else 1 and the reason on stderr."""
     try:
-        _, instance = find(cli, environ)
+        instance = find(cli, environ)
         code, body = ask(instance, "GET", "/readyz")
     except ConfigurationError as error:
         click.echo(f"mooring: {error}", err=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mooring import importstring, searchorder, sourcelook
-from mooring.errors import ApplicationError, ConfigurationError
+from mooring.errors import ApplicationError
 
 if TYPE_CHECKING:
     from mooring.resolve import Resolved
@@ -43,12 +43,11 @@ class Target(NamedTuple):
 def find(resolved: Resolved) -> Target:
     """The application that the settings name or that a search finds.
 
-    Raises ConfigurationError where a name is malformed, ApplicationError (listing every place looked at)
-    where nothing is found.
+    Raises ApplicationError (listing every place looked at) where nothing is found.
     """
     root = Path(resolved.settings.app_root or ".").absolute()
-    variable = _variable(resolved)
     app, module = resolved.settings.app, resolved.settings.module_name
+    variable = resolved.settings.variable_name
     if app is not None and (module is None or resolved.rank("app") >= resolved.rank("module_name")):
         return _from_app(resolved, app, variable, root)
     if module is not None:
@@ -61,21 +60,8 @@ def find(resolved: Resolved) -> Target:
 # What the settings name
 
 
-def _variable(resolved: Resolved) -> str | None:
-    text = resolved.settings.variable_name
-    if text is not None:
-        try:
-            importstring.parse_attribute(text)
-        except ValueError as error:
-            raise _malformed(resolved, "variable_name", text, error) from None
-    return text
-
-
 def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -> Target:
-    try:
-        parsed = importstring.parse(text)
-    except ValueError as error:
-        raise _malformed(resolved, "app", text, error) from None
+    parsed = importstring.parse(text)
     attribute = parsed.attribute
     if variable and (attribute is None or resolved.rank("variable_name") > resolved.rank("app")):
         attribute = variable
@@ -88,11 +74,7 @@ def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -
     return Target(module, attribute, origin, reason, search)
 
 
-def _from_module(resolved: Resolved, text: str, variable: str | None, root: Path) -> Target:
-    try:
-        module = importstring.parse_module(text)
-    except ValueError as error:
-        raise _malformed(resolved, "module_name", text, error) from None
+def _from_module(resolved: Resolved, module: str, variable: str | None, root: Path) -> Target:
     reason = f"named by {_name(resolved, 'module_name')}"
     if variable:
         reason += f" and {_name(resolved, 'variable_name')}"
@@ -105,10 +87,6 @@ def _name(resolved: Resolved, setting: str) -> str:
     if kind == "cli":
         return "APP" if setting == "app" else "--" + setting.replace("_", "-")
     return rest if kind == "env" else f"{rest}: {setting}"
-
-
-def _malformed(resolved: Resolved, setting: str, text: str, error: ValueError) -> ConfigurationError:
-    return ConfigurationError(f"{_name(resolved, setting)}={text!r}: expected {error}")
 
 
 def _search(module: str, root: Path) -> tuple[Path, ...]:

@@ -62,6 +62,8 @@ def number(minimum: float, maximum: float = math.inf, *, exclusive: bool = False
             parsed = float(value)
         except ValueError:
             raise ValueError(expected) from None
+        if not value.isascii() or "_" in value:  # float() takes 1_000, and the digits of every script
+            raise ValueError(expected)
         if not (math.isfinite(parsed) and minimum <= parsed <= maximum) or (exclusive and parsed == minimum):
             raise ValueError(expected)
         return parsed

@@ -237,7 +237,7 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
     count = f"{plan.workers} worker{'s' if plan.workers != 1 else ''}"
     reason = plan.explained["workers"].reason or plan.explained["workers"].origin
     framework = f" ({plan.framework})" if plan.framework else ""
-    threads = f" of {plan.threads} threads" if plan.interface == "wsgi" else ""
+    threads = f" of {plan.threads} threads" if plan.interface == "wsgi" and plan.threads > 1 else ""
     log.info(
         f"plan: {plan.engine} serves {plan.interface.upper()}{framework} with {count}{threads}: {reason}"
     )

@@ -55,6 +55,18 @@ def parse(text: str) -> ImportString:
     return ImportString(module, path, attribute)
 
 
+def application(text: str) -> str:
+    """An application's name, as it was given. Raises ValueError whose text says what was expected."""
+    parse(text)
+    return text
+
+
+def attribute(text: str) -> str:
+    """A name in a module, as it was given. Raises ValueError whose text says what was expected."""
+    parse_attribute(text)
+    return text
+
+
 def parse_module(text: str) -> str:
     """A module's dotted name. Raises ValueError whose text says what was expected."""
     if not _is_dotted(text) or text.endswith(".py"):

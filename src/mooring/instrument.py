@@ -61,10 +61,7 @@ FAILED, LEFT = 500, 499
 
 
 def wrap(application: Application, plan: Plan, meter: Meter) -> Callable[..., Any]:
-    """The application with mooring around it: a coroutine function for ASGI, a plain function for WSGI.
-
-    Raises ConfigurationError for a bad forwarded_allow_ips.
-    """
+    """The application with mooring around it: a coroutine function for ASGI, a plain function for WSGI."""
     settings = plan.settings
     trusted = parse_trusted(settings.forwarded_allow_ips)
     unix = any(address.kind != "tcp" for address in plan.binds)

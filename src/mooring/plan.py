@@ -118,7 +118,7 @@ def plan(resolved: Resolved, resources: Resources, target: Target, conf: ServerC
         reason = "the configuration in use"
         explained[f"{engine}_conf"] = Explained(conf.path, conf.origin("engine"), reason)
     workers = _workers(resolved, settings, resources, explained)
-    threads = _threads(settings, resources, workers, explained)
+    threads = _threads(settings, engine, resources, workers, explained)
     explained["app"] = Explained(str(target), target.origin, target.reason)
     _check_tls(settings)
     settings = dataclasses.replace(settings, bind=binds, engine=engine)
@@ -254,9 +254,16 @@ def _workers(
     return wanted
 
 
-def _threads(settings: Settings, resources: Resources, workers: int, explained: dict[str, Explained]) -> int:
+def _threads(
+    settings: Settings, engine: str, resources: Resources, workers: int, explained: dict[str, Explained]
+) -> int:
     if settings.threads is not None:
         return settings.threads
+    if engine == "gunicorn" and settings.worker_class not in (None, "gthread"):
+        explained["threads"] = Explained(
+            1, "tuned", f"not for gunicorn's worker class {settings.worker_class}"
+        )
+        return 1
     available, source = cores(settings, resources)
     wanted = min(32, max(4, round(8 * available / workers)))
     reason = f"8 for each of {available:g} CPU cores ({source}), shared by {workers} workers, 4 to 32"

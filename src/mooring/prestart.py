@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mooring.errors import ConfigurationError
-from mooring.hook import Hook, Kind, Stopped, run_blocking
+from mooring.hook import GRACE, Hook, Kind, Stopped, run_blocking
 from mooring.logs import Log
 from mooring.resolve import DEFAULT, Resolved
 from mooring.signals import SignalQueue
@@ -112,7 +112,14 @@ def run_before(
         return After(environ, folder)
     log.info(f"running the pre-start hook {hook.path}")
     try:
-        result = run_blocking(hook, environ, signals, timeout=resolved.settings.pre_start_timeout)
+        settings = resolved.settings
+        result = run_blocking(
+            hook,
+            environ,
+            signals,
+            timeout=settings.pre_start_timeout,
+            grace=min(GRACE, settings.graceful_timeout),
+        )
     except Stopped as stop:
         log.info(str(stop))
         return None

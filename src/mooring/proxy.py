@@ -13,8 +13,6 @@ import re
 from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
-from mooring.errors import ConfigurationError
-
 # What may become a client's address: also names and the obfuscated forms of RFC 7239; nothing to be escaped.
 _USABLE = re.compile(r"[0-9A-Za-z._:%-]{1,253}")
 _SECURE = {"http": False, "https": True, "ws": False, "wss": True}
@@ -67,7 +65,7 @@ class Trusted:
 
 
 def parse_trusted(items: Iterable[str]) -> Trusted:
-    """The peers of FORWARDED_ALLOW_IPS: addresses, networks, `unix`, `*`. Raises ConfigurationError."""
+    """The peers of FORWARDED_ALLOW_IPS: addresses, networks, `unix`, `*`. Raises ValueError."""
     addresses, networks, unix, everyone = set(), [], False, False
     for item in items:
         try:
@@ -80,10 +78,8 @@ def parse_trusted(items: Iterable[str]) -> Trusted:
             else:
                 addresses.add(_plain(ipaddress.ip_address(item)))
         except ValueError as error:
-            raise ConfigurationError(
-                f"forwarded_allow_ips: {item!r} is no peer to trust ({error}); "
-                "expected an address such as 10.0.0.1, a network such as 10.0.0.0/8, unix, or *"
-            ) from None
+            expected = "addresses such as 10.0.0.1, networks such as 10.0.0.0/8, unix, or *"
+            raise ValueError(f"{expected}, not {item!r} ({error})") from None
     return Trusted(frozenset(addresses), tuple(networks), unix=unix, everyone=everyone)
 
 

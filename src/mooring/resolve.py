@@ -5,10 +5,12 @@ All bad values are reported at once. Nothing downstream reads the environment ag
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mooring import environment as env
 from mooring.errors import ConfigurationError
 from mooring.profiles import PROFILES, Profile
 from mooring.settings import ROWS, Row, Settings, show
@@ -69,7 +71,8 @@ class _Reader:
         """The row's value from its strongest origin; an empty value of most settings means unset."""
         given = self.cli.get(row.name)
         if given is not None and (given.strip() or row.empty_disables):
-            return self.parse(row, given, row.option), Origin(CLI, "cli")
+            where = "APP" if row.name == "app" else row.option  # as it mostly is given
+            return self.parse(row, given, where), Origin(CLI, "cli")
         for variable in self.variables(row):
             text = self.environ.get(variable)
             if (
@@ -78,7 +81,7 @@ class _Reader:
                 and not _service_link(variable, text)
             ):
                 return self.parse(row, text, f"env:{variable}"), Origin(ENVIRONMENT, f"env:{variable}")
-        if row.name in self.file:
+        if self.file.get(row.name, "").strip() or (row.name in self.file and row.empty_disables):
             where = f"{self.file_name}: {row.name}"
             return self.parse(row, self.file[row.name], where), Origin(FILE, f"file:{self.file_name}")
         if row.name in self.profile.defaults:
@@ -110,17 +113,39 @@ def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) ->
     origins: dict[str, Origin] = {}
     for name, row in ROWS.items():
         values[name], origins[name] = reader.value(row)
-    if reader.errors:
-        raise ConfigurationError("bad settings: " + "; ".join(dict.fromkeys(reader.errors)))
+    _refuse(reader)
     root = folder / (values["app_root"] or ".")
     values["app_root"] = str(root.resolve())
     return Resolved(Settings(**values), origins, reader.profile, _warnings(environ, reader.profile))
 
 
+def resolve_some(
+    names: Sequence[str], cli: Mapping[str, str], environ: Mapping[str, str], folder: Path
+) -> Settings:
+    """Some settings alone, the others with their defaults: whatever else is wrong is not looked at.
+
+    A running instance is found by them, also where the file has just been spoilt. Raises ConfigurationError.
+    """
+    reader = _Reader(cli, environ)
+    _choose_profile(reader)
+    with contextlib.suppress(ConfigurationError):
+        _read_file(reader, folder)
+    reader.errors.clear()
+    values = {name: reader.value(ROWS[name])[0] for name in names}
+    _refuse(reader)
+    return Settings(**values)
+
+
+def _refuse(reader: _Reader) -> None:
+    if reader.errors:
+        raise ConfigurationError("bad settings: " + "; ".join(dict.fromkeys(reader.errors)))
+
+
 def _choose_profile(reader: _Reader) -> None:
     name, origin = reader.value(ROWS["profile"])
     if name not in PROFILES:
-        where = origin.text.removeprefix("env:")
+        kind, _, rest = origin.text.partition(":")
+        where = {"env": rest, "file": f"{rest}: profile"}.get(kind, "--profile")
         reader.errors.append(f"{where}={name!r}: expected one of " + ", ".join(PROFILES))
         return
     reader.profile = PROFILES[name]
@@ -142,9 +167,12 @@ def _read_file(reader: _Reader, folder: Path) -> None:
         reader.file = {
             (name := key.replace("-", "_")): _file_text(name, value) for key, value in table.items()
         }
-        for key in reader.file:
-            if key not in ROWS or key == "config":
-                reader.errors.append(f"{path}: {key}: no such setting{_near(key, ROWS)}")
+        for key, value in table.items():
+            name = key.replace("-", "_")
+            if name not in ROWS or name == "config":
+                reader.errors.append(f"{path}: {name}: no such setting{_near(name, ROWS)}")
+            elif isinstance(value, bool) and ROWS[name].parse is env.text and reader.file[name]:
+                reader.errors.append(f"{path}: {key}={show(value)}: expected a text in quotes")
         break
     if "profile" in reader.file and not reader.errors:  # else the start ends anyway, and would say it twice
         _choose_profile(reader)
@@ -162,7 +190,10 @@ def _load_table(path: Path, *, required: bool) -> Mapping[str, Any] | None:
         if path.name == "pyproject.toml" and not required and b"tool.mooring" not in path.read_bytes():
             return None  # not ours to judge: other tools will
         raise ConfigurationError(f"configuration file {path}: not valid TOML: {error}") from None
-    table = document.get("tool", {}).get("mooring") if path.name == "pyproject.toml" else document
+    table: Any = document
+    if path.name == "pyproject.toml":
+        tool = document.get("tool")
+        table = tool.get("mooring") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):
         raise ConfigurationError(f"configuration file {path}: [tool.mooring] must be a table")
     return table
@@ -173,6 +204,8 @@ def _file_text(name: str, value: Any) -> str:
     if isinstance(value, list):
         between = "\n" if name == "companions" else ","  # a command may have commas
         return between.join(_file_text(name, part) for part in value)
+    if value is False and name in ROWS and ROWS[name].empty_disables:
+        return ""  # access_log = false: off, and no file called false
     return show(value) if not isinstance(value, float) else repr(value)
 
 

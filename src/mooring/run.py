@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mooring import discovery, logs, otelvars, prestart, reexec, resources, serve, serverconf
+from mooring import discovery, logs, otelvars, prestart, reexec, resources, serve, serverconf, tls
 from mooring.errors import ConfigurationError
 from mooring.hook import Stopped
 from mooring.logs import Files, Log
@@ -82,4 +82,6 @@ def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue
     conf = serverconf.find(resolved, environ, signals)
     found = resources.read(environ=environ)
     plan = make_plan(resolved, found, target, conf)
+    if plan.tls:
+        tls.look(plan.settings)
     return dataclasses.replace(plan, warnings=(*plan.warnings, *otelvars.warnings(environ)))

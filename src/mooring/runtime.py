@@ -66,8 +66,8 @@ class Instance(NamedTuple):
 def open_runtime(settings: Settings, first_listener: Address, environ: Mapping[str, str]) -> Runtime:
     """Make this instance's folder and control socket.
 
-    Raises ConfigurationError where an instance of that name runs, where the name is none, or where a folder
-    in the way is a link, another user's, or open to others.
+    Raises ConfigurationError where an instance of that name runs, or where a folder in the way is a link,
+    another user's, or open to others.
     """
     name = instance_name(settings, first_listener)
     for base, required in _bases(settings, environ):
@@ -115,12 +115,7 @@ def peer_allowed(sock: socket.socket, uid: int) -> bool:
 
 def instance_name(settings: Settings, first_listener: Address) -> str:
     """MOORING_NAME, or the first listener as a file name (127.0.0.1-8000)."""
-    name = settings.name
-    if name is None:
-        return _name_of(first_listener)
-    if name != _plain(name) or name[:1] in ("", ".", "-"):
-        raise ConfigurationError(f"MOORING_NAME={name!r}: expected letters, digits, '.', '_' and '-'")
-    return name
+    return _name_of(first_listener) if settings.name is None else settings.name
 
 
 def _name_of(address: Address) -> str:

@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mooring import accessoptions, address, debugger
+from mooring import accessoptions, address, debugger, importstring
 from mooring import environment as env
 from mooring.address import Address
 
@@ -53,6 +53,35 @@ class Row(NamedTuple):
         return "--" + self.name.replace("_", "-")
 
 
+# Parsers that ask other modules: those are imported when a value is given, or is bad.
+
+
+def _engine(value: str) -> str:
+    """The name of an engine, or auto."""
+    name = value.lower()
+    if name in ("auto", "uvicorn", "granian", "hypercorn", "gunicorn"):
+        return name
+    from mooring.engines import offered
+
+    raise ValueError(f"one of auto, {offered()}")
+
+
+def _trusted(value: str) -> tuple[str, ...]:
+    """The peers to believe."""
+    from mooring.proxy import parse_trusted
+
+    items = env.items(value)
+    parse_trusted(items)
+    return items
+
+
+def _instance(value: str) -> str:
+    """An instance's name, which is a file's as well."""
+    if value[:1] in ".-" or not all((part.isascii() and part.isalnum()) or part in "._-" for part in value):
+        raise ValueError("letters, digits, '.', '_' and '-', beginning with a letter, a digit or '_'")
+    return value
+
+
 def _row(
     section: str, parse: env.Parser, default: Any, help_text: str, *bare: str, **more: Any
 ) -> Any:  # a dataclass field: typed as what it becomes
@@ -65,13 +94,13 @@ class Settings:
     """Every setting with its value. None means: not set, tuned by the plan or left to the engine."""
 
     # fmt: off
-    app: str | None = _row(APPLICATION, env.text, None, "The application as MODULE:ATTRIBUTE; ATTRIBUTE may be a factory, and may be called: create_app()", "APP_MODULE", shown_default="found by the search order")
-    module_name: str | None = _row(APPLICATION, env.text, None, "The module that holds the application, in dotted form; APP_MODULE wins over it", "MODULE_NAME", shown_default="found by the search order")
-    variable_name: str | None = _row(APPLICATION, env.text, None, "The name in the module that holds the application; APP_MODULE wins over it", "VARIABLE_NAME", shown_default="app, or what the module offers")
+    app: str | None = _row(APPLICATION, importstring.application, None, "The application as MODULE:ATTRIBUTE; ATTRIBUTE may be a factory, and may be called: create_app()", "APP_MODULE", shown_default="found by the search order")
+    module_name: str | None = _row(APPLICATION, importstring.parse_module, None, "The module that holds the application, in dotted form; APP_MODULE wins over it", "MODULE_NAME", shown_default="found by the search order")
+    variable_name: str | None = _row(APPLICATION, importstring.attribute, None, "The name in the module that holds the application; APP_MODULE wins over it", "VARIABLE_NAME", shown_default="app, or what the module offers")
     app_root: str | None = _row(APPLICATION, env.text, None, "The application root: searched for the application, first on sys.path, the workers' working folder", shown_default="the working folder")
     interface: str = _row(APPLICATION, env.choice("auto", "asgi", "wsgi"), "auto", "The application's interface; auto looks at the application")
 
-    engine: str = _row(ENGINE, env.choice("auto", "uvicorn", "granian", "hypercorn", "gunicorn"), "auto", "The HTTP server inside each worker; auto is uvicorn for ASGI, granian for WSGI, and gunicorn where gunicorn configuration is given")
+    engine: str = _row(ENGINE, _engine, "auto", "The HTTP server inside each worker; auto is uvicorn for ASGI, granian for WSGI, and gunicorn where gunicorn configuration is given")
     worker_class: str | None = _row(ENGINE, env.text, None, "hypercorn: asyncio, uvloop or trio; gunicorn: its worker class (sync, gthread, gevent, asgi, a dotted name), which also chooses the gunicorn engine", "WORKER_CLASS")
     loop: str = _row(ENGINE, env.choice("auto", "uvloop", "asyncio"), "auto", "The event loop of ASGI workers; auto is uvloop where it is installed")
     http: str = _row(ENGINE, env.choice("auto", "1", "2"), "auto", "HTTP versions: 1, 2 (needs granian or hypercorn), or auto for what the engine offers")
@@ -113,7 +142,7 @@ class Settings:
     root_path: str = _row(REQUESTS, env.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
     max_in_flight: int = _row(REQUESTS, env.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; 0 is no limit", shown_default="no limit")
     request_timeout: float = _row(REQUESTS, env.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
-    forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, env.items, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
+    forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
     request_id: str | None = _row(REQUESTS, accessoptions.header, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
     trace_context: bool = _row(REQUESTS, env.flag, False, "W3C trace context: traceparent is taken from a trusted peer, else made; the application and the JSON access log have it, the response has traceresponse", shown_default="false")
@@ -146,7 +175,7 @@ class Settings:
 
     profile: str = _row(INSTANCE, env.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask), or none")
     config: str | None = _row(INSTANCE, env.text, None, "The configuration file to read", shown_default="mooring.toml, or [tool.mooring] of pyproject.toml, in the application root")
-    name: str | None = _row(INSTANCE, env.text, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener")
+    name: str | None = _row(INSTANCE, _instance, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener")
     runtime_dir: str | None = _row(INSTANCE, env.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID")
     worker_tmp_dir: str | None = _row(INSTANCE, env.text, None, "gunicorn's folder for heartbeat files", "WORKER_TMP_DIR", shown_default="gunicorn's own default")
     # fmt: on

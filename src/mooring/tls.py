@@ -1,6 +1,7 @@
 """TLS: check the certificate, key and authorities before a listener speaks with them.
 
-Not for making an engine's context: each engine gets the same files. `ssl` (15 ms) is imported if TLS is on.
+`look` is for the supervisor, which holds no OpenSSL (15 ms); `check` for a worker. Not for making an engine's
+context: each engine gets the same files.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from mooring.settings import Settings
 
 if TYPE_CHECKING:
     import ssl
+
+_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
 
 # OpenSSL's names where key and certificate differ; the last where they are of different types
 _NO_PAIR = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
@@ -42,6 +45,23 @@ def check(settings: Settings) -> tuple[str, ...]:
     return _validity(certificate)
 
 
+def look(settings: Settings) -> None:
+    """Check, without OpenSSL, that the files can be read and are PEM: for the supervisor, before any worker.
+
+    Raises ConfigurationError that names every file that is not.
+    """
+    wrong = []
+    for name in _FILES:
+        path = getattr(settings, name)
+        try:
+            if path is not None:
+                _read_pem(name, path)
+        except ConfigurationError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ConfigurationError("; ".join(wrong))
+
+
 def _refused(name: str, path: str, reason: str) -> ConfigurationError:
     return ConfigurationError(f"{name}: {path}: {reason}")
 
@@ -54,9 +74,13 @@ def _read(name: str, path: str) -> bytes:
         raise _refused(name, path, f"cannot be read: {error.strerror}") from None
 
 
-def _load_certificates(context: ssl.SSLContext, name: str, path: str) -> None:
+def _read_pem(name: str, path: str) -> None:
     if b"-----BEGIN " not in _read(name, path):
         raise _refused(name, path, "is not a PEM file")
+
+
+def _load_certificates(context: ssl.SSLContext, name: str, path: str) -> None:
+    _read_pem(name, path)
     try:
         context.load_verify_locations(cafile=path)
     except OSError:  # SSLError is one

@@ -51,7 +51,7 @@ def top(cli: Mapping[str, str], environ: Mapping[str, str], *, interval: float, 
     """
     if not _SHORTEST <= interval <= _LONGEST:  # false for nan, too
         raise ConfigurationError(f"--interval {interval:g}: expected seconds, {_SHORTEST} to {_LONGEST}")
-    _, instance = find(cli, environ)
+    instance = find(cli, environ)
     first = _ask(instance)
     try:
         if once or not sys.stdout.isatty() or environ.get("TERM", "dumb") == "dumb":

@@ -99,7 +99,7 @@ def _plan(facts: Facts) -> str:
     workers, threads = facts["plan"]["workers"], facts["plan"].get("threads") or {}
     count = workers["value"]
     text = f"{count} worker{'' if count == 1 else 's'}"
-    if facts["interface"] == "wsgi" and threads.get("value"):
+    if facts["interface"] == "wsgi" and (threads.get("value") or 1) > 1:
         text += f" of {threads['value']} threads"
     return f"{text}: {escape(workers['reason'] or workers['origin'])}"
 

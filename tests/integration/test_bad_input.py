@@ -67,6 +67,7 @@ CASES = [
     Case("HTTP/2 on an engine without", CONFIGURATION, ("HTTP/2", "hypercorn"), APP, (), {"MOORING_ENGINE": "uvicorn", "MOORING_HTTP": "2"}),
     Case("the wrong interface", APPLICATION, ("forced to asgi",), {"main.py": "from flask import Flask\napp = Flask('a')\n"}, (), {"MOORING_INTERFACE": "asgi"}),
     Case("an unknown worker class", CONFIGURATION, ("WORKER_CLASS", "nosuch", "asyncio, uvloop, trio"), APP, (), {"MOORING_ENGINE": "hypercorn", "WORKER_CLASS": "nosuch"}),
+    Case("a peer that is none", CONFIGURATION, ("FORWARDED_ALLOW_IPS='10.0.0.300'", "10.0.0.0/8"), {"main.py": "1/0\n"}, (), {"FORWARDED_ALLOW_IPS": "10.0.0.300"}),
     # -- listeners and TLS
     Case("an address that is not here", BIND, ("192.0.2.1", "no interface"), APP, (), {"HOST": "192.0.2.1"}),
     Case("a unix socket in no folder", BIND, ("unix:/nonexistent/x.sock", "does not exist"), APP, (), {"BIND": "unix:/nonexistent/x.sock"}),
@@ -74,6 +75,7 @@ CASES = [
     Case("no systemd", BIND, ("systemd",), APP, (), {"BIND": "systemd"}),
     Case("a certificate without a key", CONFIGURATION, ("tls_key is not set",), APP, (), {"MOORING_TLS_CERTIFICATE": "/x"}),
     Case("a certificate that is missing", CONFIGURATION, ("/nonexistent/c.pem", "No such file"), APP, (), {"MOORING_TLS_CERTIFICATE": "/nonexistent/c.pem", "MOORING_TLS_KEY": "/nonexistent/k.pem"}),
+    Case("a certificate and a key that are missing", CONFIGURATION, ("tls_certificate: /nonexistent/c.pem", "tls_key: /nonexistent/k.pem", "No such file"), {"main.py": "1/0\n"}, (), {"MOORING_TLS_CERTIFICATE": "/nonexistent/c.pem", "MOORING_TLS_KEY": "/nonexistent/k.pem"}),
     Case("a certificate that is none", CONFIGURATION, ("main.py", "PEM"), APP, (), {"MOORING_TLS_CERTIFICATE": "main.py", "MOORING_TLS_KEY": "main.py"}),
     # -- the rest of the start
     Case("a hook that fails", 9, ("prestart.sh", "exit code 9"), {**APP, "prestart.sh": "exit 9\n"}),
@@ -109,6 +111,16 @@ def _is_clear(app, case):
     if case.traceback:
         first = app.stderr.index("File ")
         assert case.traceback in app.stderr[first : app.stderr.index("\n", first)]
+
+
+def test_what_needs_no_application_is_refused_before_anything_is_started(mooring):
+    for environ in (
+        {"MOORING_TLS_CERTIFICATE": "/nonexistent/c.pem", "MOORING_TLS_KEY": "main.py"},
+        {"FORWARDED_ALLOW_IPS": "10.0.0.300"},
+    ):
+        app = mooring.start("run", files=APP, **environ)
+        assert app.wait_exit() == CONFIGURATION
+        assert app.stderr.splitlines() == [app.last_line]
 
 
 def test_a_port_in_use_says_which_and_by_whom(mooring):

@@ -94,6 +94,16 @@ def test_health_is_0_only_while_ready(mooring):
     said(mooring, "health")
 
 
+def test_a_configuration_that_was_spoilt_later_makes_no_serving_instance_unhealthy(mooring):
+    app = mooring.run(workers=1)
+    for text in ("= =", 'timeout = "long"\n', "wrokers = 3\n"):
+        app.write("mooring.toml", text)
+        said(mooring, "health")
+        assert json.loads(said(mooring, "status", "--json"))["ready"] is True
+        assert "the roll was refused" in said(mooring, "reload", code=1)
+    said(mooring, "health", WEB_CONCURRENCY="abc")
+
+
 def test_reload_waits_for_the_outcome(mooring):
     app = mooring.run(workers=2)
     app.write("main.py", ASGI_APP.replace('VERSION = "1"', 'VERSION = "2"'))

@@ -1,6 +1,12 @@
 import pytest
+from hypothesis import settings
 
 from mooring import accelerate
+
+settings.register_profile(
+    "untimed", deadline=None
+)  # how long an example takes says nothing on a busy machine
+settings.load_profile("untimed")
 
 
 @pytest.fixture(params=["c", "python"])

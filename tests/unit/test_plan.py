@@ -154,6 +154,16 @@ def test_threads_share_the_cores(tmp_path: Path, cpus: float, workers: str | Non
     assert planned(tmp_path, environ, cpus=cpus).threads == threads
 
 
+@pytest.mark.parametrize(("worker_class", "threads"), [(None, 8), ("gthread", 8), ("sync", 1), ("gevent", 1)])
+def test_gunicorns_classes_without_threads_have_one(
+    tmp_path: Path, worker_class: str | None, threads: int
+) -> None:
+    environ = {"MOORING_ENGINE": "gunicorn", **({"WORKER_CLASS": worker_class} if worker_class else {})}
+    made = planned(tmp_path, environ, cpus=2.0)
+    assert (made.threads, made.explained["threads"].value) == (threads, threads)
+    assert planned(tmp_path, {**environ, "MOORING_THREADS": "3"}, cpus=2.0).threads == 3
+
+
 def report(memory: int | None) -> Report:
     return Report("wsgi", "flask", "granian", "main:app", memory)
 

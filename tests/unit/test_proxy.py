@@ -1,8 +1,9 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.errors import ConfigurationError
 from mooring.proxy import asgi_proxy, parse_trusted, wsgi_proxy
 
 DEFAULT = ("127.0.0.1", "::1", "unix")
@@ -126,7 +127,8 @@ def test_an_ipv4_peer_of_a_listener_for_both_families():
 
 @pytest.mark.parametrize("item", ["localhost", "10.0.0.1/8", "10.0.0.0/33", "1.2.3", "", "10.0.0.1:80"])
 def test_a_bad_entry_stops_the_start(item):
-    with pytest.raises(ConfigurationError, match=r"forwarded_allow_ips: .*expected an address such as"):
+    expected = f"addresses such as 10.0.0.1, networks such as 10.0.0.0/8, unix, or *, not {item!r}"
+    with pytest.raises(ValueError, match=re.escape(expected)):
         parse_trusted(["127.0.0.1", item])
 
 

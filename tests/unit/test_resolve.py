@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from mooring import engines
+from mooring import environment as env
 from mooring.address import Address
 from mooring.errors import ConfigurationError
-from mooring.resolve import one_edit_apart, resolve
+from mooring.resolve import one_edit_apart, resolve, resolve_some
 from mooring.settings import ROWS
 
 
@@ -47,6 +50,58 @@ def test_all_bad_values_are_named_at_once_with_their_variable(tmp_path: Path) ->
         assert part in message
     assert "at least 1" in message
     assert "\n" not in message
+
+
+def test_names_and_peers_are_among_them(tmp_path: Path) -> None:
+    bad = {
+        "APP_MODULE": ":app",
+        "MODULE_NAME": "main.py",
+        "VARIABLE_NAME": "1x",
+        "FORWARDED_ALLOW_IPS": "10.0.0.300",
+        "MOORING_NAME": "../x",
+        "MOORING_ENGINE": "waitress",
+        "WEB_CONCURRENCY": "two",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, bad, tmp_path)
+    for name, value in bad.items():
+        assert f"{name}={value!r}: expected " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "-option", "a b", "é", "a\nb", "a\tb"])
+def test_an_instance_s_name_is_a_file_s_as_well(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape("expected letters, digits, '.', '_' and '-'")):
+        resolve({}, {"MOORING_NAME": name}, tmp_path)
+
+
+def test_an_unknown_engine_is_told_which_are_installed_and_how_to_install_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {name: row._replace(module=f"{row.module}_x") for name, row in engines.REGISTRY.items()}
+    monkeypatch.setattr(engines, "REGISTRY", {**engines.REGISTRY, "hypercorn": rows["hypercorn"]})
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, {"MOORING_ENGINE": "waitress"}, tmp_path)
+    expected = "one of auto, uvicorn, granian, hypercorn (pip install 'mooring[hypercorn]'), gunicorn"
+    assert str(caught.value).endswith(f"MOORING_ENGINE='waitress': expected {expected}")
+
+
+def test_what_is_asked_for_alone_does_not_suffer_from_the_rest(tmp_path: Path) -> None:
+    names = ("name", "runtime_dir")
+    (tmp_path / "mooring.toml").write_text('name = "shop"\nworkers = "many"\n')
+    environ = {"WEB_CONCURRENCY": "abc", "MOORING_PROFILE": "heroku", "MOORING_RUNTIME_DIR": "/r"}
+    found = resolve_some(names, {}, environ, tmp_path)
+    assert (found.name, found.runtime_dir) == ("shop", "/r")
+    (tmp_path / "mooring.toml").write_text("= =")
+    assert resolve_some(names, {}, environ, tmp_path).runtime_dir == "/r"
+    with pytest.raises(ConfigurationError, match=r"^bad settings: MOORING_NAME='/': expected letters"):
+        resolve_some(names, {}, {**environ, "MOORING_NAME": "/"}, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["1_000", "٣", "0x10", "1e", ""])
+def test_a_number_is_written_in_ascii_digits(value: str) -> None:
+    for parse in (env.seconds(), env.number(0), env.integer(0), env.cpu_count):
+        with pytest.raises(ValueError, match="number"):
+            parse(value)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +153,8 @@ def test_pyproject_serves_as_the_configuration_file(tmp_path: Path) -> None:
         ("wrkers = 3", "wrkers: no such setting; did you mean workers?"),
         ("workers = 'x'", "workers='x'"),
         ("a =", "not valid TOML"),
+        ("profile = 'heroku'", "mooring.toml: profile='heroku': expected one of none"),
+        ("gunicorn_conf = true", "gunicorn_conf=true: expected a text in quotes"),
     ],
 )
 def test_a_bad_configuration_file_is_named(tmp_path: Path, text: str, expected: str) -> None:
@@ -105,6 +162,20 @@ def test_a_bad_configuration_file_is_named(tmp_path: Path, text: str, expected: 
     with pytest.raises(ConfigurationError, match=r"mooring\.toml") as caught:
         resolve({}, {}, tmp_path)
     assert expected in str(caught.value)
+
+
+def test_an_empty_value_in_the_file_means_unset_as_in_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "mooring.toml").write_text("log_level = ''\nbind = []\naccess_log = false\nerror_log = ''\n")
+    found = resolve({}, {}, tmp_path)
+    assert (found.settings.log_level, found.origins["log_level"].text) == ("info", "default")
+    assert found.settings.bind is None
+    assert (found.settings.access_log, found.settings.error_log) == (None, None)
+
+
+@pytest.mark.parametrize("text", ["tool = 3", "tool = [1]", "x = 1", ""])
+def test_a_pyproject_without_tools_is_none_of_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert resolve({}, {}, tmp_path).origins["port"].text == "default"
 
 
 def test_a_broken_pyproject_is_an_error_where_it_has_our_table(tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def installed() -> list[str]:
     return [name for name, row in REGISTRY.items() if importlib.util.find_spec(row.module) is not None]
 
 
+def offered() -> str:
+    """All engines, each that is missing with the way to install it."""
+    there = installed()
+    return ", ".join(name if name in there else f"{name} ({row.install})" for name, row in REGISTRY.items())
+
+
 def require(name: str) -> None:
     """Raise ConfigurationError, with the way to install it, where an engine is not there."""
     if name not in installed():

@@ -97,8 +97,22 @@ class AsgiWorker(MooringWorker):
 
     mooring_main: asyncio.Task[Any] | None = None
     mooring_drain: asyncio.Task[None] | None = None
+    loop: asyncio.AbstractEventLoop
+
+    def init_signals(self) -> None:
+        """Take the signals; uvloop would lose a stop that comes before it runs."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        super().init_signals()
+        signal.signal(signal.SIGTERM, self.mooring_stop_early)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def mooring_stop_early(self, *_: object) -> None:
+        self.alive = False
 
     async def _serve(self) -> None:
+        self.loop.add_signal_handler(signal.SIGTERM, self.handle_exit_signal)
+        if not self.alive:
+            return
         gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
         connections = weakref.WeakSet[Any]()
         base: Any = gasgi.ASGIProtocol

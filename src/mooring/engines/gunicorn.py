@@ -70,6 +70,27 @@ def serve(serving: Serving) -> None:
         raise BootError(f"gunicorn ended with exit code {code}: its own messages say why")
 
 
+def _hold_stops_while_forking() -> None:
+    """Keep a TERM that reaches a new worker waiting: Python forgets those that come before it has looked.
+
+    PyOS_AfterFork_Child clears what is pending, and runs functions like these after that.
+    """
+    arbiter, held = os.getpid(), False
+
+    def hold() -> None:
+        nonlocal held
+        if os.getpid() == arbiter:
+            held = signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def release() -> None:
+        nonlocal held
+        if held:
+            held = False
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=release)
+
+
 class _Arbiter(Arbiter):
     """Gunicorn's arbiter on inherited listeners."""
 
@@ -90,6 +111,7 @@ class _Arbiter(Arbiter):
         self.LISTENERS = sock.create_sockets(self.cfg, self.log, fds)
         if self._serving.metrics is not None and self.cfg.uid != os.geteuid():
             hand_over(self._serving.metrics, self.cfg.uid, self.cfg.gid)
+        _hold_stops_while_forking()
         super().start()
 
     def init_signals(self) -> None:
