@@ -1,4 +1,4 @@
-"""The named default sets that make mooring a drop-in for the older images: data only (docs/profiles.md).
+"""The images' named default sets, which make mooring a drop-in for the older ones: data only.
 
 The facts come from the older images' documentation and launchers, as collected in docs/profiles.md.
 """
@@ -28,9 +28,9 @@ _POETRY_DUMP = (
 
 
 class Profile(NamedTuple):
-    """One older image's defaults and rules.
+    """One image's defaults and rules.
 
-    - `modules`: the search order for the application (empty: mooring's own, wider order)
+    - `modules`: an older image's search order for the application (empty: mooring's own, wider order)
     - `floor`: the least tuned number of workers
     - `conf_kind`, `conf_names`, `shipped_conf`: the server whose configuration files are looked for below the
       application root, their names, and the default that the image carries
@@ -62,6 +62,11 @@ class Profile(NamedTuple):
     ignored: tuple[str, ...] = ()
     demo: str = ""
     reloading: Profile | None = None
+
+    @property
+    def older(self) -> bool:
+        """Whether it stands for an older image, whose users look for its words."""
+        return bool(self.modules)
 
 
 _IMAGE: dict[str, Any] = {"app_root": "/app", "host": "0.0.0.0", "port": 80}
@@ -157,6 +162,8 @@ PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(name="none"),
+        Profile(name="image", defaults={"host": "0.0.0.0", "port": 80}, demo="app"),
+        Profile(name="image-nonroot", defaults={"host": "0.0.0.0", "port": 8080}, demo="app"),
         _with_plain_reload(_HYPERCORN, None, "hypercorn"),
         _with_plain_reload(_CONDA, "-", "uvicorn-reload"),
         _inboard("inboard-base", "app"),
