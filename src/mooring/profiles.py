@@ -34,8 +34,9 @@ class Profile(NamedTuple):
     - `floor`: the least tuned number of workers
     - `conf_kind`, `conf_names`, `shipped_conf`: the server whose configuration files are looked for below the
       application root, their names, and the default that the image carries
-    - `prestart_names`, `prestart_sourced`, `prestart_messages`: the hooks looked for in the application root,
-      whether a shell script's exports count, and whose messages are printed
+    - `prestart_names`, `prestart_sourced`, `prestart_exported`, `prestart_messages`: the hooks looked for in
+      the application root, whether a shell script's exports count, what it need not export, and whose
+      messages are printed
     - `access_format`: the form of an access log line (accessline.py)
     - `dump`: the keys of the JSON object that the image's configuration printed at the start
     - `first_variable`: the variable that wins for a setting
@@ -54,6 +55,7 @@ class Profile(NamedTuple):
     shipped_conf: str = ""
     prestart_names: tuple[str, ...] = ("prestart.sh",)
     prestart_sourced: bool = True
+    prestart_exported: tuple[str, ...] = ()
     prestart_messages: str = ""
     access_format: str = "common"
     dump: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ _CONDA = Profile(
     conf_kind="gunicorn",
     conf_names=_GUNICORN_CONF,
     shipped_conf="/gunicorn_conf.py",
+    prestart_exported=("APP_MODULE", "GUNICORN_CONF", "RELOAD"),
     prestart_messages="tiangolo",
     access_format="uvicorn-0.9",
     dump=_GUNICORN_DUMP,
@@ -152,6 +155,7 @@ _HYPERCORN = Profile(
     conf_kind="hypercorn",
     conf_names=("hypercorn_conf.py", "app/hypercorn_conf.py"),
     shipped_conf="/hypercorn_conf.py",
+    prestart_exported=("APP_MODULE", "HYPERCORN_CONF", "WORKER_CLASS"),
     prestart_messages="tiangolo",
     access_format="hypercorn",
     dump=_HYPERCORN_DUMP,
@@ -201,6 +205,7 @@ PROFILES: dict[str, Profile] = {
             conf_kind="gunicorn",
             conf_names=_GUNICORN_CONF,
             shipped_conf="/gunicorn_conf.py",
+            prestart_exported=("APP_MODULE", "GUNICORN_CONF"),
             prestart_messages="tiangolo",
             access_format="combined",
             dump=_GUNICORN_DUMP,

@@ -34,6 +34,12 @@ def docker() -> str:
 
 
 @pytest.fixture(scope="session")
+def cores(docker: str) -> int:
+    """The CPUs of a container without limits."""
+    return int(run(docker, "info", "--format", "{{.NCPU}}").stdout)
+
+
+@pytest.fixture(scope="session")
 def images(docker: str) -> Iterator[Images]:
     """The images, built when a test asks for them."""
     made = Images(docker)
