@@ -30,7 +30,7 @@ KNOWN = {
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=110, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=500, check=False)
 
 
 class Osv(http.server.BaseHTTPRequestHandler):

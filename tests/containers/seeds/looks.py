@@ -66,9 +66,9 @@ def accesses(shown: bool) -> Look:
     """Whether a request has its line in the access log."""
 
     def look(subject: Subject) -> None:
-        subject.container.text("/?shown")
+        subject.container.text()
         if shown:
-            subject.container.wait_log("GET /?shown")
+            subject.container.wait_log('"GET / ')
         else:  # what is written late is written by the end
             subject.container.stop()
             assert "GET /" not in subject.container.logs()
