@@ -20,7 +20,7 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-DPKG = Path("/var/lib/dpkg/status")
+DPKG = Path("/build/dpkg-status")  # of the base image, before a compiler came
 
 
 def _python(folder: str) -> Iterator[Component]:

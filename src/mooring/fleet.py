@@ -226,7 +226,7 @@ def policy(settings: Settings) -> lifecycle.Policy:
         jitter=0.2,
         jitter_seed=float(os.getpid()),
         boot_failures_fatal=not settings.reload,
-        overlap=not settings.reload,
+        overlap=not settings.reload and settings.debugpy is None,
     )
 
 

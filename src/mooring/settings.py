@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mooring import accessoptions, address
+from mooring import accessoptions, address, debugger
 from mooring import environment as env
 from mooring.address import Address
 
@@ -137,6 +137,8 @@ class Settings:
     reload_excludes: tuple[str, ...] = _row(DEVELOPMENT, env.items, (), "Names, paths and folders whose changes don't; stronger than the includes", "RELOAD_EXCLUDES", shown_default="none beyond .git, caches, virtual environments")
     reload_delay: float = _row(DEVELOPMENT, env.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY")
     reload_polling: str = _row(DEVELOPMENT, env.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify")
+
+    debugpy: Address | None = _row(DEVELOPMENT, debugger.parse, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")
 
     admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere")
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere")

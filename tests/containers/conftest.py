@@ -13,6 +13,13 @@ from images import Images
 NEEDS = "container tests need a running Docker engine, and none answers"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Building is part of a test's time."""
+    for item in items:
+        if "containers" in item.path.parts:
+            item.add_marker(pytest.mark.timeout(1200), append=False)
+
+
 @pytest.fixture(scope="session")
 def docker() -> str:
     """The client of an engine that answers."""

@@ -21,7 +21,7 @@ PACKAGE = Path(mooring.__file__).parent
 # Upstream first. A folder is one layer; modules on one line do not import each other.
 LAYERS = """
 accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle memfd mounts native otelvars profiles redact requestid resources serverconf_probe signals sink sockets units
-accessheaders accessjson accessrules accounts admin boot development engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources survivors
+accessheaders accessjson accessrules accounts admin boot debugger development engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources survivors
 accelerate accessatoms adoption heartbeat hook logs metrics rates searchorder tally watching
 accessline appmetrics companions discovery fleetlog limits meter ring topview workerlog
 accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat
