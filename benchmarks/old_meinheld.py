@@ -1,8 +1,8 @@
-"""Requests per second of Flask: the profile meinheld-flask against what its image ran, both with an access log.
+"""Requests per second of Flask: the profile meinheld-flask against what its image ran, both with access log.
 
-The old one: gunicorn 20.1 with meinheld 1.0.2 and Flask 2.0.1 on Python 3.9, made in a virtual environment below
-the working folder. As throughput.py: one core for the server, the other for wrk; two workers each, as the image
-starts for one core. Needs wrk, two cores, a C compiler and Python 3.9.
+The old one: gunicorn 20.1 with meinheld 1.0.2 and Flask 2.0.1 on Python 3.9, made in a virtual environment
+below the working folder. As throughput.py: one core for the server, the other for wrk; two workers each, as
+the image starts for one core. Needs wrk, two cores, a C compiler and Python 3.9.
 Usage: python benchmarks/old_meinheld.py --python PYTHON3.9 [--runs 7] [--seconds 3]
 """
 
@@ -23,7 +23,7 @@ def environment(python: str, folder: Path) -> Path:
     """The old image's packages; the folder of its commands."""
     if not (folder / "bin/gunicorn").exists():
         subprocess.run([python, "-m", "venv", folder], check=True)
-        for package in ("setuptools<81 wheel".split(), OLD):
+        for package in (["setuptools<81", "wheel"], OLD):
             subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", *package], check=True)
     return folder / "bin"
 

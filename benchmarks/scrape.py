@@ -1,11 +1,14 @@
 """What a scrape costs: 64 workers' rows read and rendered, and throughput with a scrape each second.
 
     python benchmarks/scrape.py [--runs 201]               # milliseconds; the goal is below 5
+    python benchmarks/scrape.py --cost [--runs 201]        # CPU time of each process; the goal is below 1 %
     python benchmarks/scrape.py --load [--rounds 15]       # needs wrk; the goal is a ratio above 0.99
 
-The first fills 64 rows as busy workers would, and makes each page as the supervisor does. The second
-alternates rounds of full load on one instance, with and without scrapes: a machine that changes its speed
-changes both.
+The first fills 64 rows as busy workers would, and makes each page as the supervisor does. The second asks
+what the machine's moods change least: the nanoseconds that each of an instance's processes was on a core
+(/proc/PID/schedstat) over many scrapes, less those over as long a time without; what a scrape each second
+takes of two cores is what it can take of their throughput. The third alternates rounds of full load on one
+instance, with and without scrapes: a machine that changes its speed changes both.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,17 +65,20 @@ def supervisor(tally: Tally) -> Any:
             fill(row, serial)
             row.close()
     plan = SimpleNamespace(engine="uvicorn", interface="asgi", resources=resources.read(environ=os.environ))
-    crew = SimpleNamespace(tally=tally, members={})
+    members = {
+        serial: SimpleNamespace(pid=10_000 + serial, report=None, plan=plan) for serial in fleet.workers
+    }
+    crew = SimpleNamespace(tally=tally, members=members, totals=tally.totals)
     return SimpleNamespace(fleet=fleet, crew=crew, plan=plan, history=History())
 
 
 def milliseconds(make: Callable[[], bytes], runs: int) -> tuple[float, float, int]:
-    """Median and worst of the runs, and the length of what is made."""
+    """Median and worst of the runs, in CPU time, and the length of what is made."""
     times = []
     for _ in range(runs):
-        began = time.perf_counter()
+        began = time.thread_time()
         made = make()
-        times.append((time.perf_counter() - began) * 1000)
+        times.append((time.thread_time() - began) * 1000)
     return statistics.median(times), max(times), len(made)
 
 
@@ -79,6 +86,7 @@ def measure_pages(runs: int) -> None:
     tally = Tally()
     subject = supervisor(tally)
     assert len(list(tally.seats())) == WORKERS
+    assert metrics.render(stats.facts(subject)).count("mooring_worker_memory_bytes{") == WORKERS
     pages: dict[str, Callable[[], bytes]] = {
         "/metrics": lambda: metrics.render(stats.facts(subject)).encode(),
         "/stats": lambda: Answer(200, stats.feed(subject, {})).encode(),
@@ -121,24 +129,71 @@ def scraped(admin: str, stop: threading.Event) -> None:
         get(admin, "/metrics")
 
 
-def measure_load(rounds: int, seconds: int) -> None:
+@contextmanager
+def serving(application: str, workers: int) -> Iterator[tuple[int, str, str]]:
+    """An instance: its pid, its URL and its admin endpoint's."""
     port, admin_port = free_port(), free_port()
-    url, admin = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
+    admin = f"http://127.0.0.1:{admin_port}"
     with tempfile.TemporaryDirectory() as folder:
         environ = {
             **os.environ,
             "MOORING_RUNTIME_DIR": folder,
             "MOORING_ADMIN_BIND": f"127.0.0.1:{admin_port}",
         }
-        command = [sys.executable, "-m", "mooring", "run", "hello_starlette:app", "--port", str(port)]
-        command += ["--workers", "1", "--access-log", ""]
+        command = [sys.executable, "-m", "mooring", "run", application, "--port", str(port)]
+        command += ["--workers", str(workers), "--access-log", ""]
         with subprocess.Popen(command, cwd=APPS, env=environ, stderr=subprocess.DEVNULL) as server:
             try:
                 wait_until_ready(admin)
-                throughput(url, 2)
-                compare(url, admin, rounds, seconds)
+                yield server.pid, f"http://127.0.0.1:{port}", admin
             finally:
                 server.terminate()
+
+
+def measure_load(rounds: int, seconds: int) -> None:
+    with serving("hello_starlette:app", 1) as (_, url, admin):
+        throughput(url, 2)
+        compare(url, admin, rounds, seconds)
+
+
+def on_core(pid: int) -> int:
+    """Nanoseconds for which a process's threads were on a core."""
+    found = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(each.read_text().split()[0]) for each in found)
+
+
+def measure_cost(runs: int) -> None:
+    """Spells with a scrape and without one take turns; a page is kept for 0.1 s, so they are longer."""
+    for application in ("hello_starlette:app", "hello_counted:app"):
+        with serving(application, 2) as (supervisor, url, admin):
+            workers = {int(each["pid"]) for each in json.loads(get(admin, "/status"))["workers"]}
+            for _ in range(200):
+                get(url, "/")
+            get(admin, "/metrics")
+            children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+            pids = [supervisor, *map(int, children)]
+            spells: dict[bool, list[dict[int, int]]] = {False: [], True: []}
+            for number in range(2 * runs):
+                before = {pid: on_core(pid) for pid in pids}
+                if number % 2:
+                    get(admin, "/metrics")
+                time.sleep(0.15)
+                spells[bool(number % 2)].append({pid: on_core(pid) - before[pid] for pid in pids})
+        report_cost(application, spells, supervisor, workers)
+
+
+def report_cost(
+    application: str, spells: dict[bool, list[dict[int, int]]], supervisor: int, workers: set[int]
+) -> None:
+    def milliseconds(pids: set[int]) -> float:
+        taken = {kind: [sum(each[pid] for pid in pids) for each in found] for kind, found in spells.items()}
+        return (statistics.median(taken[True]) - statistics.median(taken[False])) / 1e6
+
+    own, others = milliseconds({supervisor}), milliseconds(workers)
+    total = milliseconds(set(spells[True][0]))
+    print(f"{application}, {len(workers)} workers, {len(spells[True])} scrapes; on a core for each, median:")
+    print(f"  supervisor {own:.3f} ms, workers together {others:.3f} ms, all processes {total:.3f} ms")
+    print(f"  one each second takes {total / 20:.3f} % of two cores")
 
 
 def wait_until_ready(admin: str) -> None:
@@ -175,11 +230,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--runs", type=int, default=201)
+    options.add_argument("--cost", action="store_true")
     options.add_argument("--load", action="store_true")
     options.add_argument("--rounds", type=int, default=15)
     options.add_argument("--seconds", type=int, default=5)
     given = options.parse_args()
-    if given.load:
+    if given.cost:
+        measure_cost(given.runs)
+    elif given.load:
         measure_load(given.rounds, given.seconds)
     else:
         measure_pages(given.runs)

@@ -1,4 +1,4 @@
-"""Write images/lock/*.txt: every package of the images, pinned, with hashes, for all Pythons and architectures.
+"""Write images/lock/*.txt: the images' packages, pinned, with hashes, for all Pythons and architectures.
 
     python scripts/lock_images.py        (needs uv; `make lock-images`)
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
-import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -94,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

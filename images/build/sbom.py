@@ -1,7 +1,7 @@
 """sbom.py NAME FILE FOLDER...: a CycloneDX 1.6 document of the Python distributions in some folders.
 
-With --debian as a folder, of the Debian packages of this system too. The same at each build: its serial number is
-made from its content, and it bears no time but SOURCE_DATE_EPOCH.
+With --debian as a folder, of the base image's Debian packages too. The same at each build: its serial number
+is made from its content, and it bears no time but SOURCE_DATE_EPOCH.
 """
 
 from __future__ import annotations

@@ -88,6 +88,9 @@ extern PyObject *s_client, *s_method, *s_headers, *s_http_version, *s_head;
 /* Whether a text is that one, which is ASCII. */
 bool is_text(PyObject *text, PyObject *other);
 
+/* Whether it is one as escape.host_field wants it; what is none is that one's to escape. A str. */
+bool is_address(PyObject *host);
+
 /* Have the line of a finished exchange written, where it has one. -1: an error is set. */
 int asgi_line(Asgi *self, PyObject *exchange, long status, double seconds, double now);
 

@@ -53,7 +53,9 @@ static bool grow(PyObject *exchange, Py_ssize_t more) {
 /* -- a response's messages ------------------------------------------------------------------------ */
 
 static int status_of(PyObject *opening, long *status) {
+    Py_INCREF(opening); /* looking may run Python, and another message may take its place */
     PyObject *value = must(opening, s_status);
+    Py_DECREF(opening);
     if (value == NULL)
         return -1;
     *status = PyLong_AsLong(value);
@@ -61,17 +63,25 @@ static int status_of(PyObject *opening, long *status) {
     return *status == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
+/* It is in flight no more: first of all, since what comes then may fail for what the application has sent. */
+static int leave(Asgi *self, PyObject *exchange) {
+    Py_ssize_t place = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, PLACE));
+    if (place == -1 && PyErr_Occurred())
+        return -1;
+    PyList_SetItem(exchange, DONE, Py_NewRef(Py_True)); /* what is sent after it is counted no more */
+    row_end(self->row, place);
+    return 0;
+}
+
 /* Count the exchange, and make its line. */
 static int end(Asgi *self, PyObject *exchange, long status, bool failed) {
     double now = monotonic(), seconds = now - PyFloat_AsDouble(PyList_GET_ITEM(exchange, BEGAN));
     Py_ssize_t base = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, BASE));
-    Py_ssize_t place = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, PLACE));
     if (PyErr_Occurred())
         return -1;
     row_count(self->row, base, status, seconds);
     if (failed)
         self->row->cells[self->row->raised] += 1.0;
-    row_end(self->row, place);
     return asgi_line(self, exchange, status, seconds, now);
 }
 
@@ -82,17 +92,20 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
         Py_DECREF(data);
         if (size < 0 || !grow(exchange, size))
             return -1;
+    } else if (PyErr_Occurred()) {
+        return -1;
     }
     PyObject *more = look(message, s_more_body);
-    if (PyErr_Occurred())
+    if (more == NULL && PyErr_Occurred())
         return -1;
     int last = more == NULL ? 1 : PyObject_Not(more);
     Py_XDECREF(more);
     if (last <= 0 || PyList_GET_ITEM(exchange, DONE) == Py_True)
         return last < 0 ? -1 : 0;
-    PyList_SetItem(exchange, DONE, Py_NewRef(Py_True));
     PyObject *opening = PyList_GET_ITEM(exchange, OPENING);
     long status = FAILED;
+    if (leave(self, exchange) < 0)
+        return -1;
     if (opening != Py_None && status_of(opening, &status) < 0)
         return -1;
     return end(self, exchange, status, false);
@@ -170,6 +183,8 @@ static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count
     long status = PyLong_AsLong(args[1]);
     bool raised = args[2] == Py_True;
     if (status == -1 && PyErr_Occurred())
+        return NULL;
+    if (leave(self, exchange) < 0)
         return NULL;
     bool failed = raised || (status == FAILED && opening == Py_None);
     int sized = PyObject_IsTrue(PyList_GET_ITEM(exchange, SIZE));

@@ -54,6 +54,16 @@ static PyObject *target_of(PyObject *exchange) {
     return target;
 }
 
+bool is_address(PyObject *host) {
+    if (!PyUnicode_IS_COMPACT_ASCII(host) || PyUnicode_GET_LENGTH(host) > 253)
+        return false;
+    const Py_UCS1 *text = PyUnicode_1BYTE_DATA(host);
+    for (Py_ssize_t index = 0; index < PyUnicode_GET_LENGTH(host); index++)
+        if (!Py_ISALNUM(text[index]) && (!text[index] || !strchr("._:%-", text[index])))
+            return false;
+    return true;
+}
+
 static PyObject *host_of(const Asgi *self, PyObject *scope) {
     PyObject *client = PyDict_GetItemWithError(scope, s_client);
     PyObject *host = NULL;
@@ -65,7 +75,9 @@ static PyObject *host_of(const Asgi *self, PyObject *scope) {
         host = PyList_GET_ITEM(client, 0);
     if (host == NULL || !PyUnicode_Check(host))
         return NULL;
-    return PyUnicode_GET_LENGTH(host) ? host : self->nameless;
+    if (!PyUnicode_GET_LENGTH(host))
+        return self->nameless;
+    return is_address(host) ? host : NULL;
 }
 
 /* As line_put. Functions of Python's are called on the way: every object of the line is held meanwhile. */

@@ -122,7 +122,7 @@ static PyMethodDef Row_methods[] = {
 };
 
 static bool fits(const Row *self, Py_ssize_t cell, Py_ssize_t more) {
-    return cell >= 0 && cell + more <= self->cell_count;
+    return cell >= 0 && more <= self->cell_count && cell <= self->cell_count - more;
 }
 
 static PyObject *Row_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {

@@ -10,8 +10,10 @@ from typing import Any
 
 from mooring.escape import (
     METHODS,
+    host_field,
     kept_agent_field,
     kept_agents,
+    kept_hosts,
     kept_targets,
     method_field,
     target_field,
@@ -40,7 +42,7 @@ def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noq
     line, wants_headers, declared, full = form.line, form.headers, form.declared, form.full
     write, cells = meter.lines.write, meter.row.cells
 
-    targets, agents = kept_targets, kept_agents
+    targets, agents, hosts = kept_targets, kept_agents, kept_hosts
     if every:
         wanted = None
 
@@ -50,6 +52,9 @@ def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noq
             return
         client = scope.get("client")
         host, port = client if client and client[0] else (nameless, None)
+        host = hosts.get(host) or host_field(host)
+        if port.__class__ is not int and port is not None:
+            port = host_field(port)
         method = scope["method"] if scope["type"] == "http" else None
         if method not in METHODS:
             method = method_field(str(method))

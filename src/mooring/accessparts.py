@@ -50,7 +50,7 @@ class Format(NamedTuple):
 
 def number(value: int | None) -> str:
     """Text of a status or a size, `-` for None. Hot paths ask `texts.get` first."""
-    text = "-" if value is None else str(value)
+    text = "-" if value is None else str(int(value))
     if len(texts) < _KEPT:
         texts[value] = text
     return text

@@ -15,7 +15,19 @@ from typing import Any
 
 import click
 
-from mooring import accounts, engines, listeners, prestart, process, reports, resources, runtime, tls, worker
+from mooring import (
+    accounts,
+    engines,
+    listeners,
+    prestart,
+    process,
+    redact,
+    reports,
+    resources,
+    runtime,
+    tls,
+    worker,
+)
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.fit import fit
 from mooring.logs import Files, Log, last_words, show_traceback
@@ -37,8 +49,13 @@ class Findings:
     error: MooringError | None = None
 
     def decisions(self) -> dict[str, dict[str, Any]]:
-        """The plan; where it could not be made, the settings as they were given."""
-        return self.plan.as_json() if self.plan else as_json(self.settings)
+        """The plan; where it could not be made, the settings as they were given. Without what is secret."""
+        return redact.plan(self.plan.as_json() if self.plan else as_json(self.settings))
+
+    def shown_warnings(self) -> list[str]:
+        """The warnings, without what is secret."""
+        target = self.settings["app"].value if "app" in self.settings else None
+        return [redact.without_arguments(warning, target) for warning in self.warnings]
 
     def as_json(self) -> dict[str, Any]:
         """The object that scripts rely on."""
@@ -46,7 +63,7 @@ class Findings:
             "application": self.application,
             "plan": self.decisions(),
             "resources": self.resources,
-            "warnings": self.warnings,
+            "warnings": self.shown_warnings(),
             **({"error": str(self.error)} if self.error else {}),
         }
 
@@ -95,7 +112,11 @@ def _look(findings: Findings, plan: Plan, environ: Mapping[str, str]) -> None:
     open_access(plan.settings, files)
     report = _probe(plan, environ, log, account)
     chosen = engines.choose(plan.engine, report.interface)
-    facts = {"target": report.target, "interface": report.interface, "framework": report.framework}
+    facts = {
+        "target": redact.call(report.target),
+        "interface": report.interface,
+        "framework": report.framework,
+    }
     findings.application = facts
     extra = findings.warnings[len(plan.warnings) :]
     findings.plan = fit(plan, report._replace(engine=chosen), process.proportional_set_size() or 0)
@@ -192,7 +213,7 @@ def _print(findings: Findings) -> None:
             for name, item in findings.resources.items()
         ]
     )
-    for warning in findings.warnings:
+    for warning in findings.shown_warnings():
         click.echo(f"warning: {warning}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code, PyCharm and others.
+"""A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code and others.
 
 https://github.com/microsoft/debugpy. Not for what it changes about the plan (development.py).
 """
@@ -11,7 +11,7 @@ import time
 from importlib.util import find_spec
 
 from mooring.address import Address
-from mooring.errors import ConfigurationError, BindError
+from mooring.errors import BindError, ConfigurationError
 
 _PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the port for a moment
 
@@ -37,7 +37,7 @@ def check() -> None:
 
 
 def listen(address: Address) -> None:
-    """In a worker, before its application is imported: listen for a debugger, and go on without waiting for it.
+    """In a worker, before its application is imported: listen for a debugger, without waiting for one.
 
     Raises BindError where the address stays taken.
     """
@@ -56,7 +56,9 @@ def _wait_until_free(host: str, port: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            with socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            ):
                 return
         except OSError as error:
             if time.monotonic() > deadline:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import count
+from typing import TypeVar
+
+K = TypeVar("K", bytes, str)
 
 # Characters of a line's parts, so that a whole line stays below PIPE_BUF and its status is never cut off.
 TARGET_LIMIT = 2048
@@ -17,9 +20,11 @@ METHODS = frozenset((None, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 # What comes again, some 200 KiB each at most.
 kept_targets: dict[bytes, str] = {}
 kept_agents: dict[bytes, str] = {}
+kept_hosts: dict[str, str] = {}
 _KEPT, _KEPT_LENGTH = 256, 256
 _turns = count()
 
+_ADDRESS = re.compile(r"[0-9A-Za-z._:%-]{1,253}")  # as in proxy.py: stands without quotes
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\", '"': r"\""}
 _CANDIDATES = re.compile(r"[^ -~]")
 _CANDIDATES_QUOTED = re.compile(r"[^ !#-\[\]-~]")
@@ -75,7 +80,18 @@ def kept_agent_field(value: bytes) -> str:
     return text
 
 
-def _keep(kept: dict[bytes, str], value: bytes, text: str) -> None:
+def host_field(host: str) -> str:
+    """A client's address, or its port, which stand without quotes. Hot paths ask `kept_hosts.get` first.
+
+    They are not always the kernel's: middleware inside the application sets them from what a header said.
+    """
+    if not _ADDRESS.fullmatch(str(host)):
+        return field(str(host).encode("utf-8", "surrogatepass"), 253).replace(" ", r"\x20")
+    _keep(kept_hosts, host, host)
+    return host
+
+
+def _keep(kept: dict[K, str], value: K, text: str) -> None:
     if len(kept) >= _KEPT:
         kept.clear()
     kept[value] = text

@@ -87,6 +87,8 @@ def supervise(
     if watcher is not None:
         last.callback(watcher.stop)
     code = supervisor.run()
+    if crew.access is not None:
+        crew.access.deadline = supervisor.fleet.stop_deadline
     if code != 0:
         last.callback(logs.last_words, _why(supervisor.fleet.outcome, crew.plan.settings))
     last.close()

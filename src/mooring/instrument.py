@@ -33,6 +33,7 @@ from mooring.accessentry import (
     asgi_entries,
 )
 from mooring.accessparts import apache_date
+from mooring.departure import client_left
 from mooring.drain import CLOSE
 from mooring.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
 from mooring.instrument_websocket import wrap_websocket
@@ -55,7 +56,7 @@ Sending = Callable[[Exchange, Any], Awaitable[None]]
 Finish = Callable[[Exchange, int, bool], None]
 Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
 
-# The status of a request without an answer: the application failed, or was cancelled as the client left.
+# The status of a request without an answer: the application failed, or the client had left.
 FAILED, LEFT = 500, 499
 
 
@@ -102,9 +103,9 @@ def wrap_asgi(
         ids = NO_IDS if identify is None else identify(scope)
         place = begin(base, raw, began)
         exchange = [send, scope, raw, scope.get("query_string"), began, base, place, ids, 0, None, False]
-        prepare(scope)
         unanswered, raised = LEFT, False
         try:
+            prepare(scope)
             await application(scope, receive, bound(sending, exchange))
             unanswered = FAILED
         except Exception:
@@ -112,12 +113,14 @@ def wrap_asgi(
             raise
         finally:
             if not exchange[DONE]:
+                if exchange[OPENING] is None and unanswered == FAILED and client_left(scope, receive):
+                    unanswered = LEFT
                 finish(exchange, unanswered, raised)
 
     return asgi
 
 
-def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Finish]:  # noqa: C901
+def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Finish]:  # noqa: C901, PLR0915
     """Three functions: a request has come; a message of its response passes; it ended without its last
     one.
     """
@@ -136,19 +139,20 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
                 exchange[SIZE] += len(message["body"])
             if not ((message.get("more_body")) or exchange[DONE]):
                 exchange[DONE] = True
-                # written out, as is table(): a call for each would cost more than what it does
-                status = exchange[OPENING]["status"] if exchange[OPENING] else FAILED
-                now = clock()
-                seconds = now - exchange[BEGAN]
-                cells[exchange[BASE] + (status // 100 & 7)] += 1.0
-                cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
-                cells[DURATIONS] += seconds
+                # Written out, as is table(): a call for each would cost more than what it does. The place
+                # first: what comes then may fail for what the application has sent.
                 place = exchange[PLACE]
                 if place:
                     cells[place] = 0.0
                     give(place)
                 else:
                     cells[OVERFLOW] -= 1.0
+                status = exchange[OPENING]["status"] if exchange[OPENING] else FAILED
+                now = clock()
+                seconds = now - exchange[BEGAN]
+                cells[exchange[BASE] + (status // 100 & 7)] += 1.0
+                cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
+                cells[DURATIONS] += seconds
                 if entries is not None:
                     entries(exchange, status, seconds, now)
         elif kind == "http.response.start":
@@ -163,6 +167,8 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
         return passed
 
     def finish(exchange: Exchange, unanswered: int, raised: bool) -> None:
+        exchange[DONE] = True  # what is sent after it is counted no more
+        end(exchange[PLACE])
         # No engine sends the head before the first part of the body: without one, a failure is a 500.
         seen = exchange[OPENING] is not None and (exchange[SIZE] or not raised)
         status = exchange[OPENING]["status"] if seen else unanswered
@@ -173,7 +179,6 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
         cells[DURATIONS] += seconds
         if raised or (unanswered == FAILED and exchange[OPENING] is None):
             cells[RAISED] += 1.0
-        end(exchange[PLACE])
         if entries is not None:
             entries(exchange, status, seconds, now)
 

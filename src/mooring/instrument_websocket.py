@@ -37,17 +37,16 @@ def wrap_websocket(
         began = monotonic()
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         query = scope.get("query_string")
-        place = begin(base, raw, began)
         ids = identify(scope) if identify is not None else ("-", "-", [])
-        prepare(scope)
+        place = begin(base, raw, began)
         status, unanswered = 0, LEFT
 
         def answer(code: int, message: Any) -> None:
             nonlocal status
-            status = code
+            status = code or FAILED
+            end(place)  # first: what comes then may fail for what the application has sent
             cells[base + (code // 100 & 7)] += 1.0
             cells[WEBSOCKETS] += code == ACCEPTED
-            end(place)
             if entries is not None:
                 now = monotonic()
                 exchange = [None, scope, raw, query, began, base, place, ids, 0, message, True]
@@ -65,6 +64,7 @@ def wrap_websocket(
             return found
 
         try:
+            prepare(scope)
             await application(scope, receive, sending)
             unanswered = FAILED
         except Exception:

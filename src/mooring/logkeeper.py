@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from mooring import process
 from mooring.logs import Files, Log
-from mooring.logwriter import Pipes, run
+from mooring.logwriter import HUNDREDTHS, Pipes, run
 from mooring.ring import Rings
 
 _SHORT, _MOST = 1.0, 10  # so many lives shorter than a second, and it is given up
 _RETRY, _RETRY_MOST = 1.0, 60.0  # seconds after which it is tried again where the system has refused
 _NAP = 0.005  # seconds
-_LAST = 2.0  # seconds: longer than what the log writer allows itself
+_LAST_WAIT, _LEAST_WAIT = 1.0, 0.25  # seconds that the log's reader has at the end; where grace is over
+_SPARE = 1.0  # seconds that the log writer has beyond that to end by itself
 
 
 class Access(NamedTuple):
@@ -32,6 +33,7 @@ class LogKeeper:
     def __init__(self, access: int, files: Files, log: Log) -> None:
         self.rings = Rings()
         self.pid = 0
+        self.deadline: float | None = None  # of the stop (monotonic seconds), to be kept to by `close`
         self._access, self._files, self._log = access, files, log
         self._born = 0.0
         self._failures = 0
@@ -96,14 +98,16 @@ class LogKeeper:
             self.start()
 
     def close(self) -> None:
-        """Let it write what is left, and end it."""
+        """Let it write what is left, and end it: a reader that has stopped reading must not hold the stop."""
         if not self.pid:
             self.start()  # it was put off
+        left = _LAST_WAIT if self.deadline is None else self.deadline - monotonic()
+        left = max(_LEAST_WAIT, min(_LAST_WAIT, left))
         if self.pid:
-            os.write(self._write, b".")  # it can tell this from our sudden end
+            os.write(self._write, bytes([int(left * HUNDREDTHS)]))  # it can tell this from our sudden end
         os.close(self._write)
         if self.pid:
-            _wait(self.pid, _LAST)
+            _wait(self.pid, left + _SPARE)
         os.close(self._read)
         self.rings.close()
 

@@ -19,11 +19,13 @@ from typing import NamedTuple
 from mooring import process
 from mooring.logs import Files, Log
 from mooring.ring import DELAY, FULL, SIZE, Reader
+from mooring.sink import Rest
 
 # A write up to PIPE_BUF is atomic on a pipe, so that what others write there doesn't mix with our lines:
 # pipe(7).
 PIPE_BUF = 4096
-_LAST_WAIT = 1.0  # seconds that the reader of the log has at the end
+HUNDREDTHS = 100  # of a second, in which the supervisor says how long the log's reader has at the end
+_LAST_WAIT = 1.0  # seconds that it has where the supervisor was killed
 _LINGER = 3 * DELAY  # a worker wakes us once in DELAY: what it wrote since is found by looking
 _STUCK = 0.1
 METRIC = "mooring_access_log_dropped_lines_total"
@@ -61,7 +63,7 @@ class LogWriter:
         self._log = log
         self._reader = Reader(pipes.rings)
         self._piece = FULL if stat.S_ISREG(os.fstat(self._fd).st_mode) else PIPE_BUF
-        self._torn = False
+        self._rest = Rest(self._fd)
         self._deadline: float | None = None  # of the last lines, once the supervisor is gone
         self._look_until = 0.0
         self._told = -_QUIET
@@ -92,13 +94,15 @@ class LogWriter:
         while monotonic() < self._look_until:
             sleep(DELAY)
             self._empty()
+        self._reader.lost(self._rest.lines)
 
     def _end(self) -> None:
         """The supervisor wants an end: its workers are gone. Or it was killed: they are about to be."""
         if self._deadline is None:
             now = monotonic()
-            self._deadline = now + _LAST_WAIT
-            self._look_until = now if os.read(self._control, 1) else now + _ORPHANED
+            told = os.read(self._control, 1)
+            self._deadline = now + (told[0] / HUNDREDTHS if told else _LAST_WAIT)
+            self._look_until = now if told else now + _ORPHANED
             self._out.unregister(self._control)
 
     def _empty(self) -> None:
@@ -113,21 +117,25 @@ class LogWriter:
                 self._reader.done(index, len(piece))
 
     def _put(self, piece: bytes) -> int:
-        """Write whole lines; returns how many it could not. A line that a full disk cut off ends later."""
-        rest = memoryview(b"\n" + piece if self._torn else piece)
-        whole = len(rest)
-        while rest:
+        """Write whole lines; returns how many it could not, without the one that a full disk has cut off."""
+        due = self._rest.due()
+        lost = 0 if due else self._rest.lines
+        data = due + piece
+        left = memoryview(data)
+        while left:
             try:
                 if not self._writable():
                     break
-                rest = rest[os.write(self._fd, rest) :]
+                left = left[os.write(self._fd, left) :]
             except BlockingIOError:
                 continue  # somebody else was faster: wait again
             except OSError:
                 break
-        if len(rest) < whole:
-            self._torn = bool(rest)
-        return bytes(rest[-len(piece) :]).count(b"\n")  # without the end of the line that was cut off
+        at = len(data) - len(left)
+        cut = bool(left) and (data[at - 1 : at] != b"\n" if at else bool(due))
+        end = (data.find(b"\n", at) + 1 or len(data)) if cut else at
+        self._rest.keep(data[at:end])
+        return lost + data.count(b"\n", end)
 
     def _writable(self) -> bool:
         """Wait until the log takes more; False once the last lines' time is over."""

@@ -189,7 +189,9 @@ def _engine(
         explained["engine"] = Explained("auto", "tuned", f"{what} runs one worker without gunicorn")
         return "auto"
     if settings.debugpy is not None and settings.engine == "gunicorn":
-        raise ConfigurationError("MOORING_DEBUGPY: gunicorn's workers cannot be debugged; leave the engine open")
+        raise ConfigurationError(
+            "MOORING_DEBUGPY: gunicorn's workers cannot be debugged; leave the engine open"
+        )
     if (
         conf is not None
         and conf.kind

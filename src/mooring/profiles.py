@@ -1,4 +1,4 @@
-"""The named default sets of the images, which make mooring a drop-in for the older ones: data only (docs/profiles.md).
+"""The images' named default sets, which make mooring a drop-in for the older ones: data only.
 
 The facts come from the older images' documentation and launchers, as collected in docs/profiles.md.
 """

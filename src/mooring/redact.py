@@ -1,4 +1,4 @@
-"""Keep secrets out of the admin endpoint's answers. Pure.
+"""Keep secrets out of the admin endpoint's answers, of `mooring check` and of mooring's own log. Pure.
 
 Secret settings are masked by the plan itself; here is what may hide in others: arguments of a factory,
 environment variables among gunicorn's arguments, and what the application has said when it failed.
@@ -10,7 +10,10 @@ import re
 from typing import Any
 
 HIDDEN = "(not shown)"
-_ENV = re.compile(r"(-e|--env)(=?)(.*)", re.DOTALL)
+# gunicorn's way to set a variable: abbreviated, or after flags that take no argument, as argparse allows.
+_ENV_NAME = r"-[DRv]*e|--e(?:nv?)?"
+_ENV = re.compile(rf"({_ENV_NAME})(=?)(.*)", re.DOTALL)
+_ENV_ALONE = re.compile(_ENV_NAME)
 # What mooring itself says of an end (process.describe and the lifecycle).
 _OWN_WORDS = re.compile(
     r"exit code \d+|killed by (SIG\w+|signal \d+|the kernel: out of memory)|\w+ deadline exceeded|"
@@ -25,6 +28,11 @@ def call(text: str) -> str:
     return f"{name}(...)" if bracket and rest.strip() != ")" else text
 
 
+def without_arguments(text: str, target: str | None) -> str:
+    """A text of mooring's that may name the application `target`, without the arguments of its factory."""
+    return text.replace(target, call(target)) if target else text
+
+
 def arguments(text: str) -> str:
     """Arguments for gunicorn without the values of its `--env`."""
     import shlex  # 2 ms, for the few who have any
@@ -35,9 +43,9 @@ def arguments(text: str) -> str:
         return HIDDEN
     shown: list[str] = []
     for word in words:
-        if shown and shown[-1] in ("-e", "--env"):
+        if shown and _ENV_ALONE.fullmatch(shown[-1]):
             shown.append(_name_only(word))
-        elif (found := _ENV.fullmatch(word)) and (found[1] == "-e" or found[2]):
+        elif (found := _ENV.fullmatch(word)) and (not found[1].startswith("--") or found[2]):
             shown.append(f"{found[1]}{found[2]}{_name_only(found[3])}")
         else:
             shown.append(word if word.startswith("-") else call(word))

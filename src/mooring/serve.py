@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, accounts, adminports, confdump, development, listeners, worker
+from mooring import __version__, accounts, adminports, confdump, development, listeners, redact, worker
 from mooring import runtime as runtimes
 from mooring.appmetrics.folder import Folder, open_folder
 from mooring.crew import Crew
@@ -41,7 +41,7 @@ def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start
     if plan.settings.reload:
         development.check_found(plan.target)
     for warning in plan.warnings:
-        logs.own.warning(warning)
+        logs.own.warning(redact.without_arguments(warning, plan.explained["app"].value))
     with ExitStack() as last:
         opened = listeners.open_listeners(
             plan.binds,
@@ -62,7 +62,9 @@ def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start
         last.callback(crew.close)
         crew.spawn_early()
         urls = [listener.url(plan.tls) for listener in opened]
-        logs.own.info(f"mooring {__version__}: {plan.target}, listening at {', '.join(urls)}")
+        logs.own.info(
+            f"mooring {__version__}: {redact.call(str(plan.target))}, listening at {', '.join(urls)}"
+        )
         crew.wait_for_news(queue.fileno())
 
         from mooring.fleet import Place, supervise

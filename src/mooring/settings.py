@@ -138,7 +138,7 @@ class Settings:
     reload_delay: float = _row(DEVELOPMENT, env.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY")
     reload_polling: str = _row(DEVELOPMENT, env.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify")
 
-    debugpy: Address | None = _row(DEVELOPMENT, debugger.parse, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")
+    debugpy: Address | None = _row(DEVELOPMENT, debugger.parse, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
 
     admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere")
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere")

@@ -17,6 +17,45 @@ _REST = 100  # milliseconds that a record's later pieces wait for room
 _CUT = b"...\n"
 
 
+class Rest:
+    """What is left of a line that a full disk has cut off, kept to be written first when there is room.
+
+    So the line is whole in the end. Where somebody else has written to the file meanwhile, or it is another
+    one now, the line is lost.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._data = b""
+        self._end: tuple[int, ...] | None = None
+
+    def keep(self, data: bytes) -> None:
+        """Keep this, the file being as it is now; an empty one is none."""
+        self._data, self._end = data, self._look() if data else None
+
+    def due(self) -> bytes:
+        """What is to be written first; empty where there is nothing, or it would begin no line's rest."""
+        if not self._data or self._end is None:
+            return b""
+        owner, *place = self._look() or (0,)
+        if place != list(self._end[1:]):
+            return b""
+        return self._data if owner == self._end[0] else b"\n"  # of a fork's parent: that is ended here
+
+    @property
+    def lines(self) -> int:
+        """How many ends of lines are in it."""
+        return self._data.count(b"\n")
+
+    def _look(self) -> tuple[int, ...] | None:
+        """Whose it is (a fork has a copy), and where the file ends."""
+        try:
+            found = os.fstat(self._fd)
+        except OSError:
+            return None
+        return os.getpid(), found.st_dev, found.st_ino, found.st_size
+
+
 class Sink:
     """A descriptor for log records. `fd` is what a forked worker has to keep, `limit` a line's most bytes.
 
@@ -30,11 +69,11 @@ class Sink:
         mode = _mode(self.fd)
         self.limit = FILE_PIECE if stat.S_ISREG(mode) else PIPE_BUF
         self._is_socket = stat.S_ISSOCK(mode)
-        self._torn = False
+        self._rest = Rest(self.fd)
 
     def write(self, data: bytes, wait: int = 0) -> bool:
         """Write whole lines; False where there was no room (for `wait` milliseconds), or no reader."""
-        for number, piece in enumerate(pieces(b"\n" + data if self._torn else data, self.limit)):
+        for number, piece in enumerate(pieces(self._rest.due() + data, self.limit)):
             if not self._put(piece, _REST if number else wait):
                 return number > 0
         return True
@@ -48,7 +87,7 @@ class Sink:
             sent = _send(self.fd, piece) if self._is_socket else os.write(self.fd, piece)
         except OSError:
             return False  # no room, the reader is gone, or the disk is full: serving goes on
-        self._torn = sent < len(piece)
+        self._rest.keep(piece[sent:])
         return True
 
 

@@ -66,12 +66,8 @@ def status(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:
         ],
         "templates": supervisor.crew.templates.as_json() if supervisor.crew.templates is not None else [],
         "plan": {"revision": plan.revision, **redact.plan(plan.as_json())},
-        "warnings": [_without_arguments(warning, plan.explained["app"].value) for warning in plan.warnings],
+        "warnings": [redact.without_arguments(each, plan.explained["app"].value) for each in plan.warnings],
     }
-
-
-def _without_arguments(text: str, target: str) -> str:
-    return text.replace(target, redact.call(target))
 
 
 def _worker(seen: stats.Seen) -> dict[str, Any]:

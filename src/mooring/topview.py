@@ -6,17 +6,16 @@ application or of clients is escaped here.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mooring.columns import Row, Span, clip, fit_columns, wrap
 from mooring.escape import escape
 from mooring.rates import Facts, Pace
+from mooring.toplast import because, below, duration
 from mooring.units import age, latency, per_second, size
 
 _NARROWEST = 20
-_OLD = 1.0  # seconds: younger requests in flight come and go too fast to be read
 BARS = "▁▂▃▄▅▆▇█"
 _STATES = {
     "ready": "good",
@@ -45,15 +44,15 @@ def render(view: View, width: int, height: int | None = None) -> list[Row]:
     width = max(width, _NARROWEST)
     head = [*_header(view, width), [], *_totals(view, width), []]
     if height is None:
-        return [*head, *_table(view, width, None), *_below(view.facts, width, 5, 5)]
+        return [*head, *_table(view, width, None), *below(view.facts, width, 5, 5)]
     room = height - len(head)
     workers = len(view.facts["workers"]) + 1
     for exits, requests in ((5, 5), (3, 3), (2, 1), (1, 0), (0, 0)):
-        below = _below(view.facts, width, exits, requests)
-        if len(below) <= max(room - workers, room // 3):
+        last = below(view.facts, width, exits, requests)
+        if len(last) <= max(room - workers, room // 3):
             break
-    table = _table(view, width, max(room - len(below), 2))
-    return [*head, *table, *below][:height]
+    table = _table(view, width, max(room - len(last), 2))
+    return [*head, *table, *last][:height]
 
 
 # -- the header --------------------------------------------------------------------------------------------
@@ -62,7 +61,7 @@ def render(view: View, width: int, height: int | None = None) -> list[Row]:
 def _header(view: View, width: int) -> list[Row]:
     facts = view.facts
     state = str(facts["state"])
-    ready = "ready" if facts["ready"] else f"not ready{_because(facts['reason'])}"
+    ready = "ready" if facts["ready"] else f"not ready{because(facts['reason'])}"
     shown = [
         Span(state, _STATES.get(state, "")),
         Span(", "),
@@ -92,12 +91,8 @@ def _limits(limits: Facts) -> Iterator[str]:
     cores, memory, throttled = limits["cpu_cores"], limits["memory_bytes"], limits["throttled_s"]
     yield f"{cores:g} CPU core{'' if cores == 1 else 's'}" if cores else "no CPU limit"
     if throttled:
-        yield f"throttled for {_duration(throttled)} so far"
+        yield f"throttled for {duration(throttled)} so far"
     yield f"memory limit {size(memory)}" if memory else "no memory limit"
-
-
-def _because(reason: object) -> str:
-    return f": {escape(str(reason))}" if reason else ""
 
 
 def _plan(facts: Facts) -> str:
@@ -205,56 +200,3 @@ def _cells(worker: Facts, pace: Pace) -> list[Span]:
         Span(age(worker["age_s"])),
         Span(_count(restarts), "busy" if restarts else ""),
     ]
-
-
-# -- what happened last ------------------------------------------------------------------------------------
-
-
-def _below(facts: Facts, width: int, exits: int, requests: int) -> list[Row]:
-    roll = _roll(facts["last_roll"])
-    old = [request for request in facts["oldest"] if request["age_s"] >= _OLD]
-    sections: list[tuple[str, Iterable[list[Span]]]] = [
-        ("last roll", [roll] if roll else []),
-        ("last exits", [_exit(each) for each in reversed(facts["last_exits"][-exits:] if exits else ())]),
-        ("in flight for a second or longer", [_request(each) for each in old[:requests]]),
-    ]
-    lines: list[Row] = []
-    for title, entries in sections:
-        if found := [clip([Span("  "), *entry], width) for entry in entries]:
-            lines += [[], clip([Span(title, "head")], width), *found]
-    return lines
-
-
-def _clock(seconds: float) -> Span:
-    return Span(time.strftime("%H:%M:%S  ", time.localtime(seconds)), "dim")
-
-
-def _roll(roll: Facts | None) -> list[Span]:
-    if not roll:
-        return []
-    if roll["outcome"] == "rolled":
-        generation = f": generation {roll['generation']} serves" if roll.get("generation") else ""
-        return [_clock(roll["time"]), Span(f"rolled{generation}", "good")]
-    back = ", rolled back" if roll.get("rolled_back") else ""
-    if roll["outcome"] == "roll refused":
-        return [_clock(roll["time"]), Span("refused", "bad"), Span(_because(roll.get("why")))]
-    return [_clock(roll["time"]), Span(f"failed{back}", "bad"), Span(_because(roll.get("why")))]
-
-
-def _exit(ended: Facts) -> list[Span]:
-    style = "bad" if ended.get("failed") else ""
-    where = f"slot {ended['slot']}, {ended['state']}: "
-    return [_clock(ended["time"]), Span(where), Span(escape(str(ended["reason"])), style)]
-
-
-def _request(request: Facts) -> list[Span]:
-    seconds = request["age_s"]
-    return [
-        Span(f"{_duration(seconds):>7}  ", "busy" if seconds >= 10 else ""),
-        Span(f"pid {request['pid']}  "),
-        Span(escape(str(request["what"]))),
-    ]
-
-
-def _duration(seconds: float) -> str:
-    return age(seconds) if seconds >= 10 else latency(seconds)

@@ -1,4 +1,4 @@
-"""What the container tests share: a Docker engine that answers, the images, containers that are always removed."""
+"""What the container tests share: an engine that answers, the images, containers that are always removed."""
 
 from __future__ import annotations
 

@@ -55,9 +55,14 @@ class Container:
     @property
     def url(self) -> str:
         """Where its port is, on this machine. Another one after each start."""
-        shown = run(self.docker, "port", self.name, f"{self.port}/tcp").stdout.splitlines()
+        assert self.port is not None
+        return f"http://127.0.0.1:{self.published(self.port)}"
+
+    def published(self, port: int) -> int:
+        """Where one of its published ports is on 127.0.0.1."""
+        shown = run(self.docker, "port", self.name, f"{port}/tcp").stdout.splitlines()
         assert shown, self.logs()
-        return f"http://{shown[0]}"
+        return int(shown[0].rpartition(":")[2])
 
     # States that are waited for
 

@@ -1,6 +1,6 @@
 """The images under test: each target is built once a session, users' Dockerfiles on top of them.
 
-Names are of this checkout only, since others may test on the same engine: `mooring:fastapi` in a user's Dockerfile
+Names are of this checkout only, since others may test on the same engine: `mooring:fastapi` in a Dockerfile
 stands for this checkout's image.
 """
 

@@ -1,4 +1,4 @@
-"""mooring as process 1 of a real container: its plan, how it behaves where little is allowed, and how it ends."""
+"""mooring as process 1 of a real container: its plan, where little is allowed, how it ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from container import Container, Starter
+from container import Starter
 from engine import ROOT
 from images import write
 
@@ -37,7 +37,9 @@ def test_the_plan_follows_the_containers_cpu(
 
 
 def test_only_as_many_workers_as_fit_the_memory(start: Starter, hello: str) -> None:
-    container = start(hello, "--memory", "160m", "--env", "WORKERS_PER_CORE=64", "--env", "MOORING_CPU_COUNT=1")
+    container = start(
+        hello, "--memory", "160m", "--env", "WORKERS_PER_CORE=64", "--env", "MOORING_CPU_COUNT=1"
+    )
     status = container.serving()
     assert 1 <= status["size"] < 16
     assert "capped by memory" in status["plan"]["workers"]["reason"]
@@ -56,9 +58,15 @@ def test_docker_stop_ends_it_at_once_with_0(start: Starter, hello: str) -> None:
 
 
 def test_docker_stop_under_load_loses_nothing(start: Starter, hello: str, tmp_path: Path) -> None:
-    """Clients that go away once readiness is off, as behind a balancer: that is what the drain delay is for."""
+    """Clients that go away once readiness is off, as behind a balancer: the drain delay is for them."""
     write(tmp_path, {"main.py": APP})
-    settings = {"PORT": "0", "HOST": "127.0.0.1", "WEB_CONCURRENCY": "2", "ACCESS_LOG": "", "MOORING_DRAIN_DELAY": "10"}
+    settings = {
+        "PORT": "0",
+        "HOST": "127.0.0.1",
+        "WEB_CONCURRENCY": "2",
+        "ACCESS_LOG": "",
+        "MOORING_DRAIN_DELAY": "10",
+    }
     environ = [f"--env={name}={value}" for name, value in settings.items()]
     container = start(hello, "--network", "host", "--volume", f"{tmp_path}:/app:ro", *environ, port=None)
     port = int(container.serving()["listeners"][0].rpartition(":")[2])
@@ -102,7 +110,8 @@ def test_it_runs_where_little_is_allowed(start: Starter, hello: str, options: li
 
 
 @pytest.mark.parametrize(
-    ("image", "app"), [("hypercorn", "hypercorn"), ("meinheld-flask", "granian"), ("inboard-base", "gunicorn")]
+    ("image", "app"),
+    [("hypercorn", "hypercorn"), ("meinheld-flask", "granian"), ("inboard-base", "gunicorn")],
 )
 def test_every_engine_runs_where_little_is_allowed(images, start: Starter, image: str, app: str) -> None:
     """Read-only, without rights, without /dev/shm, as any user: gunicorn's heartbeat files included."""
@@ -115,7 +124,7 @@ def test_every_engine_runs_where_little_is_allowed(images, start: Starter, image
 
 
 def test_docker_itself_sees_that_it_is_healthy(images, start: Starter) -> None:
-    quick = "FROM mooring:base\nHEALTHCHECK --interval=1s --timeout=30s CMD [\"mooring\", \"health\"]\n"
+    quick = 'FROM mooring:base\nHEALTHCHECK --interval=1s --timeout=30s CMD ["mooring", "health"]\n'
     container = start(images.user(quick))
     container.until(lambda: container.state()["Health"]["Status"] == "healthy", "healthy")
 

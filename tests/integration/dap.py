@@ -65,7 +65,7 @@ class Debugger:
         return dict(found[0].get("body") or {})
 
     def attach(self) -> dict[str, Any]:
-        """As an editor does: what the adapter can do; the program goes on, with breakpoints still to be set."""
+        """As an editor does: what the adapter can do; breakpoints are still to be set."""
         able = self.answer(self.send("initialize", adapterID="python", clientID="test"))
         self.attaching = self.send("attach", justMyCode=False)
         self.event("initialized")

@@ -18,7 +18,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SRC = HERE.parent.parent / "src"
-PATIENCE = 15.0
+PATIENCE = 45.0
 
 
 class Running:

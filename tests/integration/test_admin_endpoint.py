@@ -127,14 +127,22 @@ def test_several_addresses_unix_and_tcp(mooring):
 
 def test_workers_do_not_inherit_the_admin_sockets(app):
     admin, probe = urls(app)
-    ports = {f":{int(url.rpartition(':')[2]):04X}" for url in (admin, probe)}
-    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()]
-    inodes = {f"socket:[{row[9]}]" for row in rows if row[1][-5:] in ports and row[3] == "0A"}
-    assert len(inodes) == 2
+    wanted = {f"0100007F:{int(url.rpartition(':')[2]):04X}" for url in (admin, probe)}
+
+    def listening() -> set[str]:
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()]
+        found = {f"socket:[{row[9]}]" for row in rows if row[1] in wanted and row[3] == "0A"}
+        return found if len(found) == 2 else set()
+
+    # the table is read in pieces, and connections that come and go meanwhile may shift a row past us
+    inodes = eventually(listening, "both sockets")
 
     def held(pid: int) -> set[str]:
-        folder = f"/proc/{pid}/fd"
-        return {os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)} & inodes
+        found = set()
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        return found & inodes
 
     assert held(app.pid) == inodes
     assert [held(pid) for pid in app.ready()] == [set(), set()]

@@ -134,3 +134,29 @@ def test_settings_are_explained_also_where_no_application_is_found(mooring):
     assert found["application"] is None
     assert "no application" in found["error"]
     assert found["plan"]["workers"] == {"value": 3, "origin": "env:WEB_CONCURRENCY", "reason": ""}
+
+
+_FACTORY = f"def create_app(dsn):\n    return app\n\n{ASGI_APP}"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_no_secret_is_among_the_findings(mooring, form):
+    """A factory's arguments, what gunicorn's --env sets, a companion's arguments."""
+    app = mooring.start(
+        "check",
+        *form,
+        "main:create_app('s3cret')",
+        files={"main.py": _FACTORY},
+        GUNICORN_CMD_ARGS="--env KEY=s3cret",
+        MOORING_COMPANIONS="sleep s3cret",
+    )
+    app.wait_exit()
+    assert "main:create_app(...)" in app.stdout
+    assert "s3cret" not in app.stdout + app.stderr
+
+
+def test_the_first_line_of_the_log_shows_no_argument_of_a_factory(mooring):
+    app = mooring.start("run", "main:create_app('s3cret')", files={"main.py": _FACTORY}, WEB_CONCURRENCY=1)
+    app.wait_log("main:create_app(...), listening at")
+    app.wait_ready(1)
+    assert "s3cret" not in app.stderr

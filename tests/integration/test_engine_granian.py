@@ -250,7 +250,7 @@ def test_websocket_echo_and_close_codes():
         server.wait_for("APP websocket 4000")
 
 
-PATIENCE = 10
+PATIENCE = 40
 
 
 def test_websocket_close_does_not_wait_for_a_pending_receive():

@@ -29,7 +29,7 @@ UVICORN = (
 ASGI = ("asgi", *UVICORN)
 ALL = [*((name, "wsgi") for name in WSGI), *((name, "asgi") for name in ASGI)]
 EACH = pytest.mark.parametrize(("worker_class", "interface"), ALL)
-PATIENCE = 10
+PATIENCE = 40
 
 
 def serve(worker_class, interface, *settings, app=None, **more):

@@ -48,9 +48,7 @@ def test_records_that_find_no_room_are_counted_and_told(mooring, engine):
         text = log.read_text()
         assert "stopped (asked to stop)" in text
         torn = [each for each in text.splitlines() if not (RECORD.match(each) or each.startswith("  "))]
-        assert len([each for each in torn if each]) <= 3  # by who wrote when a page's last room was gone
-        writers = set(re.findall(r"^\[[^]]+\] \[(\d+)\]", text, re.MULTILINE))
-        assert torn.count("") <= len(writers)  # the end of a torn line, by each process forked since then
+        assert len(torn) <= 3  # by who wrote when a page's last room was gone
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 
@@ -28,6 +29,13 @@ def test_a_waiting_application_is_told(served: Served, tmp_path):
     served.app.wait_log(f"waiting {tmp_path}")
     wire.close()
     assert told(tmp_path / "mark") == "http.disconnect"
+    # It has returned without an answer, for which nobody is there.
+    line = eventually(
+        lambda: re.search(rf"/leave\?mark={tmp_path}/mark HTTP/1.1\" (\d+)", served.app.stdout), "its line"
+    )
+    assert line[1] == ("500" if served.variant.engine == "hypercorn" else "499")  # docs/how-to/access-log.md
+    with served.wire() as other:
+        assert other.ask("/cookies").body == b"two"
 
 
 @everywhere

@@ -140,7 +140,7 @@ def test_as_process_1_it_reaps_orphans_and_stops_on_term(mooring):
     supervisor = children(app.pid)[0]
     assert app.status()["pid"] == 1
     eventually(lambda: len(children(supervisor)) == 3, "the orphans' reaping")  # the log writer is the third
-    assert [state(pid) for pid in children(supervisor)] == ["S", "S", "S"]
+    assert "Z" not in {state(pid) for pid in children(supervisor)}
     assert app.get("/").text == "hello"
     os.kill(supervisor, signal.SIGTERM)
     assert app.wait_exit() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from http import HTTPStatus
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -57,6 +58,38 @@ _messages = st.one_of(
     st.tuples(_start, _part).map(list),
     st.lists(st.one_of(_start, _part), max_size=4),
 )
+# What an application may send by mistake, and what an engine of tomorrow may have in its scope.
+_odd_start = st.fixed_dictionaries(
+    {"type": st.just("http.response.start")},
+    optional={
+        "status": st.sampled_from([200, HTTPStatus.NOT_FOUND, "200", None, 200.0, 0, 700]),
+        "headers": st.sampled_from([None, (), [("text", "text")], [(b"a", b"b")], 7]),
+    },
+)
+_odd_part = st.fixed_dictionaries(
+    {"type": st.just("http.response.body")},
+    optional={
+        "body": st.sampled_from([b"x", None, "text", bytearray(b"xx"), memoryview(b"x"), [1], 7]),
+        "more_body": st.sampled_from([True, None, "", 1, []]),
+    },
+)
+_odd_other = st.sampled_from(
+    [
+        {},
+        {"type": None},
+        {"type": b"http.response.body"},
+        {"type": "http.response.pathsend", "path": None},
+        [],
+    ]
+)
+_odd_messages = st.lists(st.one_of(_odd_start, _odd_part, _odd_other), max_size=4)
+_odd_headers = st.lists(
+    st.tuples(
+        st.sampled_from([b"referer", "referer", b"user-agent", None]),
+        st.sampled_from([b"x", "x", None, bytearray(b"x")]),
+    ),
+    max_size=3,
+).flatmap(lambda some: st.sampled_from([some, tuple(some), list(map(list, some)), None]))
 
 
 def _serve(scope, messages, raising, form, wanted, drains):
@@ -70,7 +103,7 @@ def _serve(scope, messages, raising, form, wanted, drains):
 
     async def application(_scope, _receive, send):
         for message in messages:
-            await send(dict(message))
+            await send(dict(message) if message.__class__ is dict else message)
         if raising:
             raise LookupError
 
@@ -80,7 +113,7 @@ def _serve(scope, messages, raising, form, wanted, drains):
     wrapped = wrap_asgi(application, lambda _scope: None, "", meter)
     try:
         asyncio.run(wrapped(dict(scope), None, send))
-    except LookupError as error:
+    except Exception as error:
         seen = type(error).__name__
     rings.give(0)
     reader = Reader(rings.fd)
@@ -88,10 +121,11 @@ def _serve(scope, messages, raising, form, wanted, drains):
     lines = _DATE.sub("[date]", reader.take(0).decode())
     counts = row.counts()
     histogram = counts[HISTOGRAM : HISTOGRAM + BUCKETS]
-    assert counts[DURATIONS] > 0
+    assert (counts[DURATIONS] > 0) == (sum(histogram) > 0)
     counts[DURATIONS] = 0.0
     rings.close()
-    return lines, counts[:HISTOGRAM], sum(histogram), row.in_flight(0.0), sent, seen
+    assert row.in_flight(0.0) == []
+    return lines, counts[:HISTOGRAM], sum(histogram), sent, seen
 
 
 @pytest.mark.parametrize("form", ["combined", "uvicorn"])
@@ -102,6 +136,17 @@ def test_requests_are_counted_and_logged_alike(form, scope, messages, raising, s
         return status < 400
 
     given_ = (scope, messages, raising, form, wanted if skip else None, drains)
+    fast = _serve(*given_)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accelerate, "c", None)
+        assert fast == _serve(*given_)
+
+
+@pytest.mark.parametrize("form", ["combined", "uvicorn"])
+@settings(max_examples=150, deadline=None)
+@given(scope=_scopes, headers=_odd_headers, messages=_odd_messages, raising=st.booleans())
+def test_mistakes_are_met_alike(form, scope, headers, messages, raising):
+    given_ = ({**scope, "headers": headers}, messages, raising, form, None, False)
     fast = _serve(*given_)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerate, "c", None)

@@ -1,4 +1,4 @@
-"""The images' lock files, bake file and Makefile agree with pyproject.toml, constraints.txt and the Dockerfile."""
+"""The images' lock files, bake file and Makefile agree with pyproject.toml and the Dockerfile."""
 
 from __future__ import annotations
 

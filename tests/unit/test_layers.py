@@ -21,10 +21,10 @@ PACKAGE = Path(mooring.__file__).parent
 # Upstream first. A folder is one layer; modules on one line do not import each other.
 LAYERS = """
 accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle memfd mounts native otelvars profiles redact requestid resources serverconf_probe signals sink sockets units
-accessheaders accessjson accessrules accounts admin boot debugger development engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources survivors
-accelerate accessatoms adoption heartbeat hook logs metrics rates searchorder tally watching
-accessline appmetrics companions discovery fleetlog limits meter ring topview workerlog
-accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat
+accessheaders accessjson accessrules accounts boot debugger departure development doors engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources survivors
+accelerate accessatoms admin adoption heartbeat hook logs metrics rates searchorder tally watching
+accessline appmetrics companions discovery fleetlog limits meter ring toplast workerlog
+accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat topview
 instrument_websocket instrument_wsgi loader logkeeper otel settings
 adminports instrument reference resolve runtime serverconf_values tls
 control plan prestart serverconf_workers

@@ -2,11 +2,13 @@
 
 import os
 import resource
+from contextlib import suppress
 from time import monotonic, sleep
 
 import pytest
 from forks import forked
 
+from mooring import logkeeper
 from mooring.logkeeper import LogKeeper
 from mooring.logs import Files, Log
 from mooring.process import Exit
@@ -74,3 +76,25 @@ def test_closing_without_a_log_writer_is_no_error(tmp_path, lines):
     keeper.close()
     assert (tmp_path / "access").read_text() == "line\n" * lines
     os.close(access)
+
+
+@pytest.mark.parametrize(("left", "least", "most"), [(None, 2.5, 60), (60, 2.5, 60), (-60, 0.25, 2.4)])
+def test_a_reader_that_has_stopped_is_waited_for_no_longer_than_the_stop_may_take(
+    monkeypatch, left, least, most
+):
+    monkeypatch.setattr(logkeeper, "_LAST_WAIT", 2.5)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while os.write(write, bytes(4096)):
+            pass
+    keeper = LogKeeper(write, Files(), Log(2))
+    keeper.rings.give(0)
+    assert writer(keeper.rings.fd, 0, keeper.rings.wake)(b"line\n", monotonic())
+    keeper.start()
+    keeper.deadline = None if left is None else monotonic() + left
+    began = monotonic()
+    keeper.close()
+    assert least <= monotonic() - began < most
+    os.close(read)
+    os.close(write)

@@ -50,7 +50,7 @@ def test_an_end_that_was_asked_for_writes_what_is_there_and_is_quick(parts, tmp_
     rings, control, _ = parts
     write = writer(rings.fd, 0, rings.wake)
     assert write(b"line\n", monotonic())
-    os.write(control[1], b".")
+    os.write(control[1], b"d")
     with log_writer(*parts) as pid:
         assert wait_end(pid) < 0.25
     assert (tmp_path / "access").read_text() == "line\n"
@@ -108,8 +108,42 @@ def test_a_full_disk_counts_only_the_lines_that_are_not_there_whole(parts, tmp_p
     write = writer(rings.fd, 0, rings.wake)
     for _ in range(30):
         assert write(line, monotonic())
-    os.write(control[1], b".")
+    os.write(control[1], b"d")
     with forked(work) as pid:
         wait_end(pid)
     assert (tmp_path / "access").read_bytes() == line * 10 + line[:3]
     assert rings.lost == 20
+
+
+@pytest.mark.parametrize("meanwhile", [b"", b"another's\n"])
+def test_a_line_that_a_full_disk_cut_off_is_whole_in_the_end(parts, tmp_path, meanwhile):
+    """Unless somebody else has written after it."""
+    rings, control, access = parts
+    line, path = b"0123456\n", tmp_path / "access"
+
+    def work():
+        os.close(control[1])
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (83, resource.RLIM_INFINITY))
+        return run(Pipes(rings.fd, rings.wake, control[0], access), Files(), Log(2))
+
+    def wait(true):
+        deadline = monotonic() + 30
+        while not true():
+            assert monotonic() < deadline
+            time.sleep(0.01)
+
+    write = writer(rings.fd, 0, rings.wake)
+    for _ in range(30):
+        assert write(line, monotonic())
+    with forked(work) as pid:
+        wait(lambda: rings.lost == 19)
+        assert path.read_bytes() == line * 10 + line[:3]
+        os.write(access, meanwhile)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert write(b"last\n", monotonic())
+        os.write(control[1], b"d")
+        wait_end(pid)
+    cut = line[:3] + meanwhile if meanwhile else line
+    assert path.read_bytes() == line * 10 + cut + b"last\n"
+    assert rings.lost == 19 + bool(meanwhile)

@@ -3,4 +3,4 @@
 import os
 import sys
 
-os.execvp("mooring", ["mooring", "run", *sys.argv[1:]])
+os.execvp("mooring", ["mooring", "run", *sys.argv[1:]])  # noqa: S606, S607

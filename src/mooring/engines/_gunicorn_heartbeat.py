@@ -1,8 +1,8 @@
 # mypy: disable-error-code=no-untyped-call
 """gunicorn's heartbeat file where there is no folder for it: memory behind a descriptor.
 
-A container that is read-only, without /tmp and /dev/shm, has none; and worker_tmp_dir = "/dev/shm" is what the
-older images' configuration says.
+A container that is read-only, without /tmp and /dev/shm, has none; and worker_tmp_dir = "/dev/shm" is what
+the older images' configuration says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gunicorn.workers.workertmp import WorkerTmp
 from mooring import memfd
 
 
-class Heartbeat(WorkerTmp):  # type: ignore[misc]
+class Heartbeat(WorkerTmp):
     """A file in gunicorn's folder, if that can be; the arbiter looks at its time."""
 
     def __init__(self, cfg: Any) -> None:
@@ -34,4 +34,4 @@ class Heartbeat(WorkerTmp):  # type: ignore[misc]
 
 def install() -> None:
     """Make gunicorn's workers use it."""
-    base.WorkerTmp = Heartbeat
+    base.WorkerTmp = Heartbeat  # type: ignore[attr-defined]

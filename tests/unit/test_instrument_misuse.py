@@ -1,0 +1,207 @@
+"""The wrapper with applications and clients that do not keep to the rules: nothing is counted twice or stays
+in flight, and no line is forged.
+"""
+
+import asyncio
+import contextlib
+import json
+from time import monotonic
+
+import pytest
+from wrapping import Log, call, http, ok, websocket, wrapped
+
+from mooring.instrument import wrap_asgi
+from mooring.meter import Meter
+from mooring.scoreboard import BUCKETS, CLASSES, HISTOGRAM, METHOD_BASE, RAISED, REQUESTS, Row
+
+pytestmark = pytest.mark.usefixtures("way")
+
+
+@pytest.fixture
+def row():
+    return Row()
+
+
+def classes(row):
+    """GET requests by status class."""
+    base = METHOD_BASE["GET"]
+    return {digit: row.read(base + digit) for digit in range(CLASSES) if row.read(base + digit)}
+
+
+def idle(row):
+    return row.in_flight(monotonic()) == [] and row.in_flight_count() == 0 and len(row.free) == REQUESTS
+
+
+def test_what_is_sent_after_the_application_has_returned_is_not_counted(row):
+    """By a task that it has left behind. The place in flight may be another request's by then."""
+    kept = []
+
+    async def app(scope, receive, send):
+        kept.append(send)
+
+    async def other(scope, receive, send):
+        await kept[0]({"type": "http.response.start", "status": 200})
+        await kept[0]({"type": "http.response.body", "body": b"late"})
+        assert [request.path for request in row.in_flight(monotonic())] == ["/other"]
+        await ok(scope, receive, send)
+
+    meter = Meter(row)
+    call(wrapped(app, meter=meter), http())
+    call(wrapped(other, meter=meter), http("/other"))
+    assert classes(row) == {2: 1, 5: 1}
+    assert sum(row.cells[HISTOGRAM : HISTOGRAM + BUCKETS]) == 2
+    assert idle(row)
+
+
+@pytest.mark.parametrize("start", [{}, {"status": "200 OK"}, {"status": None}])
+def test_a_status_that_is_none_leaves_nothing_in_flight(row, start):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def catches(scope, receive, send):
+        await send({"type": "http.response.start", **start})
+
+    for each in (app, catches):
+        with pytest.raises((KeyError, TypeError)):
+            call(wrapped(each, meter=Meter(row)), http())
+        assert idle(row)
+
+
+def test_a_failure_before_the_application_leaves_nothing_in_flight(row):
+    def believe(scope):
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        call(wrap_asgi(ok, believe, "", Meter(row)), http())
+    assert classes(row) == {5: 1}
+    assert idle(row)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", None, 0])
+def test_a_refused_handshake_whose_status_is_none_leaves_nothing_in_flight(row, status):
+    async def app(scope, receive, send):
+        await send({"type": "websocket.http.response.start", "status": status})
+
+    with contextlib.suppress(TypeError):
+        call(wrapped(app, meter=Meter(row)), websocket())
+    assert idle(row)
+
+
+def test_a_failure_before_a_handshake_leaves_nothing_in_flight(row):
+    def believe(scope):
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        call(wrap_asgi(ok, believe, "", Meter(row)), websocket())
+    assert idle(row)
+    assert row.read(METHOD_BASE["WEBSOCKET"] + 5) == 1
+
+
+# -- clients that leave ------------------------------------------------------------------------------------
+
+
+class Engine:
+    """A `receive` as uvicorn's: what is there at once, then what never comes."""
+
+    def __init__(self, *kinds):
+        self.kinds = list(kinds)
+        self.waits = 0
+
+    async def __call__(self):
+        if not self.kinds:
+            self.waits += 1
+            await asyncio.get_running_loop().create_future()
+        kind = self.kinds.pop(0) if len(self.kinds) > 1 else self.kinds[0]
+        return {"type": kind, "body": b"", "more_body": True}
+
+
+async def silent(scope, receive, send):
+    pass
+
+
+async def failing(scope, receive, send):
+    raise OSError("the client has left")
+
+
+async def headless(scope, receive, send):
+    await send({"type": "http.response.start", "status": 206})
+
+
+@pytest.mark.parametrize(
+    ("app", "kinds", "status", "raised"),
+    [
+        (silent, ["http.disconnect"], 4, 0),
+        (silent, ["http.request", "http.request", "http.disconnect"], 4, 0),
+        (silent, ["http.request"], 5, 1),
+        (silent, [], 5, 1),
+        (failing, ["http.disconnect"], 4, 1),
+        (failing, [], 5, 1),
+        (headless, ["http.disconnect"], 2, 0),
+    ],
+)
+def test_no_answer_to_a_client_that_has_left_is_no_5xx(row, app, kinds, status, raised):
+    engine = Engine(*kinds)
+    try:
+        call(wrapped(app, meter=Meter(row)), http(), engine)
+    except OSError:
+        assert app is failing
+    assert (classes(row), row.read(RAISED)) == ({status: 1}, raised)
+    assert engine.waits <= 1
+    assert idle(row)
+
+
+def test_an_engine_is_not_made_to_ask_for_a_body_that_nobody_wants(row):
+    engine = Engine("http.disconnect")
+    call(wrapped(silent, meter=Meter(row)), http(headers=[(b"expect", b"100-continue")]), engine)
+    assert classes(row) == {5: 1}
+
+
+def test_a_receive_that_fails_hides_nothing(row):
+    async def receive():
+        raise RuntimeError("the engine's")
+
+    with pytest.raises(OSError, match="has left"):
+        call(wrapped(failing, meter=Meter(row)), http(), receive)
+    assert classes(row) == {5: 1}
+
+
+# -- forged lines ------------------------------------------------------------------------------------------
+
+# What middleware inside an application may take from a header of the client's, as uvicorn's
+# ProxyHeadersMiddleware does where it trusts everyone.
+FORGED = '6.6.6.6 - - [21/Nov/2026:08:46:19 +0000] "GET /admin HTTP/1.1" 200 1 "-" "x'
+
+
+@pytest.mark.parametrize(
+    "host", [FORGED, '","status":200,"client":"', "a b", "x\ny", "\ud800", "\\", "\u202e"]
+)
+@pytest.mark.parametrize("form", ["common", "combined", "uvicorn", "json", "%(h)s|%(s)s"])
+def test_a_client_cannot_forge_its_address(form, host):
+    async def app(scope, receive, send):
+        scope["client"] = (host, 0)
+        await ok(scope, receive, send)
+
+    log = Log(form)
+    call(wrapped(app, log=log), http())
+    [line] = log
+    assert line.count("\n") == 1
+    if form == "json":
+        assert list(json.loads(line)).count("client") == 1
+        assert line.count('"client":') == 1
+        assert json.loads(line)["path"] == "/"
+    else:
+        client = line.partition("|" if "|" in form else " - ")[0]
+        assert line.isascii()
+        assert not set(client.replace('\\"', "")) & set(' "')
+
+
+def test_an_address_is_shown_as_it_is():
+    log = Log("uvicorn")
+    for host in ("203.0.113.7", "2001:db8::7", "fe80::1%eth0", "proxy-1.example", "_hidden"):
+        call(wrapped(ok, log=log), http(client=(host, "80")))
+    clients = [line.partition(" - ")[0] for line in log]
+    assert clients == [
+        *("203.0.113.7:80", "2001:db8::7:80", "fe80::1%eth0:80"),
+        *("proxy-1.example:80", "_hidden:80"),
+    ]
