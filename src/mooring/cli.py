@@ -202,5 +202,33 @@ def health(**values: Any) -> None:
     _end(lambda: ask(_given(values), dict(os.environ)))
 
 
+@main.command()
+@click.argument("folder", required=False)
+@click.option(
+    "--from", "source", metavar="FILE", help="The file to install from, instead of the first in the order."
+)
+@click.option("--group", "groups", metavar="NAME", multiple=True, help="A further group of dependencies.")
+@click.option("--extra", "extras", metavar="NAME", multiple=True, help="An extra (optional dependencies).")
+@click.option("--prefix", metavar="PATH", help="The environment to install into. [default: mooring's own]")
+@click.option(
+    "--cache-dir", metavar="PATH", help="Keep downloads here. [default: ~/.cache where that is a mount]"
+)
+@click.option(
+    "--any-version", is_flag=True, help="Only warn where mooring cannot work with what is installed."
+)
+@click.option("--dry-run", is_flag=True, help="Say what was found and what would be run, and run nothing.")
+def install(
+    folder: str | None, source: str | None, prefix: str | None, cache_dir: str | None, **more: Any
+) -> None:
+    """Install what the application's folder declares, for production: the step of a Dockerfile."""
+    from mooring.install.command import Asked
+    from mooring.install.command import install as work
+    from mooring.install.plans import Wanted
+
+    wanted = Wanted(more.pop("groups"), more.pop("extras"))
+    asked = Asked(folder or "", source or "", prefix or "", cache_dir or "", wanted, **more)
+    _end(lambda: work(asked, dict(os.environ), _folder()))
+
+
 if __name__ == "__main__":
     main()

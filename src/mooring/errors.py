@@ -41,3 +41,11 @@ class HookError(MooringError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class ToolError(MooringError):
+    """A tool that `mooring install` runs failed; the exit code is the tool's own, 128 + N for signal N."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

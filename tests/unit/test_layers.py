@@ -37,7 +37,7 @@ routes
 fleet
 serve
 run
-check
+check install
 cli
 """
 

@@ -71,7 +71,7 @@ def _fold(folder: int, kind: str, contents: Mapping[File, Content]) -> None:
         return
     width = max(each.width for each in ended.values())
     values = merge.gather(ended.items())[kind, ""]
-    entries = ((key, *merge.reduce(kind, pairs)) for key, pairs in values.items())
+    entries = ((key, *part) for key, pairs in values.items() for part in merge.parts(kind, pairs))
     _write(folder, files.folded_name(kind), files.encode(entries, width, taken | earlier))
     _remove(folder, taken | earlier)
 

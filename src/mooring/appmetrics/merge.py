@@ -104,18 +104,17 @@ def gather(contents: Iterable[tuple[File, Content]]) -> dict[tuple[str, str], Va
     found: dict[tuple[str, str], Values] = {}
     for file, content in contents:
         values = found.setdefault((file.kind, file.pid if file.kind in EACH else ""), {})
-        exact = file.folded or file.kind not in ADDED
-        for key, value, extra in content.entries:
-            values.setdefault(key, []).append((value, extra if exact else 0.0))
+        for key, value, extra in content.entries:  # a sum's key may be there more than once: `parts`
+            values.setdefault(key, []).append((value, extra))
     return found
 
 
 def reduce(kind: str, values: list[tuple[float, float]]) -> tuple[float, float]:
-    """The one value of all processes, and its extra: a timestamp, or what is missing from the sum."""
+    """The one value of all processes, and its extra: a timestamp."""
     if len(values) == 1:
         return values[0]
     if kind in ADDED:
-        return add(values)
+        return add([value for value, _ in values]), 0.0
     if kind.endswith("mostrecent"):
         return max(values, key=lambda pair: pair[1])
     if kind.endswith("min"):
@@ -123,13 +122,26 @@ def reduce(kind: str, values: list[tuple[float, float]]) -> tuple[float, float]:
     return max(values)
 
 
-def add(values: list[tuple[float, float]]) -> tuple[float, float]:
-    """The exactly rounded sum, and what the rounding has taken from it."""
-    parts = [part for pair in values for part in pair if part]
+def parts(kind: str, values: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The one value as a folded file keeps it: a sum as so many doubles as it takes to lose no bit of it.
+
+    Else what is added later could be rounded otherwise, and a counter go back.
+    """
+    if kind not in ADDED:
+        return [reduce(kind, values)]
+    left = [value for value, _ in values]
+    found: list[tuple[float, float]] = []
+    while part := add(left):
+        found.append((part, 0.0))
+        if not math.isfinite(part):
+            break
+        left.append(-part)
+    return found or [(0.0, 0.0)]
+
+
+def add(values: list[float]) -> float:
+    """The exactly rounded sum."""
     try:
-        total = math.fsum(parts)
-        if not math.isfinite(total):
-            return total, 0.0
-        return total, math.fsum([*parts, -total])
+        return math.fsum(values)
     except (OverflowError, ValueError):  # beyond a double, or infinities of both signs
-        return sum(value for value, _ in values), 0.0
+        return sum(values)

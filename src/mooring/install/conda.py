@@ -1,0 +1,206 @@
+"""conda's packages into a prefix, without a conda binary: run with py-rattler and PyYAML, by plans.py.
+
+A program of its own, since mooring depends on neither; it imports nothing of mooring. What is installed
+already stays. What comes from PyPI is written to the file `--pip`, for uv. Post-link scripts are not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rattler
+import rattler.exceptions
+import yaml
+
+# What conda calls `defaults`, https://docs.conda.io/projects/conda/en/stable/user-guide/concepts/channels.html
+_DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
+
+
+# py-rattler's exceptions have no base of their own.
+_FAILURES: tuple[type[Exception], ...] = (
+    OSError,
+    yaml.YAMLError,
+    *(
+        each
+        for each in vars(rattler.exceptions).values()
+        if isinstance(each, type) and issubclass(each, Exception)
+    ),
+)
+
+
+class Chosen(NamedTuple):
+    """conda's records, and lines for pip."""
+
+    records: list[rattler.RepoDataRecord]
+    pip: list[str]
+
+
+def main(words: Sequence[str]) -> int:
+    """Install; 2 where the file asks for what cannot be, 1 where py-rattler fails."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--file", type=Path, required=True)
+    parser.add_argument("--prefix", type=Path, required=True)
+    parser.add_argument("--pip", type=Path, required=True)
+    parser.add_argument("--group", action="append", default=[])
+    parser.add_argument("--keep-python", default="", help="the X.Y that runs mooring here")
+    given = parser.parse_args(words)
+    try:
+        asyncio.run(_install(given))
+    except RefusedError as error:
+        print(f"{given.file}: {error}", file=sys.stderr)
+        return 2
+    except _FAILURES as error:
+        print(f"py-rattler: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class RefusedError(Exception):
+    """What the file asks for cannot be."""
+
+
+async def _install(given: argparse.Namespace) -> None:
+    there = [rattler.PrefixRecord.from_path(each) for each in given.prefix.glob("conda-meta/*.json")]
+    if given.file.name.startswith("environment."):
+        chosen = await _solve(given.file, there)
+    else:
+        chosen = _locked(given.file, given.group)
+        names = {record.name.normalized for record in chosen.records}
+        chosen.records.extend(each for each in there if each.name.normalized not in names)
+    _check_python(chosen.records, given.keep_python)
+    await rattler.install(chosen.records, given.prefix, show_progress=False)
+    print(f"py-rattler: {len(chosen.records)} conda packages are in {given.prefix}", flush=True)
+    _compile(given.prefix)
+    if chosen.pip:
+        given.pip.write_text("\n".join(chosen.pip) + "\n")
+
+
+async def _solve(file: Path, there: Sequence[rattler.PrefixRecord]) -> Chosen:
+    """Choose versions for an environment.yml; what is installed stays, at its version where that will do."""
+    content = yaml.safe_load(file.read_text())
+    if not isinstance(content, dict) or not isinstance(content.get("dependencies"), list):
+        raise RefusedError("it has no list of dependencies")
+    if content.get("variables"):
+        print(f"{file}: variables are not set: say them with ENV", file=sys.stderr)
+    specs = [each for each in content["dependencies"] if isinstance(each, str)]
+    pip = [each["pip"] for each in content["dependencies"] if isinstance(each, dict) and "pip" in each]
+    channels = [str(each) for each in content.get("channels") or ()]
+    if not channels:
+        print(f"{file}: it names no channel: conda-forge is taken", file=sys.stderr)
+        channels = ["conda-forge"]
+    channels += [spec.partition("::")[0] for spec in specs if "::" in spec]
+    sources = [url for name in dict.fromkeys(channels) for url in _channel(name)]
+    asked = {_name(spec) for spec in specs}
+    records = await rattler.solve(
+        sources,
+        [*specs, *(each.name.normalized for each in there if each.name.normalized not in asked)],
+        locked_packages=there,
+        virtual_packages=rattler.VirtualPackage.detect(),
+    )
+    return Chosen(list(records), [_pip_line(str(line), file.parent) for lines in pip for line in lines])
+
+
+def _channel(name: str) -> Iterable[str]:
+    if name == "nodefaults":
+        return ()
+    return _DEFAULTS if name == "defaults" else (name,)
+
+
+def _name(spec: str) -> str:
+    """The package's name in a spec such as `conda-forge::python >=3.11`."""
+    text = spec.partition("::")[2] or spec
+    return next(word for word in text.replace("=", " ").replace("<", " ").replace(">", " ").split()).lower()
+
+
+def _pip_line(line: str, folder: Path) -> str:
+    """A line of the pip section; files that it names are found from the environment.yml's folder."""
+    words = line.split(None, 1)
+    if len(words) == 2 and words[0] in ("-r", "-c", "--requirement", "--constraint"):
+        return f"{words[0]} {folder / words[1]}"
+    return line
+
+
+def _locked(file: Path, groups: Sequence[str]) -> Chosen:
+    """What a pixi.lock or conda-lock.yml holds for this machine; production's is `default` and `main`."""
+    lock = rattler.LockFile.from_path(file)
+    conda_lock = file.name.startswith("conda-lock.")
+    name = "default" if conda_lock or not groups else groups[0]
+    if not conda_lock and len(groups) > 1:
+        raise RefusedError(f"--group names one environment, not {len(groups)}")
+    environment = lock.environment(name)
+    if environment is None:
+        known = ", ".join(sorted(name for name, _ in lock.environments()))
+        raise RefusedError(f"it has no environment {name!r}; it has {known}")
+    here = str(rattler.Subdir.current())
+    platform = next((each for each in environment.platforms() if str(each.subdir) == here), None)
+    if platform is None:
+        known = ", ".join(each.name for each in environment.platforms())
+        raise RefusedError(f"it is not locked for {here}, but for {known}")
+    wanted = _of_categories(file, here, groups) if conda_lock else None
+    records, pip = [], []
+    for package in environment.packages(platform) or ():
+        if wanted is not None and package.name not in wanted:
+            continue
+        if isinstance(package, rattler.CondaLockedBinaryPackage):
+            records.append(package.repo_data_record())
+        elif isinstance(package, rattler.PypiLockedPackage):
+            pip.append(_pip_locked(package, file.parent))
+        else:
+            raise RefusedError(f"{package.name} is locked as sources; only built packages can be installed")
+    return Chosen(records, pip)
+
+
+def _of_categories(file: Path, platform: str, groups: Sequence[str]) -> set[str]:
+    """The names of a conda-lock.yml's packages in `main` and `groups`, which rattler does not look at."""
+    packages: list[dict[str, Any]] = yaml.safe_load(file.read_text())["package"]
+    known = {each.get("category", "main") for each in packages}
+    for group in groups:
+        if group not in known:
+            raise RefusedError(f"it has no category {group!r}; it has {', '.join(sorted(known))}")
+    wanted = {"main", *groups}
+    return {
+        each["name"]
+        for each in packages
+        if each["platform"] == platform and each.get("category", "main") in wanted
+    }
+
+
+def _pip_locked(package: rattler.PypiLockedPackage, folder: Path) -> str:
+    digest = package.hashes and package.hashes.sha256
+    if "://" not in package.location:
+        return str(folder / package.location)
+    return f"{package.name} @ {package.location}" + (f" --hash=sha256:{digest.hex()}" if digest else "")
+
+
+def _check_python(records: Iterable[rattler.RepoDataRecord], keep: str) -> None:
+    for record in records:
+        version = str(record.version)
+        if keep and record.name.normalized == "python" and version.split(".")[:2] != keep.split("."):
+            raise RefusedError(
+                f"it is for Python {version}, but mooring runs here on {keep}; name another --prefix"
+            )
+
+
+def _compile(prefix: Path) -> None:
+    """Compile what is installed, as conda does: a worker need not at each start."""
+    for packages in prefix.glob("lib/python3.*/site-packages"):
+        python = prefix / "bin" / "python"
+        compile_all = [str(python), "-m", "compileall", "-q", "-j", "0", str(packages)]
+        if python.exists():  # what does not compile was never meant for this Python
+            subprocess.run(compile_all, check=False, capture_output=True)  # noqa: S603 (no shell)
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(
+        code
+    )  # py-rattler's threads can crash an interpreter that is being finalised (0.28.0: signal 11)
