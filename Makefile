@@ -6,7 +6,14 @@ BIN := $(VENV)/bin
 JOBS ?= 3
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint format docs containers longrun clean
+# The images: `make images` for Python 3.13, `make images PYTHON=3.12` for another.
+IMAGE_PYTHON := $(or $(filter 3.%,$(PYTHON)),3.13)
+IMAGES := base starlette fastapi flask base-nonroot starlette-nonroot fastapi-nonroot flask-nonroot \
+  hypercorn conda-starlette inboard-base inboard-starlette inboard-fastapi poetry meinheld-flask
+DOCKER ?= $(or $(wildcard /usr/bin/docker),docker)
+BUILD_OPTIONS ?= --network host
+
+.PHONY: run test lint format docs containers longrun images lock-images clean
 
 ## Serve the example application with mooring; Ctrl-C drains and stops it.
 run: $(STAMP)
@@ -33,6 +40,20 @@ containers: $(STAMP)
 ## The long tests: 30 rolls, 60 kills and 200 recycles on the engines, the soak. Some 45 minutes.
 longrun: $(STAMP)
 	$(BIN)/python -m pytest -m longrun
+
+## All images, tagged mooring:TARGET; other Pythons than the default mooring:TARGET-python3.12.
+images: $(IMAGES:%=image-%)
+
+image-%:
+	@DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $* \
+	  --build-arg PYTHON=$(IMAGE_PYTHON) \
+	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	  --tag mooring:$*$(if $(filter-out 3.13,$(IMAGE_PYTHON)),-python$(IMAGE_PYTHON)) .
+
+## The images' pinned packages, anew (needs uv).
+lock-images:
+	$(BIN)/python scripts/lock_images.py
 
 ## The generated references.
 docs: $(STAMP)

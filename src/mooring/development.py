@@ -1,4 +1,4 @@
-"""What live reload changes about the plan. Pure; the reloading itself is in reloader.py."""
+"""What live reload and a debugger change about the plan. Pure; the reloading itself is in reloader.py."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 GRACE = 2.0
 """Seconds that a drain may take: an open stream or WebSocket must not hold a reload for longer."""
 
+_DAY = 86400.0
 _WEAK = ("default", "profile:")
 
 
@@ -29,8 +30,13 @@ def without_gunicorn(resolved: Resolved, conf: ServerConf | None) -> bool:
 
 
 def changes(resolved: Resolved, settings: Settings, conf: ServerConf | None) -> dict[str, tuple[Any, str]]:
-    """Settings by name, each with its value under live reload and why. `settings` has what `conf` sets."""
+    """Settings by name, each with its value in development and why. `settings` has what `conf` sets."""
     found: dict[str, tuple[Any, str]] = {}
+    if settings.debugpy is not None:
+        why = "a debugger may hold the worker"
+        found.update(timeout=(0.0, why), boot_timeout=(_DAY, why), preload=("off", why))
+    if not settings.reload:
+        return {name: value for name, value in found.items() if value[0] != getattr(settings, name)}
     if settings.graceful_timeout > GRACE:
         found["graceful_timeout"] = (GRACE, "the most with live reload")
     if without_gunicorn(resolved, conf):
@@ -45,7 +51,7 @@ def engine_log_level(plan: Plan) -> str:
     A profile's users have read them all along, and look for them.
     """
     level = plan.settings.log_level
-    return "warning" if plan.settings.reload and plan.profile.name == "none" and level == "info" else level
+    return "warning" if plan.settings.reload and not plan.profile.older and level == "info" else level
 
 
 def banner(plan: Plan, url: str) -> str:

@@ -138,12 +138,17 @@ def _profile_order(resolved: Resolved, variable: str | None, root: Path) -> Targ
     for module, file in files.items():
         if (root / file).is_file():
             return Target(module, variable, origin, f"found {file} in {root}", (root,))
-    looked = [str(root / file) for file in files.values()]
-    if resolved.profile.demo and not _holds_python(resolved, root):
-        places = ", ".join(looked)
-        warning = f"no application: serving the demo, as {root} holds no Python file (looked for {places})"
-        return Target("mooring.demo", resolved.profile.demo, origin, "the demo", (root,), warning)
-    raise _nothing(root, looked)
+    return _demo(resolved, root, [str(root / file) for file in files.values()])
+
+
+def _demo(resolved: Resolved, root: Path, looked: list[str]) -> Target:
+    """The image's demo, while the root holds no Python file; else ApplicationError."""
+    profile = resolved.profile
+    if not profile.demo or _holds_python(resolved, root):
+        raise _nothing(root, looked)
+    places = ", ".join(looked)
+    warning = f"no application: serving the demo, as {root} holds no Python file (looked for {places})"
+    return Target("mooring.demo", profile.demo, f"profile:{profile.name}", "the demo", (root,), warning)
 
 
 def _holds_python(resolved: Resolved, root: Path) -> bool:
@@ -176,7 +181,7 @@ def _wide_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
             without += [place] if place.path.name != "__init__.py" else []
     if len(without) == 1:
         return _found(without[0], variable, root)
-    raise _nothing(root, looked)
+    return _demo(resolved, root, looked)
 
 
 def _found(place: searchorder.Place, variable: str | None, root: Path) -> Target:

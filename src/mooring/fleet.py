@@ -228,7 +228,7 @@ def policy(settings: Settings) -> lifecycle.Policy:
         jitter=0.2,
         jitter_seed=float(os.getpid()),
         boot_failures_fatal=not settings.reload,
-        overlap=not settings.reload,
+        overlap=not settings.reload and settings.debugpy is None,
     )
 
 
@@ -241,7 +241,7 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
     log.info(
         f"plan: {plan.engine} serves {plan.interface.upper()}{framework} with {count}{threads}: {reason}"
     )
-    if plan.settings.reload and plan.profile.name != "none":
+    if plan.settings.reload and plan.profile.older:
         for url in urls:
             log.info(development.banner(plan, url))
     for warning in plan.warnings:

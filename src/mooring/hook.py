@@ -42,12 +42,16 @@ _SHELL_NOISE = ("_", "SHLVL", "OLDPWD", "PWD")
 
 
 class Hook(NamedTuple):
-    """A script to run: how (`kind`), by what (`interpreter`, empty: it is run itself), and where (`cwd`)."""
+    """A script to run: how (`kind`), by what (`interpreter`, empty: it is run itself), and where (`cwd`).
+
+    `exported`: variables that a sourced one need not export, as its older image's launcher had done so.
+    """
 
     path: Path
     kind: Kind
     interpreter: str
     cwd: str
+    exported: tuple[str, ...] = ()
 
 
 class HookResult(NamedTuple):
@@ -96,7 +100,8 @@ class HookRun:
                     os.close(fd if fd not in (0, 1, 2, _DUMP_FD) else -1)
             if self.hook.kind == "sourced":
                 dump = " ".join(_quoted(word) for word in (sys.executable, "-I", "-S", "-c", _DUMP))
-                argv = [argv[0], "-c", f"set -e; . {_quoted(path)}; exec {dump}", path]
+                export = " ".join(["export", *self.hook.exported]) if self.hook.exported else ":"
+                argv = [argv[0], "-c", f"set -e; {export}; . {_quoted(path)}; exec {dump}", path]
             if argv[0] == "bash" and not _in_path("bash", self._environ):
                 argv[0] = "sh"  # as in the older images, where sh was all there was
             os.execvpe(argv[0], argv, self._environ)  # noqa: S606

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import development, engines
+from mooring import debugger, development, engines
 from mooring.address import Address
 from mooring.errors import ConfigurationError
 from mooring.profiles import Profile
@@ -105,13 +105,15 @@ def plan(resolved: Resolved, resources: Resources, target: Target, conf: ServerC
         explained[name] = Explained(value, origin, reason)
         settings = dataclasses.replace(settings, **{name: value})
     for name, (value, reason) in (
-        development.changes(resolved, settings, conf) if settings.reload else {}
+        development.changes(resolved, settings, conf) if _single(settings) else {}
     ).items():
         explained[name] = Explained(value, "tuned", reason)
         settings = dataclasses.replace(settings, **{name: value})
     binds = _binds(resolved, settings, explained)
     engine = _engine(resolved, settings, conf, explained)
     _check_preload(settings, engine)
+    if settings.debugpy is not None:
+        debugger.check()
     if conf is not None and conf.path and conf.kind == engine:
         reason = "the configuration in use"
         explained[f"{engine}_conf"] = Explained(conf.path, conf.origin("engine"), reason)
@@ -174,12 +176,22 @@ def _binds(resolved: Resolved, settings: Settings, explained: dict[str, Explaine
     return (by_port,)
 
 
+def _single(settings: Settings) -> bool:
+    """Whether there is exactly one worker, for who develops."""
+    return settings.reload or settings.debugpy is not None
+
+
 def _engine(
     resolved: Resolved, settings: Settings, conf: ServerConf | None, explained: dict[str, Explained]
 ) -> str:
-    if settings.reload and development.without_gunicorn(resolved, conf):
-        explained["engine"] = Explained("auto", "tuned", "live reload runs one worker without gunicorn")
+    if _single(settings) and development.without_gunicorn(resolved, conf):
+        what = "live reload" if settings.reload else "a debugger"
+        explained["engine"] = Explained("auto", "tuned", f"{what} runs one worker without gunicorn")
         return "auto"
+    if settings.debugpy is not None and settings.engine == "gunicorn":
+        raise ConfigurationError(
+            "MOORING_DEBUGPY: gunicorn's workers cannot be debugged; leave the engine open"
+        )
     if (
         conf is not None
         and conf.kind
@@ -215,14 +227,15 @@ def cores(settings: Settings, resources: Resources) -> tuple[float, str]:
 def _workers(
     resolved: Resolved, settings: Settings, resources: Resources, explained: dict[str, Explained]
 ) -> int:
-    if settings.reload:
-        explained["workers"] = Explained(1, "tuned", "live reload runs one worker")
+    if _single(settings):
+        what = "live reload" if settings.reload else "a debugger"
+        explained["workers"] = Explained(1, "tuned", f"{what} runs one worker")
         return 1
     if settings.workers is not None:
         return settings.workers
     available, source = cores(settings, resources)
     unlimited = resources.cpu_quota.value is None and settings.cpu_count is None
-    if resolved.profile.name == "none" and unlimited and resources.kubernetes.value:
+    if not resolved.profile.older and unlimited and resources.kubernetes.value:
         reason = "Kubernetes without a CPU limit: one worker, the cluster replicates"
         explained["workers"] = Explained(1, "tuned", reason)
         return 1

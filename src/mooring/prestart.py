@@ -62,7 +62,8 @@ def _hook(path: Path, resolved: Resolved) -> Hook:
     program = _shebang(path)
     if path.suffix == ".sh" or (resolved.profile.prestart_messages and program in ("", "sh", "bash", "dash")):
         kind: Kind = "sourced" if resolved.profile.prestart_sourced else "shell"
-        return Hook(path, kind, "bash" if program == "bash" else "sh", cwd)
+        exported = resolved.profile.prestart_exported
+        return Hook(path, kind, "bash" if program == "bash" else "sh", cwd, exported)
     if not os.access(path, os.X_OK):
         raise ConfigurationError(
             f"the pre-start hook {path} is not executable: chmod +x it, or name it .sh (sourced) or .py"

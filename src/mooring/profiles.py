@@ -1,4 +1,4 @@
-"""The named default sets that make mooring a drop-in for the older images: data only (docs/profiles.md).
+"""The images' named default sets, which make mooring a drop-in for the older ones: data only.
 
 The facts come from the older images' documentation and launchers, as collected in docs/profiles.md.
 """
@@ -28,14 +28,15 @@ _POETRY_DUMP = (
 
 
 class Profile(NamedTuple):
-    """One older image's defaults and rules.
+    """One image's defaults and rules.
 
-    - `modules`: the search order for the application (empty: mooring's own, wider order)
+    - `modules`: an older image's search order for the application (empty: mooring's own, wider order)
     - `floor`: the least tuned number of workers
     - `conf_kind`, `conf_names`, `shipped_conf`: the server whose configuration files are looked for below the
       application root, their names, and the default that the image carries
-    - `prestart_names`, `prestart_sourced`, `prestart_messages`: the hooks looked for in the application root,
-      whether a shell script's exports count, and whose messages are printed
+    - `prestart_names`, `prestart_sourced`, `prestart_exported`, `prestart_messages`: the hooks looked for in
+      the application root, whether a shell script's exports count, what it need not export, and whose
+      messages are printed
     - `access_format`: the form of an access log line (accessline.py)
     - `dump`: the keys of the JSON object that the image's configuration printed at the start
     - `first_variable`: the variable that wins for a setting
@@ -54,6 +55,7 @@ class Profile(NamedTuple):
     shipped_conf: str = ""
     prestart_names: tuple[str, ...] = ("prestart.sh",)
     prestart_sourced: bool = True
+    prestart_exported: tuple[str, ...] = ()
     prestart_messages: str = ""
     access_format: str = "common"
     dump: tuple[str, ...] = ()
@@ -62,6 +64,11 @@ class Profile(NamedTuple):
     ignored: tuple[str, ...] = ()
     demo: str = ""
     reloading: Profile | None = None
+
+    @property
+    def older(self) -> bool:
+        """Whether it stands for an older image, whose users look for its words."""
+        return bool(self.modules)
 
 
 _IMAGE: dict[str, Any] = {"app_root": "/app", "host": "0.0.0.0", "port": 80}
@@ -125,6 +132,7 @@ _CONDA = Profile(
     conf_kind="gunicorn",
     conf_names=_GUNICORN_CONF,
     shipped_conf="/gunicorn_conf.py",
+    prestart_exported=("APP_MODULE", "GUNICORN_CONF", "RELOAD"),
     prestart_messages="tiangolo",
     access_format="uvicorn-0.9",
     dump=_GUNICORN_DUMP,
@@ -147,6 +155,7 @@ _HYPERCORN = Profile(
     conf_kind="hypercorn",
     conf_names=("hypercorn_conf.py", "app/hypercorn_conf.py"),
     shipped_conf="/hypercorn_conf.py",
+    prestart_exported=("APP_MODULE", "HYPERCORN_CONF", "WORKER_CLASS"),
     prestart_messages="tiangolo",
     access_format="hypercorn",
     dump=_HYPERCORN_DUMP,
@@ -157,6 +166,8 @@ PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
         Profile(name="none"),
+        Profile(name="image", defaults={"host": "0.0.0.0", "port": 80}, demo="app"),
+        Profile(name="image-nonroot", defaults={"host": "0.0.0.0", "port": 8080}, demo="app"),
         _with_plain_reload(_HYPERCORN, None, "hypercorn"),
         _with_plain_reload(_CONDA, "-", "uvicorn-reload"),
         _inboard("inboard-base", "app"),
@@ -194,6 +205,7 @@ PROFILES: dict[str, Profile] = {
             conf_kind="gunicorn",
             conf_names=_GUNICORN_CONF,
             shipped_conf="/gunicorn_conf.py",
+            prestart_exported=("APP_MODULE", "GUNICORN_CONF"),
             prestart_messages="tiangolo",
             access_format="combined",
             dump=_GUNICORN_DUMP,

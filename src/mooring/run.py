@@ -42,7 +42,10 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
         except Stopped as stop:
             log.info(str(stop))
             return 0
-        access = open_access(again.settings, files)
+        if plan.conf is not None:  # it may say where the logs go
+            files = Files()
+            log = open_log(plan.settings, files, after.environ)
+        access = open_access(plan.settings, files)
         start = Start(cli, after.environ, after.folder, again, prepare)
         return serve.serve(plan, after, serve.Logs(log, access, files), queue, start)
     finally:

@@ -199,7 +199,9 @@ def _evaluate(search: _Search, kind: str, reference: str, arguments: str) -> dic
 
     # Files, not pipes: what a configuration file leaves running can hold them open.
     answer, output = memory("mooring-probe"), memory("mooring-probe-output")
-    command = [sys.executable, "-P", _PROBE, str(answer), kind, reference, arguments]
+    own = [entry for entry in sys.path if entry not in ("", os.path.dirname(os.path.abspath(sys.argv[0])))]
+    path = os.pathsep.join(own)  # the same servers as ours: a virtual environment may hold others
+    command = [sys.executable, "-P", _PROBE, str(answer), kind, reference, arguments, path]
     what = f"{kind} configuration {_bare(reference) or search.shown('gunicorn_cmd_args')}"
     try:
         probe = subprocess.Popen(  # noqa: S603 (the user's own configuration, no shell)

@@ -1,6 +1,6 @@
 """Evaluates a server's configuration file in a process of its own, and reports what it sets.
 
-    python -P serverconf_probe.py REPORT_FD KIND REFERENCE CMD_ARGS
+    python -P serverconf_probe.py REPORT_FD KIND REFERENCE CMD_ARGS MODULE_PATH
 
 Run by serverconf.py, so that neither the user's code nor a server is ever imported by the supervisor. On
 its own: it imports nothing of mooring's. The report is one JSON object: `file` and `cmd`, name to value as
@@ -32,9 +32,9 @@ class _BadError(Exception):
 
 def main() -> None:
     """Report on what the arguments name."""
-    report, kind, reference, cmd_args = sys.argv[1:]
+    report, kind, reference, cmd_args, path = sys.argv[1:]
     signal.alarm(_LONGEST)
-    sys.path.insert(0, os.getcwd())
+    sys.path[:] = [os.getcwd(), *path.split(os.pathsep)]
     try:
         found = _gunicorn(reference, cmd_args) if kind == "gunicorn" else {"file": _hypercorn(reference)}
         text = json.dumps(found, default=_plain)

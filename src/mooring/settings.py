@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mooring import accessoptions, address, importstring
+from mooring import accessoptions, address, debugger, importstring
 from mooring import environment as env
 from mooring.address import Address
 
@@ -167,11 +167,13 @@ class Settings:
     reload_delay: float = _row(DEVELOPMENT, env.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY")
     reload_polling: str = _row(DEVELOPMENT, env.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify")
 
+    debugpy: Address | None = _row(DEVELOPMENT, debugger.parse, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
+
     admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere")
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere")
     app_metrics: bool = _row(INSTANCE, env.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true")
 
-    profile: str = _row(INSTANCE, env.text, "none", "The defaults of an older image: hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask, or none")
+    profile: str = _row(INSTANCE, env.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask), or none")
     config: str | None = _row(INSTANCE, env.text, None, "The configuration file to read", shown_default="mooring.toml, or [tool.mooring] of pyproject.toml, in the application root")
     name: str | None = _row(INSTANCE, _instance, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener")
     runtime_dir: str | None = _row(INSTANCE, env.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID")

@@ -175,7 +175,7 @@ def preload(assignment: Assignment) -> Application:
 
 def _set_up(assignment: Assignment) -> None:
     """Before the application is imported: where log lines go, and that they can be reopened."""
-    from mooring import development, freshcode
+    from mooring import debugger, development, freshcode
     from mooring.workerlog import configure
 
     level = development.engine_log_level(assignment.plan)
@@ -184,6 +184,8 @@ def _set_up(assignment: Assignment) -> None:
     if assignment.plan.settings.reload:
         freshcode.install()
         development.share_terminal()
+    if assignment.plan.settings.debugpy is not None and assignment.seat is not None:
+        debugger.listen(assignment.plan.settings.debugpy)
 
 
 def _serve(assignment: Assignment) -> None:

@@ -10,12 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT.parent / "shared" / "tools"
 
 
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, timeout: float = 500) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=timeout,
         env={**os.environ, "DOCKER_BUILDKIT": "1"},
         check=False,
     )

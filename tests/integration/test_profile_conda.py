@@ -66,6 +66,17 @@ def test_h14_the_hook_changes_the_environment(mooring):
     stop(app)
 
 
+def test_h14_the_hook_redirects_without_an_export(mooring):
+    """The launcher had exported these names before it sourced the hook."""
+    hook = "APP_MODULE=other:app; RELOAD=1\n"
+    files = {"main.py": says("main"), "other.py": says("other"), "prestart.sh": hook}
+    app = start(mooring, PROFILE, files=files)
+    app.wait_log("] serving")
+    assert app.get().text == "other"
+    assert app.status()["plan"]["reload"]["value"] is True
+    stop(app)
+
+
 def test_h15_a_failing_hook(mooring):
     """It ends where it fails, and so does the start, with its exit code."""
     files = {"main.py": says("hi"), "prestart.sh": "echo a; false; echo b\n"}

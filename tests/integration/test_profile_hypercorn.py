@@ -186,6 +186,22 @@ def test_h09_the_search_order_of_configuration_files(mooring):
     stop(app)
 
 
+def test_h09_a_configuration_file_says_where_the_logs_go(mooring):
+    """Its access log and error log are the only ones."""
+    files = {"main.py": says("hi"), "hypercorn_conf.py": "workers = 1\naccesslog = 'a'\nerrorlog = 'e'\n"}
+    port = free_port()
+    app = start(mooring, PROFILE, files=files, PORT=port)
+    app.wait_status(lambda status: status["ready"])
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as answer:
+        assert answer.read() == b"hi"
+    access, error = app.folder / "a", app.folder / "e"
+    eventually(lambda: access.exists() and '"GET / 1.1" 200' in access.read_text(), "its line")
+    stop(app)
+    assert "stopped (asked to stop)" in error.read_text()
+    assert "GET /" not in app.stdout
+    assert app.stderr == ""
+
+
 def test_h10_live_reload(mooring):
     """As /start-reload.sh: HOST:PORT and not BIND, no configuration file, no JSON object, no access line."""
     port = free_port()

@@ -20,7 +20,7 @@ from gunicorn.errors import HaltServer
 from mooring.appmetrics.files import retire_in
 from mooring.appmetrics.folder import hand_over
 from mooring.boot import BootError, one_line
-from mooring.engines import Serving, _tls
+from mooring.engines import Serving, _gunicorn_heartbeat, _tls
 from mooring.engines._gunicorn_config import Application
 from mooring.engines._gunicorn_report import Reports
 from mooring.engines._stop import Stop
@@ -47,6 +47,7 @@ def serve(serving: Serving) -> None:
     """
     stop = Stop(serving.plan.settings.graceful_timeout)
     stop.install()
+    _gunicorn_heartbeat.install()
     reports = Reports()
     arbiter_pid = os.getpid()
     code: Any = 0

@@ -1,0 +1,52 @@
+# docker buildx bake --file images/docker-bake.hcl [TARGET]: every image, for both architectures.
+# `make images` builds the same targets without buildx, for this machine's architecture.
+
+variable "PYTHON" { default = "3.13" }
+variable "VERSION" { default = "dev" }
+variable "REVISION" { default = "unknown" }
+variable "REGISTRY" { default = "" }
+# A miniforge image for conda-starlette: it then has conda and mamba. Empty: the Python image.
+variable "CONDA_BASE" { default = "" }
+
+group "default" {
+  targets = ["images", "conda-starlette"]
+}
+
+function "tags" {
+  params = [target]
+  result = [PYTHON == "3.13" ? "${REGISTRY}mooring:${target}" : "${REGISTRY}mooring:${target}-python${PYTHON}"]
+}
+
+target "common" {
+  context    = "."
+  dockerfile = "images/Dockerfile"
+  platforms  = ["linux/amd64", "linux/arm64"]
+  args = {
+    PYTHON   = PYTHON
+    VERSION  = VERSION
+    REVISION = REVISION
+  }
+}
+
+target "images" {
+  name     = target
+  inherits = ["common"]
+  target   = target
+  tags     = tags(target)
+  matrix = {
+    target = [
+      "base", "starlette", "fastapi", "flask",
+      "base-nonroot", "starlette-nonroot", "fastapi-nonroot", "flask-nonroot",
+      "hypercorn", "inboard-base", "inboard-starlette", "inboard-fastapi", "poetry", "meinheld-flask",
+    ]
+  }
+}
+
+target "conda-starlette" {
+  inherits = ["common"]
+  target   = "conda-starlette"
+  tags     = tags("conda-starlette")
+  args = {
+    BASE = CONDA_BASE != "" ? CONDA_BASE : "python:${PYTHON}-slim-bookworm"
+  }
+}

@@ -1,0 +1,3 @@
+#!/bin/sh
+. /application_server/activate.sh
+exec mooring run "$@"

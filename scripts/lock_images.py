@@ -1,0 +1,96 @@
+"""Write images/lock/*.txt: the images' packages, pinned, with hashes, for all Pythons and architectures.
+
+    python scripts/lock_images.py        (needs uv; `make lock-images`)
+
+`server` and `lib` are mooring's own dependencies: what must be exactly as tested, and what an application may
+replace by other versions (images/README.md). The others are what an image adds to them. Versions are those of
+constraints.txt where it has them, so the images have what the tests ran with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LOCK = ROOT / "images" / "lock"
+EXTRAS = ("hypercorn", "gunicorn", "debug")
+
+# What serves: an application that pins another version of these gets it, but mooring goes on with its own.
+SERVER = (
+    *("click", "granian", "gunicorn", "h11", "h2", "hpack", "httptools", "hypercorn", "hyperframe"),
+    *("priority", "uvicorn", "uvicorn-worker", "uvloop", "watchfiles", "websockets", "wsproto"),
+)
+
+# What each set adds to mooring's own; a set of its own ("alone") repeats what it needs.
+# gevent is for WSGI, and large: only where WSGI is served.
+SETS: dict[str, tuple[str, ...]] = {
+    "starlette": ("starlette",),
+    "fastapi": ("fastapi",),
+    "flask": ("flask", "gevent", "greenlet", "zope-event", "zope-interface"),
+    "conda-starlette": ("starlette<1",),
+}
+ALONE: dict[str, tuple[str, ...]] = {
+    "poetry": ("poetry>=2",),
+    "tools": ("setuptools>=77", "cyclonedx-python-lib>=11"),
+}
+
+# Nothing here runs on Windows or on another interpreter.
+_ELSEWHERE = re.compile(r"sys_platform == 'win32'|os_name == 'nt'")
+
+
+def own_requirements() -> list[str]:
+    """What pyproject.toml demands: mooring's dependencies and the extras that the images have."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    return [*project["dependencies"], *(each for extra in EXTRAS for each in extras[extra])]
+
+
+def digest() -> str:
+    """Changes with everything that the lock was made from, but for constraints.txt."""
+    return hashlib.sha256(repr((own_requirements(), SERVER, SETS, ALONE)).encode()).hexdigest()[:16]
+
+
+def _compile(requirements: list[str], *options: str) -> dict[str, str]:
+    """Distribution name to its lines: `name==version ; marker`, then its hashes."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "requirements.in")
+        wanted.write_text("".join(f"{each}\n" for each in requirements))
+        command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
+        more = ["--generate-hashes", "--no-annotate", "--no-header", *options, str(wanted)]
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+    blocks = re.split(r"\n(?=\S)", done.stdout.strip())
+    found = {block.partition("==")[0]: block for block in blocks}
+    return {name: block for name, block in found.items() if not _ELSEWHERE.search(block.partition("\n")[0])}
+
+
+def _write(name: str, blocks: dict[str, str]) -> None:
+    head = f"# Written by scripts/lock_images.py from inputs {digest()}; `make lock-images` renews it.\n"
+    (LOCK / f"{name}.txt").write_text(head + "".join(f"{blocks[each]}\n" for each in sorted(blocks)))
+
+
+def main() -> None:
+    """Write all of them."""
+    LOCK.mkdir(exist_ok=True)
+    tested = ("--constraint", str(ROOT / "constraints.txt"))
+    everything = _compile(own_requirements(), *tested)
+    own = {name: block for name, block in everything.items() if name not in SETS["flask"]}
+    _write("server", {name: block for name, block in own.items() if name in SERVER})
+    _write("lib", {name: block for name, block in own.items() if name not in SERVER})
+    for name, wanted in SETS.items():
+        options = () if any("<" in each for each in wanted) else tested
+        found = _compile([*own_requirements(), *wanted], *options)
+        added = {each for each in found if each not in everything or each in wanted}
+        _write(name, {each: found[each] for each in added})
+    for name, wanted in ALONE.items():
+        _write(name, _compile(list(wanted)))
+
+
+if __name__ == "__main__":
+    main()

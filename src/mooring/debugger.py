@@ -1,0 +1,66 @@
+"""A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code and others.
+
+https://github.com/microsoft/debugpy. Not for what it changes about the plan (development.py).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from importlib.util import find_spec
+
+from mooring.address import Address
+from mooring.errors import BindError, ConfigurationError
+
+_PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the port for a moment
+
+
+def parse(text: str) -> Address:
+    """[HOST:]PORT; the host is 127.0.0.1. Raises ValueError."""
+    from mooring.address import parse_address
+
+    expected = "[HOST:]PORT"
+    try:
+        address = parse_address(text if ":" in text else f"127.0.0.1:{text}")
+    except ValueError:
+        raise ValueError(expected) from None
+    if address.kind != "tcp" or not address.port:
+        raise ValueError(expected)
+    return address
+
+
+def check() -> None:
+    """Raise ConfigurationError where debugpy is not installed."""
+    if find_spec("debugpy") is None:
+        raise ConfigurationError("MOORING_DEBUGPY: debugpy is not installed: pip install 'mooring[debug]'")
+
+
+def listen(address: Address) -> None:
+    """In a worker, before its application is imported: listen for a debugger, without waiting for one.
+
+    Raises BindError where the address stays taken.
+    """
+    host = address.host or "0.0.0.0"
+    _wait_until_free(host, address.port)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # frozen modules: it only warns
+    import debugpy  # some 0.3 s, for who asked for it
+
+    try:
+        debugpy.listen((host, address.port))
+    except (OSError, RuntimeError) as error:
+        raise BindError(f"MOORING_DEBUGPY={address}: {error}") from None
+
+
+def _wait_until_free(host: str, port: int) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            with socket.create_server(
+                (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+            ):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise BindError(f"MOORING_DEBUGPY={host}:{port}: {error.strerror or error}") from None
+        time.sleep(0.05)
