@@ -59,6 +59,8 @@ lock-images:
 docs: $(STAMP)
 	$(BIN)/python -m mooring settings --markdown > docs/settings.md
 
+include scripts/release.mk
+
 $(STAMP): pyproject.toml setup.py constraints.txt scripts/make_venv.py $(wildcard src/accelerator/*)
 	@$(PYTHON) scripts/make_venv.py $(VENV)
 	@touch $@
