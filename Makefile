@@ -45,7 +45,7 @@ longrun: $(STAMP)
 images: $(IMAGES:%=image-%)
 
 image-%:
-	DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $* \
+	@DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $* \
 	  --build-arg PYTHON=$(IMAGE_PYTHON) \
 	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
@@ -58,6 +58,8 @@ lock-images:
 ## The generated references.
 docs: $(STAMP)
 	$(BIN)/python -m mooring settings --markdown > docs/settings.md
+
+include scripts/release.mk
 
 $(STAMP): pyproject.toml setup.py constraints.txt scripts/make_venv.py $(wildcard src/accelerator/*)
 	@$(PYTHON) scripts/make_venv.py $(VENV)

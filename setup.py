@@ -2,14 +2,17 @@
 
 from setuptools import Extension, setup
 
-NAMES = ("module", "asgi", "asgi_line", "line", "ring", "row")
+NAMES = (
+    *("module", "line", "ring", "row", "asgi", "asgi_line"),
+    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_request", "granian", "granian_answer", "granian_response"),
+)
 
 setup(
     ext_modules=[
         Extension(
             "mooring._accelerator",
             [f"src/accelerator/{name}.c" for name in NAMES],
-            depends=["src/accelerator/accelerator.h"],
+            depends=[f"src/accelerator/{name}.h" for name in ("accelerator", "wsgi", "granian")],
             extra_compile_args=[
                 "-O2",
                 "-Wall",

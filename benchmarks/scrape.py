@@ -34,8 +34,8 @@ from typing import Any
 
 from mooring import lifecycle, metrics, resources, scoreboard, stats
 from mooring.answers import Answer
+from mooring.history import History
 from mooring.scoreboard import BUCKETS, COUNTS, DURATIONS, HISTOGRAM, METHOD_BASE, PLACES, RECORD, Row
-from mooring.supervisor import History
 from mooring.tally import Tally
 
 APPS = Path(__file__).parent / "apps"

@@ -12,9 +12,13 @@ group "default" {
   targets = ["images", "conda-starlette"]
 }
 
+# As `make publish` pushes them: the default Python's has the short name too, and one tag never moves.
 function "tags" {
   params = [target]
-  result = [PYTHON == "3.13" ? "${REGISTRY}mooring:${target}" : "${REGISTRY}mooring:${target}-python${PYTHON}"]
+  result = concat(PYTHON == "3.13" ? ["${REGISTRY}mooring:${target}"] : [], [
+    "${REGISTRY}mooring:${target}-python${PYTHON}",
+    "${REGISTRY}mooring:${target}-python${PYTHON}-${VERSION}",
+  ])
 }
 
 target "common" {

@@ -1,8 +1,10 @@
 /* mooring._accelerator: what mooring does for each request, in C. Optional: without it, the same is done by
- * instrument.py, instrument_wsgi.py, meter.py, accessentry.py and ring.py, which specify it; the tests run both.
+ * instrument.py, instrument_wsgi.py, meter.py, accessentry.py, ring.py and engines/_granian_wsgi.py, which specify it;
+ * the tests run both.
  * Why there is one: docs/decisions.md. */
 
-#include "accelerator.h"
+#include "granian.h"
+#include "wsgi.h"
 
 PyObject *dash;
 
@@ -14,7 +16,7 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__accelerator(void) {
-    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type};
+    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type, &Wsgi_Type, &Granian_Type};
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;

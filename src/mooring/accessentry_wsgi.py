@@ -9,7 +9,16 @@ from urllib.parse import quote
 
 from mooring import accelerate
 from mooring.accessparts import Entry, apache_date
-from mooring.escape import AGENT_LIMIT, METHODS, TARGET_LIMIT, latin_agent_field, latin_field, method_field
+from mooring.escape import (
+    AGENT_LIMIT,
+    METHODS,
+    TARGET_LIMIT,
+    host_field,
+    kept_hosts,
+    latin_agent_field,
+    latin_field,
+    method_field,
+)
 from mooring.meter import Lines, Meter, line_writer
 from mooring.native import native
 
@@ -33,10 +42,13 @@ def target_of(environ: Environ) -> str:
     return f"{path}?{query}" if query else path
 
 
-def describer(lines: Lines) -> Callable[..., Entry | None]:
-    """A function that makes a request's entry; None where it has no line."""
-    form, wanted, nameless = lines.format, lines.wanted, lines.nameless
-    wants_headers, declared, full = form.headers, form.declared, form.full
+def describer(lines: Lines, *, every: bool = False) -> Callable[..., Entry | None]:
+    """A function that makes a request's entry; None where it has no line.
+
+    `every`: whether its caller has asked already which requests have a line.
+    """
+    form, wanted, nameless = lines.format, lines.wanted if not every else None, lines.nameless
+    wants_headers, declared, full, hosts = form.headers, form.declared, form.full, kept_hosts
 
     def entry(  # noqa: PLR0917
         environ: Environ, target: str, code: int, size: int, headers: Any, seconds: float, ids: Ids
@@ -46,6 +58,9 @@ def describer(lines: Lines) -> Callable[..., Entry | None]:
         host, port = environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT")
         if not host:
             host, port = nameless, None
+        host = hosts.get(host) or host_field(host)
+        if port is not None:
+            port = host_field(port)
         method = environ["REQUEST_METHOD"]
         if method not in METHODS:
             method = method_field(method)

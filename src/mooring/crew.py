@@ -91,6 +91,16 @@ class Crew:
             totals[DROPPED] += self.access.rings.lost
         return totals
 
+    def reserved(self, report: Report, member: Member) -> int:
+        """Bytes that the processes take that are no workers, with that member's arbiter."""
+        own = process.proportional_set_size() or 0
+        if report.engine == "gunicorn":
+            own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
+        if self.access is not None and self.access.pid:
+            own += process.proportional_set_size(str(self.access.pid)) or 0  # the log writer
+        own += self.templates.memory() if self.templates is not None else 0
+        return own
+
     def wait_for_news(self, signals: int) -> None:
         """Wait until worker 0 has said something, a signal has come, or half a second has passed.
 

@@ -30,6 +30,7 @@ def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
             workers = room
         else:
             warnings = (*warnings, f"{workers} workers were asked for, but {text}")
+    warnings = tuple(dict.fromkeys((*warnings, *_unlimited(current, report))))
     return dataclasses.replace(
         current,
         explained=explained,
@@ -40,6 +41,19 @@ def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
         warnings=warnings,
         revision=current.revision + 1,
     )
+
+
+def resized(plan: Plan, delta: int) -> Plan:
+    """The plan with so many workers more, one at least."""
+    return dataclasses.replace(plan, workers=max(1, plan.workers + delta))
+
+
+def _unlimited(current: Plan, report: Report) -> list[str]:
+    """A limit on requests that a WSGI worker never reaches."""
+    most, threads = current.settings.max_in_flight, current.threads
+    if report.interface != "wsgi" or report.engine == "gunicorn" or most <= threads:
+        return []
+    return [f"max_in_flight={most} refuses nothing: a WSGI worker runs {threads} requests at once (threads)"]
 
 
 def _decided(current: Plan, name: str, value: str, reason: str) -> Explained:

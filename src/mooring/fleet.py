@@ -245,5 +245,5 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
         for url in urls:
             log.info(development.banner(plan, url))
     for warning in plan.warnings:
-        if warning.startswith(f"{plan.workers} workers were asked for"):
+        if warning.startswith((f"{plan.workers} workers were asked for", "max_in_flight=")):
             log.warning(warning)

@@ -89,6 +89,8 @@ class Watch:
 
 
 def _busy(row: Row, threads: int) -> tuple[float, ...] | None:
-    """When the requests in flight began, where there are as many as threads."""
+    """When the oldest requests in flight began, where there are as many as threads; what is newer may be
+    about to be refused (MOORING_MAX_IN_FLIGHT).
+    """
     began = row.began()
-    return tuple(began) if row.in_flight_count() >= threads else None
+    return tuple(began[:threads]) if row.in_flight_count() >= threads else None

@@ -1,70 +1,34 @@
-"""The WSGI half of instrument.py.
+"""The WSGI half of instrument.py, in Python and, where mooring._accelerator is there, in C.
 
-A list is returned as it is, since granian sends lists at once, and so is what `wsgi.file_wrapper` made, since
-gunicorn sends that with sendfile. Any other iterable is wrapped; its `close` is called once, when the server
-closes ours.
+Not for what becomes of a response that is no list (wsgiresponse.py).
 """
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from time import monotonic
 from typing import Any
 
 from mooring import accelerate
-from mooring.accessentry_wsgi import Environ, Ids, declared_size, describer, logger, target_of
-from mooring.accessparts import Entry
-from mooring.meter import Meter, table
+from mooring.accessentry_wsgi import Environ, Ids, describer, logger, target_of
+from mooring.accessparts import Entry, apache_date
+from mooring.escape import METHODS
+from mooring.meter import Lines, Meter, table
 from mooring.native import native
 from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
+from mooring.wsgiresponse import Stream, is_watched_file, last_of_connection, watch, with_headers
 
 StartResponse = Callable[..., Any]
 WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
 Prepare = Callable[[Environ], None]
-Finish = Callable[["Stream"], None]
 Arrival = tuple[float, str, int, int]  # when, what was asked for, its METHOD_BASE, its place in flight
 Count = Callable[[int, int, float, bool, int], None]
 Identify = Callable[[Environ], Ids]
-_CLOSE = ("Connection", "close")
 Start = Callable[[Environ], Arrival]
 Report = Callable[[Environ, Arrival, str, int, Any, Ids], None]
 _NO_IDS: Ids = ("-", "-", ())
-
-
-class Stream:
-    """An application's iterable on its way to the server: counts bytes, calls `finish(self)` once."""
-
-    __slots__ = ("body", "close_body", "failed", "finish", "size")
-
-    def __init__(self, body: Iterable[bytes], finish: Finish) -> None:
-        self.body = body
-        self.close_body = getattr(body, "close", None)
-        self.finish: Finish | None = finish
-        self.size = 0
-        self.failed = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for chunk in self.body:
-                self.size += len(chunk)
-                yield chunk
-        except Exception:
-            self.failed = self.size == 0
-            raise
-
-    def close(self) -> None:
-        """What the server calls when it is done with the response, complete or not."""
-        finish, self.finish = self.finish, None
-        if finish is None:
-            return
-        try:
-            if self.close_body is not None:
-                self.close_body()
-        finally:
-            finish(self)
 
 
 def wrap_wsgi(
@@ -76,13 +40,18 @@ def wrap_wsgi(
     That happens when the application returns a list, or else when the response is closed.
     """
     prepare = _preparation(believe, root)
+    accelerated = _accelerated(application, prepare, meter, identify, always=bool(root))
+    return accelerated or _wrapped(application, prepare, meter, identify)
+
+
+def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None) -> WSGI:
+    """What `wrap_wsgi` returns, in Python."""
     start, report = _recorder(meter)
     drain = meter.drain
 
     def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         arrival = start(environ)
         ids = identify(environ) if identify is not None else _NO_IDS
-        prepare(environ)
         status, headers, written = "", (), 0
 
         def started(code: str, fields: Any, exc_info: Any = None) -> Any:
@@ -90,7 +59,7 @@ def wrap_wsgi(
             if ids[2]:
                 fields = with_headers(fields, ids[2])
             if drain.begun and environ["SERVER_PROTOCOL"].startswith("HTTP/1"):
-                fields = [*(header for header in fields if header[0].lower() != "connection"), _CLOSE]
+                fields = last_of_connection(fields)
             status, headers = code, fields
             write = start_response(code, fields, exc_info) if exc_info else start_response(code, fields)
             if write is None:  # granian and hypercorn have no write()
@@ -103,21 +72,22 @@ def wrap_wsgi(
 
             return counted
 
-        try:
-            body = application(environ, started)
-        except BaseException:
-            report(environ, arrival, "", 0, headers, ids)
-            raise
-        if isinstance(body, list):
-            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
-            report(environ, arrival, status, size + written, headers, ids)
-            return body
-
         def finish(stream: Stream) -> None:
             code = "" if stream.failed else status
             report(environ, arrival, code, stream.size + written, headers, ids)
 
-        return body if _is_watched_file(environ, body, finish, headers) else Stream(body, finish)
+        try:
+            prepare(environ)
+            body = application(environ, started)
+            if not isinstance(body, list):
+                stream = Stream(body, finish)
+                return body if is_watched_file(environ, body, stream, headers) else stream
+            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+        except BaseException:
+            report(environ, arrival, "", 0, headers, ids)
+            raise
+        report(environ, arrival, status, size + written, headers, ids)
+        return body
 
     return wsgi
 
@@ -156,6 +126,53 @@ def _recorder(meter: Meter) -> tuple[Start, Report]:
     return start, report
 
 
+def _accelerated(
+    application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None, *, always: bool
+) -> WSGI | None:
+    """What `wrap_wsgi` returns, in C. `always`: not only what proxies have sent is to be prepared."""
+    lines = meter.lines
+    row = accelerate.row(meter.row, lines.write if lines is not None else None)
+    if row is None:
+        return None
+    timed = lines.format.timed if lines is not None else None
+    made: WSGI = accelerate.c.Wsgi(
+        row=row,
+        application=application,
+        drain=meter.drain,
+        identify=identify,
+        prepare=prepare,
+        always=always,
+        bases=REQUEST_BASE,
+        other=OTHER_BASE,
+        nothing=_NO_IDS,
+        target_of=target_of,
+        code=_code,
+        with_headers=with_headers,
+        closing=last_of_connection,
+        watch=watch,
+        log=_every_line(meter, lines) if lines is not None else None,
+        wanted=lines.wanted if lines is not None else None,
+        nameless=lines.nameless if lines is not None else "-",
+        methods=METHODS,
+        date=accelerate.date(apache_date) if timed is not None else None,
+        timed=bool(timed),
+    )
+    return made
+
+
+def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:
+    """A function that makes a request's line; its caller knows which requests have one."""
+    entry_of, log = describer(lines, every=True), logger(meter, lines)
+
+    def line(environ: Environ, target: str, code: int, size: int, *more: Any) -> None:
+        headers, seconds, ids, now = more
+        entry = entry_of(environ, target, code, size, headers, seconds, ids)
+        if entry is not None:
+            log(entry, now)
+
+    return line
+
+
 def _counter(cells: memoryview[float], end: Callable[[int], None]) -> Count:
     """A function that counts a request and ends it."""
     lock = native("_thread", "allocate_lock")()
@@ -177,31 +194,6 @@ def _no_log(_entry: Entry, _now: float) -> None:
     pass
 
 
-def with_headers(fields: Any, headers: Any) -> list[tuple[str, str]]:
-    """Response headers, copied, with those of `headers` that the application has not set itself."""
-    own = list(fields)
-    names = {name.lower() for name, _ in own}
-    return [*own, *(header for header in headers if header[0] not in names)]
-
-
-def _is_watched_file(environ: Environ, body: Any, finish: Finish, headers: Any) -> bool:
-    """Whether `body` is the server's own file wrapper; if so, its `close` now makes the line.
-
-    Its size is the declared one, since the server reads it past us.
-    """
-    wrapper: Any = environ.get("wsgi.file_wrapper")
-    ours = isinstance(wrapper, type) and isinstance(body, wrapper)
-    if not ours:
-        return False
-    stream = Stream(body, finish)
-    stream.size = declared_size(headers) or _file_size(body)
-    try:
-        body.close = stream.close
-    except AttributeError:  # a wrapper with slots
-        return False
-    return True
-
-
 def _preparation(believe: Prepare, root: str) -> Prepare:
     """What is done to each environ: proxy headers, root_path as SCRIPT_NAME (UTF-8 as Latin-1: PEP 3333)."""
     script = root.encode().decode("latin-1")
@@ -219,14 +211,11 @@ def _preparation(believe: Prepare, root: str) -> Prepare:
     return prepare
 
 
-@lru_cache(maxsize=64)
-def _code(status: str) -> int:
+def _code(status: object) -> int:
     """The number of a status such as `200 OK`; 500 where there is none: the server answers with that then."""
+    return _number(status) if isinstance(status, str) else 500
+
+
+@lru_cache(maxsize=64)
+def _number(status: str) -> int:
     return int(status[:3]) if status[:3].isdecimal() else 500
-
-
-def _file_size(body: Any) -> int:
-    try:
-        return os.fstat(body.filelike.fileno()).st_size
-    except (AttributeError, OSError, ValueError):
-        return 0

@@ -6,17 +6,23 @@ wrapper is outside. WebSockets and lifespan pass through.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mooring import accelerate
 from mooring.scoreboard import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
+
+if TYPE_CHECKING:
+    from mooring.plan import Plan
 
 Send = Callable[[Any], Awaitable[None]]
 _FULL = b"503 Service Unavailable: too many requests at once\n"
 _LATE = b"504 Gateway Timeout: the application took too long\n"
 _RETRY_AFTER = b"1"  # seconds
+_SPARE = 2  # threads of a WSGI worker, to refuse what is too much while the others are busy
+_BODIES = {"http.response.body", "http.response.pathsend"}
 
 
 class RequestTimeoutError(Exception):
@@ -35,6 +41,14 @@ def limit(
     if seconds:
         application = _timed(application, row, seconds)
     return _limited(application, row, most) if most else application
+
+
+def threads(plan: Plan) -> int:
+    """How many threads a WSGI engine is to have: where all of the plan's may be in flight, and more is to be
+    refused, some more, which never run the application.
+    """
+    most = plan.settings.max_in_flight
+    return plan.threads + (_SPARE if 0 < most <= plan.threads else 0)
 
 
 def _in_flight(row: Row) -> Callable[[], int]:
@@ -75,21 +89,29 @@ def _limited_wsgi(application: Callable[..., Any], row: Row, most: int) -> Calla
 
 
 def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callable[..., Any]:
-    """504 where the response has not begun at the deadline; else it is cut."""
+    """504 where the response has not begun at the deadline; else it is cut. What the application does behind
+    the response's end (a background task) has no deadline.
+    """
     cells = row.cells
 
     async def timed(scope: Any, receive: Any, send: Send) -> None:
         if scope["type"] != "http":
             await application(scope, receive, send)
             return
-        begun = False
+        begun = ended = False
 
-        async def sending(message: Any) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
+        async def work(lift: Callable[[], None]) -> None:
+            async def sending(message: Any) -> None:
+                nonlocal begun, ended
+                begun = True
+                await send(message)
+                if message["type"] in _BODIES and not message.get("more_body"):
+                    ended = True
+                    lift()
 
-        if await _within(application(scope, receive, sending), seconds):
+            await application(scope, receive, sending)
+
+        if await _within(work, seconds) or ended:
             return
         cells[TIMED_OUT] += 1.0
         if begun:
@@ -99,20 +121,28 @@ def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callabl
     return timed
 
 
-async def _within(work: Awaitable[None], seconds: float) -> bool:
-    """Whether it was done in time; else it was cancelled. On the loop that runs, asyncio's or trio's."""
+async def _within(work: Callable[[Callable[[], None]], Awaitable[None]], seconds: float) -> bool:
+    """Whether it was done in time; else it was cancelled. On the loop that runs, asyncio's or trio's. The
+    work is given a function that lifts the deadline.
+    """
     trio: Any = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
         with trio.move_on_after(seconds) as scope:
-            await work
+            await work(lambda: setattr(scope, "deadline", math.inf))
         return not scope.cancelled_caught
     import asyncio
 
+    deadline = asyncio.timeout(seconds)
+
+    def lift() -> None:
+        if not deadline.expired():
+            deadline.reschedule(None)
+
     try:
-        async with asyncio.timeout(seconds) as limit:
-            await work
+        async with deadline:
+            await work(lift)
     except TimeoutError:
-        if not limit.expired():
+        if not deadline.expired():
             raise  # the application's own
         return False
     return True

@@ -12,7 +12,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection
 from typing import NamedTuple, NoReturn
 
 from mooring import signals
@@ -152,11 +152,13 @@ def close_inherited(keep: Collection[int]) -> None:
             continue  # the descriptor of the listing itself
 
 
-def reap(leaders: Container[int] = (), dying: Callable[[int], None] = lambda _pid: None) -> list[Exit]:
+def reap(
+    leads: Callable[[int], bool] = lambda _pid: False, dying: Callable[[int], None] = lambda _pid: None
+) -> list[Exit]:
     """Reap every child that has ended, orphans given to process 1 included; `dying` is told before.
 
-    Where it is one of `leaders`, what it has left in its process group is told to end: while it is not reaped
-    yet, its pid can be nobody else's. TERM, not KILL: multiprocessing's resource tracker ignores it, cleans
+    Where it `leads` a process group, what it has left there is told to end: while it is not reaped yet, its
+    pid can be nobody else's. TERM, not KILL: multiprocessing's resource tracker ignores it, cleans
     up, and leaves.
     """
     ended: list[Exit] = []
@@ -165,7 +167,7 @@ def reap(leaders: Container[int] = (), dying: Callable[[int], None] = lambda _pi
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is None:
                 return ended
-            if found.si_pid in leaders:
+            if leads(found.si_pid):
                 _signal_group(found.si_pid, signal.SIGTERM)
             dying(found.si_pid)
             pid, status = os.waitpid(found.si_pid, 0)

@@ -24,7 +24,7 @@ from mooring.plan import Plan, Report
 from mooring.renewing import Made, Start
 from mooring.settings import Settings
 from mooring.signals import SignalQueue
-from mooring.supervisor import Supervisor, reserved
+from mooring.supervisor import Supervisor
 
 LONGEST = 45.0  # seconds; longer than a server's configuration file may take (serverconf.TIMEOUT)
 _PATIENCE = 0.5  # seconds from TERM, which reaches a configuration file's process too, to KILL
@@ -192,7 +192,7 @@ class Renewal:
         if member is None or member.report is None:  # it has ended in this moment: as without a report
             after = dataclasses.replace(plan, revision=before.revision + 1)
         else:
-            after = self._fitted(made.plan, member.report, reserved(supervisor.crew, member.report, member))
+            after = self._fitted(made.plan, member.report, supervisor.crew.reserved(member.report, member))
         if after.engine == "gunicorn":
             target = 1
         elif self._same_size(made.plan):

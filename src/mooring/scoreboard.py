@@ -158,7 +158,7 @@ class Row:
         return sorted(found, key=lambda request: -request.age)
 
     def began(self) -> list[float]:
-        """When each request of the table began, in no order: it changes whenever one begins or ends."""
+        """When each request of the table began, the oldest first: it changes whenever one begins or ends."""
         return sorted(filter(None, _floats(self.cells[PLACES.start : PLACES.stop : _STRIDE])))
 
     def in_flight_count(self) -> int:

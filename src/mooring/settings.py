@@ -140,7 +140,7 @@ class Settings:
     drain_idle: float = _row(TIMES, env.seconds(), 1.0, "Seconds that a connection may stay idle in a drain, until it is closed")
 
     root_path: str = _row(REQUESTS, env.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
-    max_in_flight: int = _row(REQUESTS, env.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; 0 is no limit", shown_default="no limit")
+    max_in_flight: int = _row(REQUESTS, env.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; on WSGI no more than the threads; 0 is no limit", shown_default="no limit")
     request_timeout: float = _row(REQUESTS, env.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 import selectors
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from mooring import fleetlog, lifecycle, process, reports, resources
+from mooring import fleetlog, lifecycle, process, reports
 from mooring.crew import Crew, Member
-from mooring.exits import OUT_OF_MEMORY, Exits
-from mooring.fit import fit
-from mooring.lifecycle import Notice, WorkerState
+from mooring.exits import OUT_OF_MEMORY
+from mooring.fit import fit, resized
+from mooring.history import History
+from mooring.hooks import Hooks
+from mooring.lifecycle import WorkerState
 from mooring.logs import Log
 from mooring.plan import Plan, Report
 from mooring.signals import SignalQueue
@@ -28,57 +27,11 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int, so takes 24 days at most
 
 
-@dataclass(slots=True)
-class History:
-    """What /status tells of the past."""
-
-    started: float = field(default_factory=time.monotonic)
-    started_at: float = field(default_factory=time.time)
-    last_roll: dict[str, Any] | None = None
-    last_exits: list[dict[str, Any]] = field(default_factory=list)
-    last_hangs: list[dict[str, Any]] = field(default_factory=list)
-    exits: Exits = field(default_factory=lambda: Exits(resources.oom_kills))
-    surge: dict[str, Any] | None = None  # how the last roll or recycle went, and why: see headroom
-    rolls: dict[str, int] = field(default_factory=lambda: {"rolled": 0, "failed": 0})
-
-    def refused(self, generation: int, why: str) -> None:
-        """Keep the outcome of a roll that did not begin."""
-        self.rolls["failed"] += 1
-        facts = {"generation": generation, "why": why, "rolled_back": True}
-        self.last_roll = {"outcome": "roll refused", "time": time.time(), **facts}
-
-    def note(self, kind: Notice, data: dict[str, Any]) -> None:
-        """Keep the last roll's outcome and the last 20 exits; count both."""
-        kind_of_exit = self.exits.note(kind, data)
-        if kind in {Notice.ROLLED, Notice.ROLL_FAILED}:
-            self.rolls["rolled" if kind is Notice.ROLLED else "failed"] += 1
-            self.last_roll = {"outcome": str(kind), "time": time.time(), "surge": self.surge, **data}
-        elif kind is Notice.SERVING and data["generation"] > 1:  # live reload: it did not boot at first
-            self.last_roll = {"outcome": str(Notice.ROLLED), "time": time.time(), **data}
-        elif kind is Notice.BACKOFF and math.isinf(data["seconds"]):
-            facts = {"why": data["why"], "rolled_back": False}
-            self.last_roll = {"outcome": str(Notice.ROLL_FAILED), "time": time.time(), **facts}
-        elif kind is Notice.EXITED:
-            facts = {"slot": data["slot"], "state": str(data["state"]), "reason": data["why"]}
-            facts["kind"] = kind_of_exit
-            self.last_exits.append({**facts, "failed": data["failed"], "time": time.time()})
-            del self.last_exits[:-20]
-
-
-class Timer(Protocol):
-    """Somebody whose time the loop keeps."""
-
-    def next_deadline(self) -> float | None:
-        """When `expire` is due (monotonic seconds); None: not before something happens."""
-
-    def expire(self) -> None:
-        """Do what is due; called after every wait."""
-
-
-class Supervisor:
+class Supervisor(Hooks):
     """Runs the fleet of one plan until it has stopped."""
 
     def __init__(self, crew: Crew, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
+        super().__init__()
         self.crew = crew
         self.log = log
         self.queue = queue
@@ -89,18 +42,8 @@ class Supervisor:
         self.urls: list[str] = []
         self.admin_urls: list[str] = []
         self.probe_urls: list[str] = []
-        self.timers: list[Timer] = []  # besides the lifecycle's
-        self.on_stranger: list[Callable[[process.Exit], None]] = []
-        self.on_notice: list[Callable[[Notice, Mapping[str, Any]], None]] = []
         self.hurried = False  # told to stop now
         self.companions: list[Companion] = []
-        self.held_by: list[Callable[[], bool]] = []  # whoever has something to finish before the end
-        self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
-        self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
-        self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
-        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
-        self.on_reopen: Callable[[], None] = lambda: None
-        self.on_fit: Callable[[Plan], None] = lambda _plan: None
         self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
         self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation yet to prove itself
         self._events: deque[lifecycle.Event] = deque()
@@ -225,8 +168,8 @@ class Supervisor:
         if self.plan.engine != "gunicorn" and self.plan.revision > 1:
             self.post(lifecycle.Resize(delta))
             return
-        self.crew.plan = _resized(self.plan, delta)
-        self.renewed = {edition: _resized(plan, delta) for edition, plan in self.renewed.items()}
+        self.crew.plan = resized(self.plan, delta)
+        self.renewed = {edition: resized(plan, delta) for edition, plan in self.renewed.items()}
         for member in self.crew.members.values():
             self.resize_arbiter(member)
 
@@ -244,8 +187,12 @@ class Supervisor:
             more = member.size < wanted
             process.resize(member.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
+    def _leads(self, pid: int) -> bool:
+        """Whether what a child leaves behind is to end with it."""
+        return pid in self.crew or any(each.pid == pid for each in self.companions)
+
     def _reap(self) -> None:
-        for ended in process.reap(self.crew, self.on_dying):
+        for ended in process.reap(self._leads, self.on_dying):
             member = self.crew.forget(ended.pid)
             if member is None:
                 for told in self.on_stranger:
@@ -301,22 +248,7 @@ class Supervisor:
         Another revision, where a roll has brought an application of the other interface: their number stays.
         """
         first = self.plan.revision == 1
-        self.crew.plan = fit(self.plan, report, reserved(self.crew, report, member))
+        self.crew.plan = fit(self.plan, report, self.crew.reserved(report, member))
         if first and self.plan.engine != "gunicorn":
             self.post(lifecycle.SetSize(self.plan.workers))
         self.on_fit(self.plan)
-
-
-def _resized(plan: Plan, delta: int) -> Plan:
-    return dataclasses.replace(plan, workers=max(1, plan.workers + delta))
-
-
-def reserved(crew: Crew, report: Report, member: Member) -> int:
-    """Bytes that the processes take that are no workers, with that member's arbiter."""
-    own = process.proportional_set_size() or 0
-    if report.engine == "gunicorn":
-        own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
-    if crew.access is not None and crew.access.pid:
-        own += process.proportional_set_size(str(crew.access.pid)) or 0  # the log writer
-    own += crew.templates.memory() if crew.templates is not None else 0
-    return own

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from socket import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import engines, exhaustion, heartbeat, process, reports, survivors
+from mooring import __version__, engines, exhaustion, heartbeat, process, reports, survivors
 from mooring import seat as seats
 from mooring.accounts import Account
 from mooring.appmetrics.folder import VARIABLE
 from mooring.drain import Drain
 from mooring.engines import Application, Serving
-from mooring.errors import ConfigurationError, MooringError
+from mooring.errors import ApplicationError, ConfigurationError, MooringError
 from mooring.logs import Files, Log, show_traceback
 from mooring.memfd import memory
 from mooring.plan import Plan
@@ -80,11 +80,29 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
         tell(assignment.report, "failed", message=str(error), code=error.exit_code)
         return error.exit_code
     except Exception as error:
+        why = _upgraded()
+        if why:
+            tell(assignment.report, "failed", message=why, code=ApplicationError.exit_code)
         from mooring.workerlog import crashed
 
         crashed(assignment.log, error)
-        return 1
+        return ApplicationError.exit_code if why else 1
     return 0
+
+
+def _upgraded() -> str:
+    """Why a worker may fail for no fault of the application's: it is forked, and imports what the supervisor
+    has not imported from another version's files.
+    """
+    from importlib import metadata
+
+    try:
+        found = metadata.version("mooring")
+    except metadata.PackageNotFoundError:
+        return ""
+    if found == __version__:
+        return ""
+    return f"mooring {found} is installed now, and {__version__} is running: restart it"
 
 
 def tell(report: int, event: str, **facts: Any) -> None:

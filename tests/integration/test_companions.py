@@ -7,6 +7,7 @@ import signal
 import time
 
 from harness import ASGI_APP, eventually, pids_marked
+from processes import state
 
 # Says what it is told to, and notes each start; TERM ends it after `linger` seconds, or never.
 PROGRAM = """
@@ -64,6 +65,27 @@ def test_one_that_is_killed_comes_back(mooring):
     app.wait_log("companion python has ended: killed by SIGKILL")
     eventually(lambda: len(_starts(app)) == 2, "another start")
     assert app.stop() == 0
+
+
+FORKS = """
+import os, time
+if os.fork() == 0:
+    open("children", "a").write(f"{os.getpid()}\\n")
+    while True:
+        time.sleep(1)
+os._exit(3)
+"""
+
+
+def test_what_one_leaves_behind_ends_with_it(mooring):
+    """Else there would be ever more of what is to run once."""
+    files = {"main.py": ASGI_APP, "forks.py": FORKS}
+    app = mooring.run(files=files, workers=1, MOORING_COMPANIONS="python forks.py")
+    app.wait_log("it is started again in 1 s")
+    first, *_ = eventually(lambda: _starts(app, "children"), "its child")
+    eventually(lambda: state(first) in {"", "Z"}, "the child's end")
+    assert app.stop() == 0
+    assert app.leftovers == []
 
 
 def test_a_roll_starts_them_anew(mooring):

@@ -377,6 +377,22 @@ def test_tls(kind, authority):
             assert stopped(server, server.signal()) < PROMPT
 
 
+def test_many_idle_clients_over_tls_do_not_hold_a_stop(kind, authority):
+    """Each is due at another moment, so that its end meets every order of the drain's looks."""
+    with serve(kind, *tls(authority)) as server, contextlib.ExitStack() as stack:
+        context = trusting(authority)
+        clients = [context.wrap_socket(server.connect(), server_hostname="127.0.0.1") for _ in range(20)]
+        for each in clients:
+            stack.enter_context(each)
+        began = server.signal()
+        for each in clients:
+            with contextlib.suppress(OSError):  # closed already, on a slow machine
+                each.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n")
+            time.sleep(0.01)
+        assert stopped(server, began) < PROMPT
+        assert "Traceback" not in server.output
+
+
 def test_a_slow_reader_over_tls_gets_all_of_its_answer(kind, authority):
     """Its connection is closing for a while, and must not be taken for one whose peer doesn't answer."""
     with serve(kind, *tls(authority)) as server:

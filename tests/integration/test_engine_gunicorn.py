@@ -498,6 +498,23 @@ def test_tls_from_gunicorn_s_arguments(worker_class, interface, certificates):
         assert over_tls(server, certificates) == "https"
 
 
+@pytest.mark.parametrize(("worker_class", "interface"), [each for each in ALL if each[0] != "sync"])
+def test_stop_does_not_wait_for_idle_connections_over_tls(worker_class, interface, certificates):
+    """Their clients do not read, so they never answer the end of TLS."""
+    settings = [f"tls_certificate={certificates}/cert.pem", f"tls_key={certificates}/plain.pem"]
+    context = ssl.create_default_context(cafile=certificates / "cert.pem")
+    with (
+        serve(worker_class, interface, *settings, "graceful_timeout=20") as server,
+        context.wrap_socket(server.connect(), server_hostname="127.0.0.1") as kept,
+        context.wrap_socket(server.connect(), server_hostname="127.0.0.1"),
+    ):
+        send(kept, "/echo", "POST", body=b"x")
+        assert receive(kept).body == b"x"
+        asked = server.signal()
+        assert server.ended() == 0
+        assert time.monotonic() - asked < 10  # half the grace period
+
+
 def test_without_a_folder_for_temporary_files_it_takes_shared_memory(tmp_path, monkeypatch):
     """A container that is read-only has /dev/shm alone."""
     from mooring.engines import _gunicorn_config

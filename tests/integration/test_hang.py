@@ -141,6 +141,21 @@ def test_of_wsgi_threads_all_must_be_blocked(mooring, engine):
     assert app.stop() == 0
 
 
+def test_a_blocked_pool_is_seen_while_requests_are_refused_all_the_time(mooring):
+    app = mooring.run(
+        workers=1, files={"main.py": BLOCKING_WSGI}, MOORING_TIMEOUT=1, MOORING_THREADS=2,
+        MOORING_MAX_IN_FLIGHT=2,
+    )  # fmt: skip
+    (before,) = app.ready()
+    Block(app, "/block", "/block")
+    app.wait_status(lambda s: len(s["requests_in_flight"]) == 2)
+    while not app.status()["last_hangs"]:
+        with contextlib.suppress(OSError):  # its end
+            app.get("/")
+    assert hang(app)["pid"] == before
+    assert app.stop() == 0
+
+
 @pytest.mark.parametrize("application", [ASGI_APP, WSGI_APP], ids=["asgi", "wsgi"])
 def test_a_stopped_worker_is_killed_though_it_cannot_answer(mooring, application):
     app = mooring.run(workers=2, files={"main.py": application}, MOORING_TIMEOUT=1)

@@ -33,6 +33,13 @@ async def app(scope, receive, send):
     path = scope["path"]
     if path == "/own":
         raise TimeoutError("its own")
+    if path == "/behind":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+        for _ in range(100):
+            await nap()
+        print("done behind the response", flush=True)
+        return
     if path == "/stream":
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"begun", "more_body": True})
@@ -87,15 +94,38 @@ def test_what_is_too_much_is_refused_at_once(mooring, engine):
     assert app.get("/").status == 200
 
 
-def test_what_is_too_much_is_refused_on_wsgi_where_there_are_threads_left(mooring):
-    app = mooring.run(files={"main.py": WSGI}, workers=1, MOORING_MAX_IN_FLIGHT="2", MOORING_THREADS="4")
-    threads, statuses = _held(app, 2)
-    assert app.get("/").status == 503
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("engine", ["granian", "hypercorn", "trio"])
+def test_what_is_too_much_is_refused_on_wsgi_up_to_the_number_of_threads(mooring, engine, count):
+    app = mooring.run(
+        files={"main.py": WSGI}, workers=1, MOORING_MAX_IN_FLIGHT=str(count), MOORING_THREADS="4",
+        **ENGINES[engine],
+    )  # fmt: skip
+    threads, statuses = _held(app, count)
+    for _ in range(3):
+        answer = app.get("/")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert statuses == []
     app.write("release", "")
     for thread in threads:
         thread.join(20)
-    assert statuses == [200, 200]
+    assert statuses == [200] * count
     assert app.get("/").status == 200
+
+
+def test_a_limit_that_threads_never_reach_is_warned_of(mooring):
+    app = mooring.run(files={"main.py": WSGI}, workers=1, MOORING_MAX_IN_FLIGHT="9", MOORING_THREADS="4")
+    app.wait_log("max_in_flight=9 refuses nothing: a WSGI worker runs 4 requests at once")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_done_behind_a_response_has_no_deadline(mooring, engine):
+    """A background task of a framework's; the client keeps its connection, and may use it again."""
+    app = mooring.run(files={"main.py": ASGI}, workers=1, MOORING_REQUEST_TIMEOUT="0.5", **ENGINES[engine])
+    assert app.get("/behind").text == "ok"
+    app.wait_log("done behind the response")
+    assert _metric(app, "mooring_http_requests_timed_out_total") == 0
+    assert "Traceback" not in app.stderr
 
 
 @pytest.mark.parametrize("engine", ENGINES)

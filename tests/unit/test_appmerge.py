@@ -137,23 +137,31 @@ def test_any_history_reads_as_prometheus_client_would_read_it_unfolded(steps):
     base = Path(tempfile.mkdtemp())
     ours, oracle = Processes(base / "ours"), Processes(base / "oracle")
     lives: dict[int, int] = {}  # a pid that comes again is another process: for the oracle, another pid
+    left: dict[int, int] = {}  # by pid, its last life that has left something behind
+    living: set[int] = set()  # pids of processes that have recorded something
     try:
         for step in steps:
             match step:
                 case ("tidy",):
                     ours.tidy()
+                    left |= {pid: lives.get(pid, 0) for pid in living}  # what was before them is removed
                 case ("die", pid):
                     ours.die(pid)
                     mark_process_dead(pid + lives.get(pid, 0), str(oracle.path))
                     lives[pid] = lives.get(pid, 0) + 1
+                    living.discard(pid)
                 case ("observe", pid, value, label):
                     ours.observe(pid, "h", value, label=label)
-                    _forget_the_former(oracle, pid, lives.get(pid, 0))
+                    left[pid] = lives.get(pid, 0)
                     oracle.observe(pid + lives.get(pid, 0), "h", value, label=label)
                 case (kind, pid, name, value, label):
                     ours.record(kind, pid, f"{kind}_{name}", value, label=label)
-                    _forget_the_former(oracle, pid, lives.get(pid, 0))
+                    living.add(pid)
+                    if not kind.startswith("gauge_live"):  # what is of the living only goes with them
+                        left[pid] = lives.get(pid, 0)
                     oracle.record(kind, pid + lives.get(pid, 0), f"{kind}_{name}", value, label=label)
+        for pid in (1000, 2000, 3000):
+            _forget_the_former(oracle, pid, lives.get(pid, 0) if pid in living else left.get(pid, 0))
         expected = {}
         for place, value in theirs(oracle.path).items():
             where = place

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mooring.escape import (
@@ -49,6 +49,7 @@ def test_clean_text_is_the_same_object():
     assert escape_quoted(text) is text
 
 
+@settings(deadline=None)
 @given(st.text() | st.binary().map(lambda raw: raw.decode("utf-8", "surrogateescape")))
 def test_no_text_can_end_a_line_or_steer_a_terminal(text):
     for shown in (escape(text), escape_quoted(text)):
@@ -57,6 +58,7 @@ def test_no_text_can_end_a_line_or_steer_a_terminal(text):
         shown.encode("utf-8")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80), st.integers(4, 60))
 def test_no_field_can_leave_its_quotes(value, limit):
     for shown in (field(value, limit), latin_field(value.decode("latin-1"), limit)):
@@ -65,6 +67,7 @@ def test_no_field_can_leave_its_quotes(value, limit):
         assert len(shown) <= limit + 3
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_bytes_and_their_latin_1_form_are_shown_alike(text):
     value = text.encode("utf-8", "replace")

@@ -8,7 +8,7 @@ import json
 from time import monotonic
 
 import pytest
-from wrapping import Log, call, http, ok, websocket, wrapped
+from wrapping import Log, Server, call, environ, hello, http, ok, streaming, websocket, wrapped
 
 from mooring.instrument import wrap_asgi
 from mooring.meter import Meter
@@ -166,6 +166,43 @@ def test_a_receive_that_fails_hides_nothing(row):
     assert classes(row) == {5: 1}
 
 
+# -- WSGI --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [b"200 OK", 200, None, ["200 OK"], "twohundred"])
+def test_wsgi_a_status_that_is_none_is_a_500(row, status):
+    def app(env, start_response):
+        start_response(status, [])
+        return [b"x"]
+
+    wrapped(app, "wsgi", meter=Meter(row))(environ(), Server())
+    assert classes(row) == {5: 1}
+    assert idle(row)
+
+
+@pytest.mark.parametrize("body", [[None], [b"x", 7], 7, None])
+def test_wsgi_a_body_that_is_none_leaves_nothing_in_flight(row, body):
+    with pytest.raises(TypeError):
+        Server().run(wrapped(streaming(body), "wsgi", meter=Meter(row)), environ())
+    assert classes(row) == {5: 1}
+    assert idle(row)
+
+
+def test_wsgi_what_comes_after_the_answer_is_not_counted(row):
+    kept = []
+
+    def app(env, start_response):
+        kept.append(start_response)
+        return hello(env, start_response)
+
+    wsgi = wrapped(app, "wsgi", meter=Meter(row))
+    for _ in range(2):
+        wsgi(environ(), Server(write=len))
+    assert kept[0]("404 Late", [])(b"more") == 4
+    assert classes(row) == {2: 2}
+    assert idle(row)
+
+
 # -- forged lines ------------------------------------------------------------------------------------------
 
 # What middleware inside an application may take from a header of the client's, as uvicorn's
@@ -194,6 +231,19 @@ def test_a_client_cannot_forge_its_address(form, host):
         client = line.partition("|" if "|" in form else " - ")[0]
         assert line.isascii()
         assert not set(client.replace('\\"', "")) & set(' "')
+
+
+@pytest.mark.parametrize("form", ["common", "uvicorn", "json"])
+def test_wsgi_a_client_cannot_forge_its_address(form):
+    def app(env, start_response):
+        env["REMOTE_ADDR"] = env["REMOTE_PORT"] = FORGED
+        return hello(env, start_response)
+
+    log = Log(form)
+    wrapped(app, "wsgi", log=log)(environ(), Server())
+    [line] = log
+    assert ('" 200 1 "' if form != "json" else '"GET /admin') not in line
+    assert not set(line.partition(" - ")[0].replace('\\"', "")) & set(' "') or form == "json"
 
 
 def test_an_address_is_shown_as_it_is():

@@ -20,15 +20,15 @@ PACKAGE = Path(mooring.__file__).parent
 
 # Upstream first. A folder is one layer; modules on one line do not import each other.
 LAYERS = """
-accessparts address answers applog asgi2 columns demo drain environment errors escape filetree freshcode importstring kinds lifecycle memfd mounts native otelvars profiles redact requestid resources serverconf_probe signals sink sockets units
-accessheaders accessjson accessrules accounts boot debugger departure development doors engines exhaustion exits listeners logform otelwrap process proxy scoreboard sourcelook sources survivors
-accelerate accessatoms admin adoption heartbeat hook logs metrics rates searchorder tally watching
+accessparts address answers applog asgi2 columns demo departure drain environment errors escape filetree freshcode importstring kinds lifecycle memfd mounts native otelvars profiles proxy redact requestid resources serverconf_probe signals sink sockets units
+accessheaders accessjson accessrules accounts boot debugger development doors engines exhaustion exits listeners logform otelwrap process scoreboard sourcelook sources survivors
+accelerate accessatoms admin adoption heartbeat history hook logs metrics rates searchorder tally watching
 accessline appmetrics companions discovery fleetlog limits meter ring toplast workerlog
 accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat topview
-instrument_websocket instrument_wsgi loader logkeeper otel settings
-adminports instrument reference resolve runtime serverconf_values tls
-control plan prestart serverconf_workers
-adapters confdump fit reexec reloader renewing reports serverconf top
+instrument_websocket loader logkeeper otel settings wsgiresponse
+adminports instrument_wsgi reference resolve runtime serverconf_values tls
+control install instrument plan prestart serverconf_workers
+adapters confdump fit hooks reexec reloader renewing reports serverconf top
 crew worker
 supervisor template
 hangs headroom postmortem recycling renewal stats templatelink
@@ -37,7 +37,7 @@ routes
 fleet
 serve
 run
-check install
+check
 cli
 """
 

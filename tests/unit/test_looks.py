@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import socket
-
-from mooring.engines._looks import Idle, unread
+from mooring.engines._looks import Idle
 
 
 def test_idle_counts_from_the_first_look():
@@ -19,13 +17,3 @@ def test_whoever_acts_or_is_busy_begins_anew():
     assert idle.expired(1.0, [("acts", 2), ("busy", 1), ("idle", 1)]) == ["idle"]
     assert idle.expired(1.5, [("acts", 2), ("busy", 1)]) == ["acts"]
     assert idle.expired(2.0, [("busy", 1)]) == ["busy"]
-
-
-def test_unread():
-    ours, theirs = socket.socketpair()
-    with theirs:
-        assert not unread(ours)
-        theirs.sendall(b"x")
-        assert unread(ours)
-        ours.close()
-        assert not unread(ours)

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mooring.proxy import asgi_proxy, parse_trusted, wsgi_proxy
@@ -132,6 +132,7 @@ def test_a_bad_entry_stops_the_start(item):
         parse_trusted(["127.0.0.1", item])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200), st.text(max_size=20), st.sampled_from([DEFAULT, ("*",), ("0.0.0.0/0",)]))
 def test_no_header_value_crashes_a_request_or_makes_an_unsafe_client(forwarded, proto, allowed):
     raw, scheme = forwarded.encode("utf-8", "replace"), proto.encode("utf-8", "replace")
@@ -147,6 +148,7 @@ def test_no_header_value_crashes_a_request_or_makes_an_unsafe_client(forwarded, 
 ADDRESSES = st.ip_addresses(v=4) | st.ip_addresses(v=6).filter(lambda address: address.ipv4_mapped is None)
 
 
+@settings(deadline=None)
 @given(st.lists(ADDRESSES.map(str), min_size=1, max_size=5))
 @pytest.mark.parametrize("allowed", [["127.0.0.1", "10.0.0.0/8"], ["0.0.0.0/1", "::/1"], ["*"]])
 def test_the_rules_are_uvicorns(allowed, hops):

@@ -9,12 +9,15 @@ import array
 import asyncio
 import fcntl
 import termios
+from asyncio.sslproto import _SSLProtocolTransport
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mooring.engines._stop import Stop
 from mooring.errors import ConfigurationError
+
+_REAP = 0.1  # seconds between two looks at connections that are closing
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -108,18 +111,45 @@ async def stop_accepting(servers: Iterable[asyncio.AbstractServer]) -> None:
         server.close()
 
 
-def abort_delivered(transport: asyncio.WriteTransport) -> None:
+def close_once(transport: asyncio.BaseTransport) -> None:
+    """Let further closes of a connection change nothing.
+
+    At a second one CPython's TLS transport (as of 3.13) forgets its connection: it can't be asked about or
+    aborted any more, and its end waits 30 s for the client. uvloop's does not.
+    """
+    if not isinstance(transport, _SSLProtocolTransport):
+        return
+    close = transport.close
+
+    def once() -> None:
+        if not transport.is_closing():
+            close()
+
+    transport.close = once  # type: ignore[method-assign]
+
+
+async def reap(transports: Callable[[], Iterable[asyncio.WriteTransport]]) -> None:
+    """In a drain, until cancelled: end those TLS connections whose close nobody answers."""
+    while True:
+        await asyncio.sleep(_REAP)
+        for transport in list(transports()):
+            _abort_delivered(transport)
+
+
+def _abort_delivered(transport: asyncio.WriteTransport) -> None:
     """End a closing TLS connection whose peer has it all, the closing alert included, and does not answer it.
 
     asyncio waits 30 s for that answer, RFC 8446 6.1 does not ask for it, and a client's idle pool does not
     read. The kernel tells what is not delivered yet (tcp(7), SIOCOUTQ).
     """
-    if not transport.is_closing() or transport.get_extra_info("ssl_object") is None:
+    if not transport.is_closing():
         return
     queued = array.array("i", [0])
     try:
+        if transport.get_extra_info("ssl_object") is None:
+            return
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
-    except (OSError, ValueError):
-        return  # closed already
+    except (OSError, ValueError, AttributeError):
+        return  # closed already; an AttributeError: closed twice, see close_once
     if queued[0] == 0:
         transport.abort()

@@ -9,9 +9,12 @@ no duplicate may outlive the engine's own close, since that would hold back the 
 from __future__ import annotations
 
 import _socket  # gevent replaces socket's own
+import array
 import contextlib
+import fcntl
 import os
 import struct
+import termios
 from collections.abc import Iterable, Iterator
 from socket import socket
 from typing import Any
@@ -37,10 +40,11 @@ class Connections:
     def silences(self) -> list[float | None]:
         """For each connection, for how many seconds no data came or went; None where nobody knows (unix).
 
+        0 where data waits to be read, however long: on a busy machine the engine may not have come to it.
         Those that the client has closed are not counted.
         """
-        found = [silence for _, _, silence in self._each()]
-        return [each for each in found if each is None or each >= 0]
+        found = [(fd, silence) for fd, _, silence in self._each()]
+        return [0.0 if unread(fd) else each for fd, each in found if each is None or each >= 0]
 
     def peers(self) -> dict[tuple[str, int] | None, int]:
         """The descriptor of each client's TCP connection, by its address and port."""
@@ -52,7 +56,7 @@ class Connections:
                 sock = _socket.socket(fileno=number)
                 try:
                     # a listener has no peer, nor has a socket whose client is gone: that raises
-                    found = (number, sock.getpeername(), _silence(sock)) if self._is_ours(sock) else None
+                    found = (number, sock.getpeername(), silence_of(sock)) if self._is_ours(sock) else None
                 finally:
                     sock.detach()
                 if found is not None:
@@ -87,7 +91,17 @@ def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:
     return None
 
 
-def _silence(sock: Any) -> float | None:
+def unread(fd: int) -> bool:
+    """Whether a connection's client has sent what nobody has read yet."""
+    waiting = array.array("i", [0])
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, waiting)
+    except (OSError, ValueError):
+        return False  # closed already
+    return waiting[0] > 0
+
+
+def silence_of(sock: Any) -> float | None:
     """Seconds since data came or went; None for a unix socket, -1 where the connection is no longer open."""
     if sock.family == _socket.AF_UNIX:
         return None

@@ -41,24 +41,47 @@ class Response:
         if exc_info is not None:
             try:
                 if self.sent:
-                    raise exc_info[1].with_traceback(exc_info[2])
+                    again(exc_info)
             finally:
                 exc_info = None  # breaks the cycle with this frame
         elif self.status:
             raise AssertionError("start_response was called twice, without exc_info")
-        self.status = int(status.split(" ", 1)[0])
+        self.status = number(status)
         self.headers = headers
         return self.written.append
 
-    def head(self) -> tuple[int, list[tuple[str, str]]]:
-        """The status and the headers, to be sent now."""
-        if self.body is None or self.body.ended:
-            return self.status, self.headers
-        own = [header for header in self.headers if header[0].lower() != "connection"]
-        return self.status, [*own, _CLOSE]
+
+def again(exc_info: Any) -> None:
+    """Raise what start_response was given."""
+    try:
+        raise exc_info[1].with_traceback(exc_info[2])
+    finally:
+        exc_info = None  # breaks the cycle with this frame
 
 
-def stream(proto: Any, response: Response, result: Iterable[bytes], *, head: bool = False) -> None:
+def number(status: str) -> int:
+    """That of a status such as `200 OK`."""
+    return int(status.split(" ", 1)[0])
+
+
+def head_of(response: Response) -> tuple[int, list[tuple[str, str]]]:
+    """The status and the headers, to be sent now."""
+    if response.body is None or response.body.ended:
+        return response.status, response.headers
+    return response.status, last_of_connection(response.headers)
+
+
+def last_of_connection(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of an answer to a request whose body was not read."""
+    return [*(header for header in headers if header[0].lower() != "connection"), _CLOSE]
+
+
+def joined(response: Response, result: list[bytes]) -> bytes:
+    """A complete body, with what went to write()."""
+    return b"".join(response.written + result)
+
+
+def stream(proto: Any, response: Response, result: Iterable[bytes], head: bool = False) -> None:
     """Answer with an iterable; the first chunks are taken until start_response was called.
 
     `head`: only with its status and headers.
@@ -79,38 +102,51 @@ def stream(proto: Any, response: Response, result: Iterable[bytes], *, head: boo
         raise
     if head:
         _close(result)
-        proto.response_bytes(*response.head(), b"")
-    elif length and sum(map(len, first)) == length and not response.written:
-        _at_once(proto, response, first, chunks, result)
+        proto.response_bytes(*head_of(response), b"")
     else:
-        proto.response_iter(*response.head(), _body(response, first, chunks, result))
+        begun(proto, response, result, chunks, first, length)
 
 
-def _at_once(
-    proto: Any, response: Response, body: list[bytes], chunks: Iterator[bytes], result: Iterable[bytes]
+def begun(  # noqa: PLR0917
+    proto: Any,
+    response: Response,
+    result: Iterable[bytes],
+    chunks: Iterator[bytes],
+    first: list[bytes],
+    length: int | None,
 ) -> None:
-    """Answer with a body that is complete, which costs granian less than a stream; then let the rest run."""
+    """Answer with an iterable whose first chunks have been taken; `length` is the declared one.
+
+    A body that is complete with them goes out at once, which costs granian less than a stream.
+    """
     try:
-        data = b"".join(map(_bytes, body))
+        data = b"".join(map(_bytes, first)) if length and not response.written else b""
     except BaseException:
         _close(result)
         raise
     response.sent = True
-    proto.response_bytes(*response.head(), data)
+    if not length or len(data) != length:
+        proto.response_iter(*head_of(response), _body(response, first, chunks, result))
+        return
+    proto.response_bytes(*head_of(response), data)
     try:
         try:
             for _ in chunks:  # beyond the declared length: nobody's
                 pass
         finally:
             _close(result)
-    except Exception:
-        LOG.exception("the application raised after its answer was complete")
+    except Exception as error:
+        late(error)
+
+
+def late(error: Exception) -> None:
+    """Tell what can't be answered with any more."""
+    LOG.error("the application raised after its answer was complete", exc_info=error)
 
 
 def _body(
     response: Response, first: list[bytes], chunks: Iterator[bytes], result: Iterable[bytes]
 ) -> Iterator[bytes]:
-    response.sent = True
     try:
         for each in (*response.written, *first):
             yield _bytes(each)

@@ -7,6 +7,7 @@ process, HTTP/1.0 is `HTTP/1`, a missing Host is an empty one. More: _granian_re
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import sys
 import threading
@@ -18,14 +19,27 @@ from granian import __version__
 from granian._futures import _new_cbscheduler
 from granian._granian import WSGIWorker
 
+from mooring import accelerate, limits
 from mooring.engines import Serving, _cut
 from mooring.engines._gate import Gate
 from mooring.engines._granian_input import Input
-from mooring.engines._granian_response import Response, stream
+from mooring.engines._granian_response import (
+    Response,
+    again,
+    begun,
+    head_of,
+    joined,
+    last_of_connection,
+    late,
+    number,
+    stream,
+)
 from mooring.engines._stop import Stop
 from mooring.engines.granian import Pool
 
+Handle = Callable[[Any, dict[str, Any]], None]
 LOG = logging.getLogger("_granian")
+EMPTY = Input(io.BytesIO(), 0)
 _RESERVE = 0.2  # seconds of the grace period for the process's own end
 
 
@@ -37,7 +51,7 @@ def serve(serving: Serving) -> None:
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
     loop = asyncio.new_event_loop()  # granian asks for one, and never runs it
-    pool = Pool(WSGIWorker, serving, serving.plan.threads)
+    pool = Pool(WSGIWorker, serving, limits.threads(serving.plan))
     new_scheduler: Any = _new_cbscheduler
     schedulers = [new_scheduler(loop, handle, impl_asyncio=True) for _ in serving.sockets]
     pool.start(schedulers, loop, stopped.release)
@@ -61,7 +75,7 @@ def serve(serving: Serving) -> None:
 
 def handler(
     call: Callable[..., Iterable[bytes]], running: set[object], threads: int, gates: Sequence[Gate] = ()
-) -> Callable[[Any, dict[str, Any]], None]:
+) -> Handle:
     """What granian calls for each request, in one of its threads, with its protocol object and environ."""
     base = {
         "SCRIPT_NAME": "",
@@ -83,29 +97,57 @@ def handler(
         try:
             environ = {**base, **scope}
             mend(environ)
-            if not multiplexed:
+            if not multiplexed and environ["wsgi.input"] is not EMPTY:
                 response.body = environ["wsgi.input"]
             result = call(environ, response.start)
             if environ["REQUEST_METHOD"] == "HEAD":
                 stream(proto, response, result, head=True)
             elif isinstance(result, list) and response.status:
-                body = b"".join(response.written + result)
-                proto.response_bytes(*response.head(), body)
+                body = joined(response, result)
+                proto.response_bytes(*head_of(response), body)
             else:
                 stream(proto, response, result)
         finally:
             running.discard(response)
 
-    return handle
+    return accelerated(call, base, running, handle) or handle
+
+
+def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[object], handle: Handle) -> Any:
+    """What `handler` returns, in C; None where there is none. `handle` does what is no common case."""
+    if accelerate.c is None:
+        return None
+    return accelerate.c.Granian(
+        application=call,
+        base=base,
+        running=running,
+        empty=EMPTY,
+        handle=handle,
+        body_of=body_of,
+        closing=last_of_connection,
+        join=joined,
+        stream=stream,
+        rest=begun,
+        log=late,
+        status_of=number,
+        again=again,
+    )
 
 
 def mend(environ: dict[str, Any]) -> None:
     """Make granian's environ that of PEP 3333."""
-    environ["wsgi.input"] = Input(environ["wsgi.input"], body_length(environ))
+    environ["wsgi.input"] = body_of(environ)
     if environ["SERVER_PROTOCOL"] == "HTTP/1":
         environ["SERVER_PROTOCOL"] = "HTTP/1.0"
     if environ.get("HTTP_HOST") == "":
         del environ["HTTP_HOST"]
+
+
+def body_of(environ: dict[str, Any]) -> Input:
+    """The request's body; where HTTP/1.x says that there is none, it is the same for all of them."""
+    length = body_length(environ)
+    bodiless = length == 0 and environ["SERVER_PROTOCOL"] != "HTTP/2"
+    return EMPTY if bodiless else Input(environ["wsgi.input"], length)
 
 
 def body_length(environ: dict[str, Any]) -> int | None:

@@ -8,20 +8,20 @@ long as for requests, the asgi one does not close WebSockets, and uvicorn's ends
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import signal
+import socket
 import sys
 import time
-import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
 
-from mooring.engines import _asyncio, _cut, _tls
-from mooring.engines._gate import Gate
+from mooring.engines import _cut, _tls
+from mooring.engines._connections import silence_of
+from mooring.engines._gunicorn_asgi import AsgiWorker
 from mooring.engines._gunicorn_worker import MEINHELD, Job, MooringWorker, for_requests
 
 if TYPE_CHECKING:
@@ -92,79 +92,6 @@ class UvicornWorker(MooringWorker):
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
-class AsgiWorker(MooringWorker):
-    """Gunicorn's own ASGI worker, which would notice a stop only after its second of sleep."""
-
-    mooring_main: asyncio.Task[Any] | None = None
-    mooring_drain: asyncio.Task[None] | None = None
-    loop: asyncio.AbstractEventLoop
-
-    def init_signals(self) -> None:
-        """Take the signals; uvloop would lose a stop that comes before it runs."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        super().init_signals()
-        signal.signal(signal.SIGTERM, self.mooring_stop_early)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def mooring_stop_early(self, *_: object) -> None:
-        self.alive = False
-
-    async def _serve(self) -> None:
-        self.loop.add_signal_handler(signal.SIGTERM, self.handle_exit_signal)
-        if not self.alive:
-            return
-        gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
-        connections = weakref.WeakSet[Any]()
-        base: Any = gasgi.ASGIProtocol
-
-        class Protocol(base):  # type: ignore[misc]
-            def connection_made(self, transport: Any) -> None:
-                connections.add(self)
-                super().connection_made(transport)
-
-        gasgi.ASGIProtocol = Protocol
-        self.mooring_connections = connections
-        self.mooring_main = asyncio.current_task()
-        await super()._serve()  # type: ignore[misc]  # there in the class it goes before
-
-    def handle_exit_signal(self) -> None:
-        """Begin the drain. The worker stays `alive` in it: else it closes connections behind answers."""
-        if not self.mooring_announced or self.mooring_main is None:
-            super().handle_exit_signal()  # type: ignore[misc]
-        elif self.mooring_drain is None:
-            self.mooring_job.serving.drain.begin()
-            self.mooring_main.cancel()
-            self.mooring_drain = asyncio.ensure_future(self.mooring_gate())
-            websockets = self.mooring_job.websockets
-            closers = websockets.closers() if websockets is not None else []
-            self.mooring_closing = [asyncio.ensure_future(close()) for close in closers]
-
-    async def mooring_gate(self) -> None:
-        """Close the connections that wait for a request, as at the end of their keep-alive time, once no
-        client is left that would lose something.
-        """
-        serving = self.mooring_job.serving
-        end = time.monotonic() + self.cfg.graceful_timeout
-        gate = Gate(serving, self.mooring_busy)
-        while not gate.passed():
-            await asyncio.sleep(gate.pause)
-            if time.monotonic() >= end:
-                _cut.warn(self.log.error_log, serving)
-                break
-        self.alive = False
-        for each in self.mooring_connections:
-            if each._awaiting_request:
-                each._keepalive_timeout()
-
-    def mooring_busy(self) -> bool:
-        return any(not (each._awaiting_request or each._closed) for each in self.mooring_connections)
-
-    async def _shutdown(self) -> None:
-        worker: Any = self
-        await _asyncio.stop_accepting(worker.servers)
-        await super()._shutdown()  # type: ignore[misc]
-
-
 class ThreadWorker(MooringWorker):
     """Gunicorn's gthread worker, whose stop would wait 2 s for idle connections, and 5 s for silent ones."""
 
@@ -176,7 +103,26 @@ class ThreadWorker(MooringWorker):
         gthread: Any = sys.modules["gunicorn.workers.gthread"]
         gthread.DEFAULT_WORKER_DATA_TIMEOUT = 1.0  # then a silent connection leaves its thread for the poller
         gthread.STOP_KEEPALIVE_LINGER = self.mooring_idle
+        self.mooring_reading: set[Any] = set()  # the connections that a thread reads a request's head from
         super().init_process()
+
+    def handle(self, conn: Any) -> Any:
+        """Read a request and answer it, in one of the threads."""
+        self.mooring_reading.add(conn)
+        try:
+            return super().handle(conn)  # type: ignore[misc]
+        finally:
+            self.mooring_reading.discard(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request of HTTP/1."""
+        self.mooring_reading.discard(conn)
+        return super().handle_request(req, conn)  # type: ignore[misc]
+
+    def handle_http2(self, conn: Any) -> Any:
+        """Answer the requests of a connection: here gunicorn waits for all of them."""
+        self.mooring_reading.discard(conn)
+        return super().handle_http2(conn)  # type: ignore[misc]
 
     def _cap_keepalive(self, deadline: float) -> None:
         self.mooring_deadline = min(deadline, time.monotonic() + self.mooring_idle)
@@ -187,6 +133,17 @@ class ThreadWorker(MooringWorker):
         super().wait_for_and_dispatch_events(  # type: ignore[misc]
             timeout if self.alive else min(timeout, 0.1)
         )
+        if time.monotonic() >= self.mooring_deadline:
+            self.mooring_end_reading()
+
+    def mooring_end_reading(self) -> None:
+        """Wake the threads that wait for the rest of a head, or over TLS for a first request, in vain."""
+        for conn in list(self.mooring_reading):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                silent = silence_of(conn.sock)
+                if silent is None or silent >= self.mooring_idle:
+                    # not SSLSocket's own, which takes the TLS away from under the thread
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RD)
 
     def murder_keepalived(self, force: bool = False) -> None:
         """Close connections whose time is over; by force at the end, when requests have no time left."""

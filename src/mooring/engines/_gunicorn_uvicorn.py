@@ -30,9 +30,11 @@ class GatedServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """The drain; requests have the configuration's `timeout_graceful_shutdown`."""
-        state, loop = self.server_state, asyncio.get_running_loop()
+        state: Any = self.server_state
+        loop = asyncio.get_running_loop()
         self.serving.drain.begin()
         await _asyncio.stop_accepting(self.servers)
+        reaper = asyncio.ensure_future(_asyncio.reap(lambda: [each.transport for each in state.connections]))
         gate, end = Gate(self.serving, lambda: state.tasks), loop.time() + self.seconds
         while loop.time() < end and not gate.passed():
             self.restart(end - loop.time())
@@ -41,6 +43,7 @@ class GatedServer(Server):
             _cut.warn(_LOG, self.serving)
         self.config.timeout_graceful_shutdown = max(0, end - loop.time())  # type: ignore[assignment]
         await super().shutdown(sockets)
+        reaper.cancel()
 
     @property
     def seconds(self) -> float:

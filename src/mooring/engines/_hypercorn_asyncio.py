@@ -28,6 +28,7 @@ class _Asyncio:
     async def start_server(self, callback: Callable[..., Any], **options: Any) -> _Listener:
         async def caught(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             transport = writer.transport
+            _asyncio.close_once(transport)
             self.transports.add(transport)
             try:
                 await callback(reader, writer)
@@ -80,18 +81,11 @@ async def serve(job: Job) -> None:
     if not worker.done():
         if not started.is_set():
             worker.cancel()
-        reaper = asyncio.ensure_future(_reap(caught.transports))
+        reaper = asyncio.ensure_future(_asyncio.reap(lambda: caught.transports))
         await asyncio.wait({worker}, timeout=stop.remaining())
         reaper.cancel()
     if worker.done() and not worker.cancelled():
         worker.result()
-
-
-async def _reap(transports: set[asyncio.WriteTransport]) -> None:
-    while True:
-        await asyncio.sleep(0.1)
-        for transport in list(transports):
-            _asyncio.abort_delivered(transport)
 
 
 def _exception_handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

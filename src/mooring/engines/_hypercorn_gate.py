@@ -17,11 +17,11 @@ from hypercorn.events import RawData
 from hypercorn.protocol.h2 import H2Protocol
 
 from mooring.engines import _cut
-from mooring.engines._connections import Connections
+from mooring.engines._connections import Connections, unread
 from mooring.engines._hypercorn_client import connections
 from mooring.engines._hypercorn_config import Job
 from mooring.engines._hypercorn_h2 import DrainingH2Protocol
-from mooring.engines._looks import Idle, unread
+from mooring.engines._looks import Idle
 from mooring.engines._spread import delays
 
 # The frame of RFC 9113, 6.8, for all streams that there may be: 8 bytes on stream 0, no error.
@@ -41,6 +41,7 @@ class Gate:
         self._began = time.monotonic()
         self._kernel = Connections(serving.sockets)
         self._asked: set[Any] = set()  # who got GOAWAY
+        self._leaving: set[Any] = set()  # whom we close
         closers = job.websockets.closers()
         due = delays(len(closers), job.stop.remaining_for_requests())
         self._closers = [(self._began + delay, close) for delay, close in zip(due, closers, strict=True)]
@@ -69,7 +70,8 @@ class Gate:
                 leave = each.protocol.protocol.leave
                 actions.append(leave if found is not None else functools.partial(each.protocol_send, _GOAWAY))
         for each in self._idle.expired(now, marks):
-            if not _has_more(each):
+            if each not in self._leaving and not _has_more(each):
+                self._leaving.add(each)
                 actions.append(each._initiate_server_close)
         return actions
 
@@ -101,6 +103,6 @@ def mark(connection: Any) -> object:
 def _has_more(connection: Any) -> bool:
     """Whether its client has sent what hypercorn has not seen yet."""
     if hasattr(connection, "writer"):
-        return bool(connection.reader._buffer) or unread(connection.writer.get_extra_info("socket"))
+        return bool(connection.reader._buffer) or unread(connection.writer.get_extra_info("socket").fileno())
     stream = connection.stream
-    return unread(getattr(stream, "transport_stream", stream).socket)
+    return unread(getattr(stream, "transport_stream", stream).socket.fileno())

@@ -6,11 +6,8 @@ connections only all at once there is _gate.py.
 
 from __future__ import annotations
 
-import array
-import fcntl
-import termios
 from collections.abc import Hashable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 LOOK = 0.05  # seconds between two looks; what an accepted connection has at least, to deliver its request
 
@@ -40,13 +37,3 @@ class Idle:
             if now - since >= self._limit:
                 due.append(connection)
         return due
-
-
-def unread(sock: Any) -> bool:
-    """Whether a connection's client has sent what nobody has read yet."""
-    waiting = array.array("i", [0])
-    try:
-        fcntl.ioctl(sock.fileno(), termios.FIONREAD, waiting)
-    except (OSError, ValueError):
-        return False  # closed already
-    return waiting[0] > 0

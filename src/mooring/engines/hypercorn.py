@@ -17,6 +17,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import LifespanTimeoutError
 
+from mooring import limits
 from mooring.engines import REGISTRY, Application, Serving, _asyncio, _hypercorn_h2, _hypercorn_ws
 from mooring.engines._hypercorn_config import Job, configuration
 from mooring.engines._hypercorn_wsgi import WsgiApplication
@@ -54,7 +55,7 @@ def serve(serving: Serving) -> None:
     websockets = WebSockets(application.call)
     lifespan = Lifespan(websockets if application.interface == "asgi" else _no_lifespan, _log)
     app = _wrapped(application, lifespan, config, name)
-    threads = plan.threads if application.interface == "wsgi" else None
+    threads = limits.threads(plan) if application.interface == "wsgi" else None
     listeners = list(serving.sockets)
     sockets = Sockets(listeners, [], []) if config.ssl_enabled else Sockets([], listeners, [])
 

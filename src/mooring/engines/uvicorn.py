@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from uvicorn import Config, Server
 
 from mooring.engines import Serving, _asyncio, _cut, _tls
-from mooring.engines._connections import Connections
+from mooring.engines._connections import Connections, unread
 from mooring.engines._httptools import LimitedHttpToolsProtocol
 from mooring.engines._lifespan import Lifespan
-from mooring.engines._looks import LOOK, Idle, unread
+from mooring.engines._looks import LOOK, Idle
 from mooring.engines._spread import delays
 from mooring.engines._stop import Stop
 from mooring.engines._uvicorn_websockets import QuietWebSockets, quiet
@@ -125,7 +125,8 @@ class _Server(Server):
         self.serving.drain.begin()
         kernel = Connections(self.serving.sockets)  # which are about to be closed
         await _asyncio.stop_accepting(self.servers)
-        reaper = asyncio.ensure_future(self._reap())
+        connections: Any = self.server_state.connections
+        reaper = asyncio.ensure_future(_asyncio.reap(lambda: [each.transport for each in connections]))
         await self._gate(kernel)
         self.config.timeout_graceful_shutdown = self.stop.remaining_for_requests()  # type: ignore[assignment]
         try:
@@ -155,7 +156,7 @@ class _Server(Server):
                 (each, each.mark()) for each in connections if isinstance(each, LimitedHttpToolsProtocol)
             ]
             for connection in idle.expired(now, marks):
-                if not unread(connection.transport.get_extra_info("socket")):
+                if not unread(connection.transport.get_extra_info("socket").fileno()):
                     connection.transport.close()
 
     def _restart(self, found: list[QuietWebSockets], told: weakref.WeakSet[QuietWebSockets]) -> None:
@@ -167,9 +168,3 @@ class _Server(Server):
         for each, delay in zip(new, delays(len(new), self.stop.remaining_for_requests()), strict=True):
             told.add(each)
             asyncio.get_running_loop().call_later(delay, each.restart, patience)
-
-    async def _reap(self) -> None:
-        while True:
-            await asyncio.sleep(0.1)
-            for connection in list(self.server_state.connections):
-                _asyncio.abort_delivered(connection.transport)

@@ -101,6 +101,8 @@ def _agree(found: Declaration, target: Target, *, any_version: bool) -> int:
     if target.packages is None:
         return EXIT_OK
     wrong = mismatches(target.packages)
+    if wrong is None and (target.own or _apart()):
+        return EXIT_OK  # as in the images: whatever an application has, mooring's own packages come first
     if wrong is None:
         click.echo(f"mooring: {target.prefix} has no mooring; to serve from there, install it there as well")
         return EXIT_OK
@@ -114,3 +116,8 @@ def _agree(found: Declaration, target: Target, *, any_version: bool) -> int:
             "ask for that version, or pass --any-version"
         )
     return EXIT_OK
+
+
+def _apart() -> bool:
+    """Whether this mooring is laid out as in the images (images/README.md), and no environment's package."""
+    return (Path(__file__).parents[3] / "packages").is_symlink()

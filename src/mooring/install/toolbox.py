@@ -42,6 +42,7 @@ def environment(environ: Mapping[str, str], scratch: Path, cache: Path) -> dict[
         "UV_LINK_MODE": "copy",  # a cache mount is another file system
         "UV_COMPILE_BYTECODE": "1",
         "UV_PYTHON_DOWNLOADS": "never",
+        "UV_SYSTEM_CERTS": "1",  # a company's own authority is in the system's bundle, not in uv's
         "PDM_CHECK_UPDATE": "0",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIPENV_VERBOSITY": "-1",

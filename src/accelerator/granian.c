@@ -1,0 +1,129 @@
+/* WSGI on granian, for the common request: engines/_granian_wsgi.handler is the specification, and does all else. */
+
+#include "granian.h"
+
+PyObject *g_method, *g_head, *g_ended, *g_close, *g_response_bytes;
+static PyObject *g_protocol, *g_http_1_1, *g_host, *g_encoding, *g_length, *g_input;
+
+/* Whether this request is a case for here. */
+static bool is_common(PyObject *environ) {
+    if (!PyDict_CheckExact(environ))
+        return false;
+    PyObject *protocol = PyDict_GetItemWithError(environ, g_protocol);
+    PyObject *host = PyDict_GetItemWithError(environ, g_host);
+    return protocol != NULL && is_text(protocol, g_http_1_1) &&
+           (host == NULL || (PyUnicode_CheckExact(host) && PyUnicode_GET_LENGTH(host)));
+}
+
+/* Make granian's environ that of PEP 3333. */
+static int mend(const Granian *self, PyObject *environ, Response *response) {
+    if (PyDict_Merge(environ, self->base, 0) < 0)
+        return -1;
+    bool bodiless = PyDict_GetItemWithError(environ, g_length) == NULL &&
+                    PyDict_GetItemWithError(environ, g_encoding) == NULL;
+    if (PyErr_Occurred())
+        return -1;
+    if (bodiless)
+        return PyDict_SetItem(environ, g_input, self->empty);
+    response->body = PyObject_CallOneArg(self->body_of, environ);
+    return response->body == NULL ? -1 : PyDict_SetItem(environ, g_input, response->body);
+}
+
+static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t count, PyObject *names) {
+    if (PyVectorcall_NARGS(count) != 2 || names != NULL || !is_common(args[1])) {
+        PyErr_Clear();
+        return PyObject_Vectorcall(self->handle, args, count, names);
+    }
+    PyObject *proto = args[0], *environ = args[1];
+    Response *response = granian_response(self->status_of, self->again);
+    if (response == NULL || PySet_Add(self->running, (PyObject *)response) < 0) {
+        Py_XDECREF(response);
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (mend(self, environ, response) == 0) {
+        PyObject *given[] = {NULL, environ, (PyObject *)response};
+        result = PyObject_Vectorcall(self->application, given + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    int outcome = result == NULL ? -1 : granian_answer(self, proto, environ, response, result);
+    Py_XDECREF(result);
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PySet_Discard(self->running, (PyObject *)response) < 0)
+        PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+    Py_DECREF(response);
+    if (outcome < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+#define MEMBERS(DO)                                                                                           \
+    DO(application) DO(base) DO(running) DO(empty) DO(handle) DO(body_of) DO(closing) DO(join) DO(stream) DO(rest) \
+        DO(log) DO(status_of) DO(again)
+
+static int Granian_traverse(Granian *self, visitproc visit, void *arg) {
+#define VISIT(name) Py_VISIT(self->name);
+    MEMBERS(VISIT)
+    return 0;
+}
+
+static int Granian_clear(Granian *self) {
+#define CLEAR(name) Py_CLEAR(self->name);
+    MEMBERS(CLEAR)
+    return 0;
+}
+
+static void Granian_dealloc(Granian *self) {
+    PyObject_GC_UnTrack(self);
+    Granian_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static int intern(void) {
+    struct { PyObject **place; const char *text; } texts[] = {
+        {&g_protocol, "SERVER_PROTOCOL"}, {&g_http_1_1, "HTTP/1.1"}, {&g_host, "HTTP_HOST"},
+        {&g_encoding, "HTTP_TRANSFER_ENCODING"}, {&g_length, "CONTENT_LENGTH"}, {&g_method, "REQUEST_METHOD"},
+        {&g_head, "HEAD"}, {&g_input, "wsgi.input"}, {&g_ended, "ended"}, {&g_close, "close"},
+        {&g_response_bytes, "response_bytes"},
+    };
+    for (size_t index = 0; index < sizeof texts / sizeof *texts; index++)
+        if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
+            return -1;
+    return PyType_Ready(&Response_Type);
+}
+
+static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"application", "base",   "running", "empty", "handle",    "body_of", "closing",
+                            "join",        "stream", "rest",    "log",   "status_of", "again",   NULL};
+    Granian *self = (Granian *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    if (intern() < 0 ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OO!O!OOOOOOOOOO", names, &self->application, &PyDict_Type, &self->base,
+                                     &PySet_Type, &self->running, &self->empty, &self->handle, &self->body_of,
+                                     &self->closing, &self->join, &self->stream, &self->rest, &self->log,
+                                     &self->status_of, &self->again)) {
+#define FORGET(name) self->name = NULL;
+        MEMBERS(FORGET) /* borrowed still */
+        Py_DECREF(self);
+        return NULL;
+    }
+#define HOLD(name) Py_INCREF(self->name);
+    MEMBERS(HOLD)
+    self->call = (vectorcallfunc)Granian_vectorcall;
+    return (PyObject *)self;
+}
+
+PyTypeObject Granian_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Granian",
+    .tp_doc = "Granian(application, ...): what engines/_granian_wsgi.handler returns.",
+    .tp_basicsize = sizeof(Granian),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Granian, call),
+    .tp_call = PyVectorcall_Call,
+    .tp_new = Granian_new,
+    .tp_dealloc = (destructor)Granian_dealloc,
+    .tp_traverse = (traverseproc)Granian_traverse,
+    .tp_clear = (inquiry)Granian_clear,
+};

@@ -1,0 +1,148 @@
+/* The answer to a request on granian: engines/_granian_response.py is the specification. Other answers than a list,
+ * or one complete chunk, are left to that. */
+
+#include "granian.h"
+
+/* Send a complete answer. */
+static int send(const Granian *self, PyObject *proto, Response *response, PyObject *body) {
+    PyObject *headers = Py_NewRef(response->headers), *ended = NULL;
+    if (response->body != NULL) { /* PEP 3333's input, which may have been read to its end */
+        ended = PyObject_GetAttr(response->body, g_ended);
+        if (ended == NULL) {
+            Py_DECREF(headers);
+            return -1;
+        }
+        if (ended != Py_True)
+            Py_SETREF(headers, PyObject_CallOneArg(self->closing, headers));
+        Py_DECREF(ended);
+    }
+    PyObject *status = headers == NULL ? NULL : PyLong_FromLong(response->status), *sent = NULL;
+    if (status != NULL) {
+        PyObject *given[] = {proto, status, headers, body};
+        sent = PyObject_VectorcallMethod(g_response_bytes, given, 4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    Py_XDECREF(headers);
+    Py_XDECREF(status);
+    Py_XDECREF(sent);
+    return sent == NULL ? -1 : 0;
+}
+
+/* The Content-Length of a response; -1 where that is no case for here. */
+static Py_ssize_t declared(PyObject *headers) {
+    static const char wanted[] = "content-length";
+    if (!PyList_CheckExact(headers))
+        return -1;
+    for (Py_ssize_t index = 0; index < PyList_GET_SIZE(headers); index++) {
+        PyObject *pair = PyList_GET_ITEM(headers, index);
+        if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2)
+            return -1;
+        PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+        if (!PyUnicode_CheckExact(name) || !PyUnicode_CheckExact(value) || !PyUnicode_IS_ASCII(name))
+            return -1;
+        if (PyUnicode_GET_LENGTH(name) != sizeof wanted - 1 ||
+            PyOS_strnicmp((const char *)PyUnicode_1BYTE_DATA(name), wanted, sizeof wanted - 1))
+            continue;
+        Py_ssize_t digits = PyUnicode_GET_LENGTH(value), length = 0;
+        if (!PyUnicode_IS_ASCII(value) || !digits || digits > 15)
+            return -1;
+        for (Py_ssize_t at = 0; at < digits; at++) {
+            Py_UCS1 digit = PyUnicode_1BYTE_DATA(value)[at];
+            if (digit < '0' || digit > '9')
+                return -1;
+            length = length * 10 + (digit - '0');
+        }
+        return length;
+    }
+    return -1;
+}
+
+/* Call the result's close(), whatever is raised; an error of its own takes the place of that. */
+static int finish(PyObject *result) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyObject *close = PyObject_GetAttr(result, g_close), *closed = NULL;
+    if (close == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        PyErr_Clear();
+        closed = Py_NewRef(Py_None);
+    } else if (close != NULL) {
+        closed = PyObject_CallNoArgs(close);
+        Py_DECREF(close);
+    }
+    if (closed == NULL) {
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(traceback);
+        return -1;
+    }
+    Py_DECREF(closed);
+    PyErr_Restore(type, value, traceback);
+    return type == NULL ? 0 : -1;
+}
+
+/* The answer is out: let the rest of the application run; what it raises then can but be logged. */
+static int run_out(const Granian *self, PyObject *chunks, PyObject *result) {
+    PyObject *more;
+    while ((more = PyIter_Next(chunks)) != NULL) /* beyond the declared length: nobody's */
+        Py_DECREF(more);
+    if (finish(result) == 0)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    PyObject *logged = PyObject_CallOneArg(self->log, value);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    Py_XDECREF(logged);
+    return logged == NULL ? -1 : 0;
+}
+
+/* Answer with an iterable, whose first chunk mostly is all that was declared. */
+static int iterate(const Granian *self, PyObject *proto, Response *response, PyObject *result, Py_ssize_t length) {
+    PyObject *chunks = PyObject_GetIter(result), *chunk = chunks == NULL ? NULL : PyIter_Next(chunks);
+    int outcome = -1;
+    if (chunk == NULL && PyErr_Occurred()) {
+        finish(result);
+    } else if (chunk != NULL && PyBytes_CheckExact(chunk) && PyBytes_GET_SIZE(chunk) == length && response->written == NULL) {
+        response->sent = 1;
+        outcome = send(self, proto, response, chunk);
+        if (outcome == 0)
+            outcome = run_out(self, chunks, result);
+    } else {
+        PyObject *first = chunk == NULL ? PyList_New(0) : Py_BuildValue("[O]", chunk);
+        PyObject *done = first == NULL ? NULL
+                                       : PyObject_CallFunction(self->rest, "OOOOOn", proto, response, result, chunks,
+                                                               first, length);
+        outcome = done == NULL ? -1 : 0;
+        Py_XDECREF(first);
+        Py_XDECREF(done);
+    }
+    Py_XDECREF(chunk);
+    Py_XDECREF(chunks);
+    return outcome;
+}
+
+int granian_answer(const Granian *self, PyObject *proto, PyObject *environ, Response *response, PyObject *result) {
+    PyObject *method = PyDict_GetItemWithError(environ, g_method);
+    bool head = method != NULL && is_text(method, g_head);
+    if (!head && response->status && PyList_Check(result)) {
+        PyObject *body = PyList_GET_SIZE(result) == 1 && response->written == NULL ? PyList_GET_ITEM(result, 0) : NULL;
+        body = body != NULL && PyBytes_CheckExact(body)
+                   ? Py_NewRef(body)
+                   : PyObject_CallFunctionObjArgs(self->join, response, result, NULL);
+        int outcome = body == NULL ? -1 : send(self, proto, response, body);
+        Py_XDECREF(body);
+        return outcome;
+    }
+    Py_ssize_t length = !head && response->status && response->written == NULL ? declared(response->headers) : -1;
+    if (length > 0)
+        return iterate(self, proto, response, result, length);
+    PyObject *done =
+        PyObject_CallFunctionObjArgs(self->stream, proto, response, result, head ? Py_True : Py_False, NULL);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}

@@ -1,0 +1,200 @@
+/* What is done for each request on WSGI: instrument_wsgi.wrap_wsgi is the specification. Any thread may call the
+ * wrapper: nothing of a request is kept in it, and the interpreter's lock is held in between. */
+
+#include "wsgi.h"
+
+#include <string.h>
+
+#define DEFINE(name) PyObject *w_##name;
+TEXTS(DEFINE)
+PyObject *w_file_wrapper, *w_close, *w_begun, *w_exc_info, *w_http_1_1, *w_1_1;
+
+/* -- how it ended ---------------------------------------------------------------------------------- */
+
+/* The number of a status such as "200 OK"; -1: an error is set. */
+static long code_of(const Wsgi *self, PyObject *status) {
+    if (status == NULL)
+        return 500;
+    if (PyUnicode_CheckExact(status) && PyUnicode_IS_ASCII(status) && PyUnicode_GET_LENGTH(status) >= 3) {
+        const char *text = (const char *)PyUnicode_1BYTE_DATA(status);
+        long number = 0;
+        int digits = 0;
+        for (; digits < 3 && text[digits] >= '0' && text[digits] <= '9'; digits++)
+            number = number * 10 + (text[digits] - '0');
+        return digits == 3 ? number : 500;
+    }
+    PyObject *found = PyObject_CallOneArg(self->code, status);
+    long number = found == NULL ? -1 : PyLong_AsLong(found);
+    Py_XDECREF(found);
+    return number;
+}
+
+int wsgi_report(Request *request, PyObject *status, Py_ssize_t size) {
+    const Wsgi *self = request->wsgi;
+    row_end(self->row, request->place); /* first of all: what comes then may fail for what the application has sent */
+    int said = status == NULL ? 0 : PyObject_IsTrue(status);
+    long code = said < 0 ? -1 : code_of(self, status);
+    if (code == -1 && PyErr_Occurred())
+        return -1;
+    double now = monotonic(), seconds = now - request->began;
+    row_count(self->row, request->base, code, seconds);
+    if (!said)
+        self->row->cells[self->row->raised] += 1.0;
+    return self->log == Py_None ? 0 : wsgi_line(request, code, size, seconds, now);
+}
+
+void wsgi_report_failed(Request *request, PyObject *status, Py_ssize_t size) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (wsgi_report(request, status, size) < 0)
+        PyErr_WriteUnraisable((PyObject *)request->wsgi);
+    PyErr_Restore(type, value, traceback);
+}
+
+/* The bytes of a list. */
+static Py_ssize_t size_of(PyObject *list) {
+    Py_ssize_t size = 0;
+    for (Py_ssize_t index = 0; index < PyList_GET_SIZE(list); index++) {
+        PyObject *part = PyList_GET_ITEM(list, index);
+        Py_ssize_t more = PyBytes_CheckExact(part) ? PyBytes_GET_SIZE(part) : PyObject_Size(part);
+        if (more < 0)
+            return -1;
+        size += more;
+    }
+    return size;
+}
+
+/* Ids, proxy headers, root path. */
+static int prepare(const Wsgi *self, Request *request) {
+    PyObject *environ = request->environ;
+    if (self->identify != Py_None) {
+        PyObject *ids = PyObject_CallOneArg(self->identify, environ);
+        if (ids == NULL)
+            return -1;
+        if (!PyTuple_CheckExact(ids) || PyTuple_GET_SIZE(ids) != 3) {
+            Py_DECREF(ids);
+            PyErr_SetString(PyExc_TypeError, "identify() returns three ids");
+            return -1;
+        }
+        Py_SETREF(request->ids, ids);
+    }
+    bool forwarded = self->always;
+    if (!forwarded)
+        forwarded = PyDict_GetItemWithError(environ, w_HTTP_X_FORWARDED_FOR) != NULL ||
+                    PyDict_GetItemWithError(environ, w_HTTP_X_FORWARDED_PROTO) != NULL;
+    if (!forwarded)
+        return PyErr_Occurred() ? -1 : 0;
+    PyObject *done = PyObject_CallOneArg(self->prepare, environ);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static PyObject *Wsgi_vectorcall(Wsgi *self, PyObject *const *args, size_t count, PyObject *names) {
+    if (PyVectorcall_NARGS(count) != 2 || (names != NULL && PyTuple_GET_SIZE(names)) || !PyDict_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "a WSGI application takes an environ, which is a dict, and start_response");
+        return NULL;
+    }
+    Request *request = wsgi_request(self, args[0], args[1]);
+    if (request == NULL)
+        return NULL;
+    PyObject *body = NULL;
+    if (prepare(self, request) == 0) {
+        PyObject *given[] = {NULL, args[0], (PyObject *)request};
+        body = PyObject_Vectorcall(self->application, given + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
+    if (body == NULL) {
+        wsgi_report_failed(request, NULL, 0);
+    } else if (PyList_Check(body)) {
+        Py_ssize_t size = size_of(body);
+        if (size < 0) {
+            Py_CLEAR(body);
+            wsgi_report_failed(request, NULL, 0);
+        } else if (wsgi_report(request, request->status, size + request->written) < 0) {
+            Py_CLEAR(body);
+        }
+    } else {
+        body = wsgi_body(request, body);
+    }
+    Py_DECREF(request);
+    return body;
+}
+
+
+#define MEMBERS(DO)                                                                                               \
+    DO(row) DO(application) DO(drain) DO(identify) DO(prepare) DO(bases) DO(other) DO(nothing) DO(target_of) DO(code) \
+        DO(with_headers) DO(closing) DO(watch) DO(log) DO(wanted) DO(nameless) DO(methods)
+
+static int Wsgi_traverse(Wsgi *self, visitproc visit, void *arg) {
+#define VISIT(name) Py_VISIT(self->name);
+    MEMBERS(VISIT)
+    Py_VISIT(self->form.date);
+    return 0;
+}
+
+static int Wsgi_clear(Wsgi *self) {
+#define CLEAR(name) Py_CLEAR(self->name);
+    MEMBERS(CLEAR)
+    Py_CLEAR(self->form.date);
+    return 0;
+}
+
+static void Wsgi_dealloc(Wsgi *self) {
+    PyObject_GC_UnTrack(self);
+    Wsgi_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static int intern(void) {
+#define NAMED(name) {&w_##name, #name},
+    struct { PyObject **place; const char *text; } texts[] = {
+        TEXTS(NAMED) {&w_file_wrapper, "wsgi.file_wrapper"}, {&w_close, "close"}, {&w_begun, "begun"},
+        {&w_exc_info, "exc_info"}, {&w_http_1_1, "HTTP/1.1"}, {&w_1_1, "1.1"},
+    };
+    for (size_t index = 0; index < sizeof texts / sizeof *texts; index++)
+        if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
+            return -1;
+    return PyType_Ready(&Request_Type) < 0 ? -1 : PyType_Ready(&Stream_Type);
+}
+
+static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"row",       "application", "drain",        "identify", "prepare", "always", "bases",
+                            "other",     "nothing",     "target_of",    "code",     "with_headers", "closing", "watch",
+                            "log",       "wanted",      "nameless",     "methods",  "date",    "timed",  NULL};
+    PyObject *date;
+    int always, timed;
+    Wsgi *self = (Wsgi *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    if (intern() < 0 ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOpO!O!O!OOOOOOOUO!Op", names, &Row_Type, &self->row,
+                                     &self->application, &self->drain, &self->identify, &self->prepare, &always,
+                                     &PyDict_Type, &self->bases, &PyLong_Type, &self->other, &PyTuple_Type, &self->nothing,
+                                     &self->target_of, &self->code, &self->with_headers, &self->closing, &self->watch,
+                                     &self->log, &self->wanted, &self->nameless, &PyFrozenSet_Type, &self->methods, &date,
+                                     &timed)) {
+#define FORGET(name) self->name = NULL;
+        MEMBERS(FORGET) /* borrowed still */
+        Py_DECREF(self);
+        return NULL;
+    }
+#define HOLD(name) Py_INCREF(self->name);
+    MEMBERS(HOLD)
+    self->call = (vectorcallfunc)Wsgi_vectorcall;
+    self->always = always;
+    self->form.date = date == Py_None || self->row->writer == NULL ? NULL : Py_NewRef(date);
+    self->form.timed = timed;
+    return (PyObject *)self;
+}
+
+PyTypeObject Wsgi_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Wsgi",
+    .tp_doc = "Wsgi(row, application, ...): what instrument_wsgi.wrap_wsgi returns.",
+    .tp_basicsize = sizeof(Wsgi),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Wsgi, call),
+    .tp_call = PyVectorcall_Call,
+    .tp_new = Wsgi_new,
+    .tp_dealloc = (destructor)Wsgi_dealloc,
+    .tp_traverse = (traverseproc)Wsgi_traverse,
+    .tp_clear = (inquiry)Wsgi_clear,
+};

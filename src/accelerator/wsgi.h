@@ -1,0 +1,69 @@
+/* What the files of the WSGI half share: wsgi.c, wsgi_begin.c, wsgi_request.c, wsgi_line.c. */
+
+#ifndef MOORING_WSGI_H
+#define MOORING_WSGI_H
+
+#include "accelerator.h"
+
+#include <stddef.h>
+
+/* The wrapper around an application: what instrument_wsgi.wrap_wsgi returns. */
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc call;
+    Row *row;
+    PyObject *application, *drain;
+    PyObject *identify;                                    /* None: requests have no ids */
+    PyObject *prepare;
+    PyObject *bases, *other;                               /* a method's cells, and those of all others */
+    PyObject *nothing;                                     /* the ids of a request that has none */
+    PyObject *target_of, *code, *with_headers, *closing, *watch; /* functions for what is no common case */
+    PyObject *log;                                         /* None: no access log */
+    PyObject *wanted, *nameless;                           /* None: every request has a line */
+    PyObject *methods;
+    bool always;                                           /* prepare is for every request */
+    Form form;                                             /* without a date: not one of ours */
+} Wsgi;
+
+/* One request: what the application gets as its start_response. */
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc call;
+    Wsgi *wsgi;
+    PyObject *environ, *start_response, *ids, *target;
+    PyObject *status, *headers;                            /* NULL before the application has called it */
+    PyObject *write;
+    double began;
+    Py_ssize_t base, place, written;
+} Request;
+
+extern PyTypeObject Wsgi_Type, Request_Type, Stream_Type;
+
+/* Texts that are looked for in an environ. */
+#define TEXTS(DO)                                                                                              \
+    DO(RAW_URI) DO(SCRIPT_NAME) DO(PATH_INFO) DO(QUERY_STRING) DO(REQUEST_METHOD) DO(SERVER_PROTOCOL)          \
+        DO(REMOTE_ADDR) DO(HTTP_USER_AGENT) DO(HTTP_REFERER) DO(HTTP_X_FORWARDED_FOR) DO(HTTP_X_FORWARDED_PROTO) DO(HEAD)
+#define DECLARE(name) extern PyObject *w_##name;
+TEXTS(DECLARE)
+#undef DECLARE
+extern PyObject *w_file_wrapper, *w_close, *w_begun, *w_exc_info, *w_http_1_1, *w_1_1;
+
+/* Count a request and make its line; without a status the application has failed. -1: an error is set. */
+int wsgi_report(Request *request, PyObject *status, Py_ssize_t size);
+
+/* As wsgi_report, where an error is set that is to stay, whatever happens here. */
+void wsgi_report_failed(Request *request, PyObject *status, Py_ssize_t size);
+
+/* A request that has come: it has its place among those in flight. NULL: an error is set. */
+Request *wsgi_request(Wsgi *self, PyObject *environ, PyObject *start_response);
+
+/* What a call of the request does: PEP 3333's start_response. */
+PyObject *Request_call(Request *self, PyObject *const *args, size_t count, PyObject *names);
+
+/* The body as the server is to have it; takes the reference. NULL: an error is set. */
+PyObject *wsgi_body(Request *request, PyObject *body);
+
+/* Have the line of a request written, where it has one. -1: an error is set. */
+int wsgi_line(Request *request, long status, Py_ssize_t size, double seconds, double now);
+
+#endif

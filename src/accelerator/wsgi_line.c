@@ -1,0 +1,109 @@
+/* From an answered request to its line, on WSGI: accessentry_wsgi.describer is the specification. Lines that are no
+ * common case, and all forms but Apache's, are left to that. */
+
+#include "wsgi.h"
+
+#include <string.h>
+
+#define TARGET_LIMIT 2048 /* escape.py */
+#define AGENT_LIMIT 512
+
+/* Whether that stands in a line as it is, which is printable ASCII without quotes and backslashes. */
+static bool is_clean(PyObject *text, Py_ssize_t limit) {
+    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_ASCII(text) || PyUnicode_GET_LENGTH(text) > limit)
+        return false;
+    const unsigned char *data = PyUnicode_1BYTE_DATA(text), *end = data + PyUnicode_GET_LENGTH(text);
+    bool clean = true;
+    for (; data < end; data++)
+        clean &= (*data >= ' ') & (*data <= '~') & (*data != '"') & (*data != '\\');
+    return clean;
+}
+
+/* What an environ has of a header, `-` without one: borrowed. NULL: not a case for here. */
+static PyObject *header(PyObject *environ, PyObject *name) {
+    PyObject *value = PyDict_GetItemWithError(environ, name);
+    if (value == NULL)
+        return PyErr_Occurred() ? NULL : dash;
+    return is_clean(value, AGENT_LIMIT) ? value : NULL;
+}
+
+static PyObject *host_of(const Wsgi *self, PyObject *environ) {
+    PyObject *host = PyDict_GetItemWithError(environ, w_REMOTE_ADDR);
+    if (host == NULL)
+        return PyErr_Occurred() ? NULL : self->nameless;
+    if (!PyUnicode_CheckExact(host))
+        return NULL;
+    if (!PyUnicode_GET_LENGTH(host))
+        return self->nameless;
+    return is_address(host) ? host : NULL;
+}
+
+/* Of "HTTP/1.1" what is behind the slash; a new reference. */
+static PyObject *version_of(PyObject *environ) {
+    PyObject *protocol = PyDict_GetItemWithError(environ, w_SERVER_PROTOCOL);
+    if (protocol == NULL || !PyUnicode_CheckExact(protocol))
+        return NULL;
+    return is_text(protocol, w_http_1_1) ? Py_NewRef(w_1_1)
+                                         : PyUnicode_Substring(protocol, 5, PyUnicode_GET_LENGTH(protocol));
+}
+
+/* As line_put. It may call a function of Python's: what the line is made of is held meanwhile. */
+static int fast_line(Request *request, long status, Py_ssize_t size, double seconds, double now) {
+    Wsgi *self = request->wsgi;
+    PyObject *environ = request->environ;
+    Parts parts = {.status = status, .seconds = seconds};
+    if (!is_clean(request->target, TARGET_LIMIT))
+        return 0;
+    parts.target = request->target;
+    parts.host = host_of(self, environ);
+    parts.method = PyDict_GetItemWithError(environ, w_REQUEST_METHOD);
+    parts.referer = header(environ, w_HTTP_REFERER);
+    parts.agent = header(environ, w_HTTP_USER_AGENT);
+    if (parts.host == NULL || parts.method == NULL || parts.referer == NULL || parts.agent == NULL ||
+        !PyUnicode_CheckExact(parts.method) || PySet_Contains(self->methods, parts.method) != 1)
+        return 0;
+    parts.version = version_of(environ);
+    if (parts.version == NULL)
+        return 0;
+    parts.size = is_text(parts.method, w_HEAD) ? 0 : size;
+    PyObject *held[] = {parts.host, parts.method, parts.referer, parts.agent};
+    for (size_t index = 0; index < sizeof held / sizeof *held; index++)
+        Py_INCREF(held[index]);
+    int outcome = line_put(self->row, &self->form, &parts, now);
+    for (size_t index = 0; index < sizeof held / sizeof *held; index++)
+        Py_DECREF(held[index]);
+    Py_DECREF(parts.version);
+    return outcome;
+}
+
+/* Whether the rules leave this request's line out; they are functions of Python's. */
+static int unwanted(Request *request, long status) {
+    Wsgi *self = request->wsgi;
+    if (self->wanted == Py_None)
+        return 0;
+    PyObject *target = request->target;
+    Py_ssize_t length = PyUnicode_GET_LENGTH(target), end = PyUnicode_FindChar(target, '?', 0, length, 1);
+    PyObject *path = end < -1 ? NULL : PyUnicode_Substring(target, 0, end < 0 ? length : end);
+    PyObject *found = path == NULL ? NULL : PyObject_CallFunction(self->wanted, "Ol", path, status);
+    Py_XDECREF(path);
+    int outcome = found == NULL ? -1 : PyObject_Not(found);
+    Py_XDECREF(found);
+    return outcome;
+}
+
+int wsgi_line(Request *request, long status, Py_ssize_t size, double seconds, double now) {
+    Wsgi *self = request->wsgi;
+    int left_out = unwanted(request, status);
+    if (left_out)
+        return left_out < 0 ? -1 : 0;
+    if (self->form.date != NULL) {
+        if (fast_line(request, status, size, seconds, now) > 0)
+            return 0;
+        PyErr_Clear(); /* the function below meets it too, and its error is the one to be seen */
+    }
+    PyObject *headers = request->headers == NULL ? PyTuple_GET_ITEM(self->nothing, 2) : request->headers;
+    PyObject *done = PyObject_CallFunction(self->log, "OOlnOdOd", request->environ, request->target, status, size,
+                                           headers, seconds, request->ids, now);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}

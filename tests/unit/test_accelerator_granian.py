@@ -1,0 +1,207 @@
+"""The accelerator's half of granian's WSGI against what specifies it: the same requests, the same answers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import logging
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mooring import accelerate
+from mooring.engines import _granian_wsgi
+
+pytestmark = pytest.mark.skipif(accelerate.c is None, reason="mooring was installed without a compiler")
+
+_chunks = st.one_of(st.binary(max_size=6), st.sampled_from(["text", None, bytearray(b"abc")]))
+_lengths = st.sampled_from(["3", "0", "6", "x", "-1", "\u0663", "1" * 30, ""])
+_headers = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["Content-Length", "content-length", "X-More", "Connection", "\xe4"]), _lengths
+        ),
+        st.just(["Content-Length", "3"]),
+    ),
+    max_size=2,
+)
+_statuses = st.sampled_from(
+    ["200 OK", "204", "99 What", "xyz", "", "404 Not Found", "2000 OK", "\u0662\u0660\u0660 O"]
+)
+_acts = st.lists(
+    st.one_of(
+        st.tuples(st.just("start"), st.just("200 OK"), _headers, st.just(False)),
+        st.tuples(st.just("start"), _statuses, _headers.map(tuple) | _headers, st.booleans()),
+        st.tuples(st.just("write"), st.binary(max_size=3)),
+        st.tuples(st.just("read"), st.sampled_from([1, -1])),
+    ),
+    max_size=4,
+)
+_scopes = st.fixed_dictionaries(
+    {
+        "REQUEST_METHOD": st.sampled_from(["GET", "HEAD", "POST"]),
+        "SERVER_PROTOCOL": st.sampled_from(["HTTP/1.1", "HTTP/1.1", "HTTP/1", "HTTP/2"]),
+        "PATH_INFO": st.just("/"),
+    },
+    optional={
+        "HTTP_HOST": st.sampled_from(["", "x"]),
+        "CONTENT_LENGTH": st.sampled_from(["0", "4", "", "zz"]),
+        "HTTP_TRANSFER_ENCODING": st.just("chunked"),
+        "SCRIPT_NAME": st.just("/scope"),
+    },
+)
+_scripts = st.fixed_dictionaries(
+    {
+        "acts": st.one_of(st.just([("start", "200 OK", [("Content-Length", "3")], False)]), _acts),
+        "late": _acts,
+        "kind": st.sampled_from(["list", "tuple", "generator", "closing", "number"]),
+        "chunks": st.one_of(st.just([b"abc"]), st.lists(_chunks, max_size=3)),
+        "raising": st.sampled_from(["", "", "call", "iteration", "close", "exit"]),
+    }
+)
+
+
+class Protocol:
+    """What granian gives for an answer: what it was told, and a stream taken to its end."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def response_bytes(self, status, headers, body):
+        self.told.append(("bytes", status, list(headers), body))
+
+    def response_iter(self, status, headers, body):
+        self.told.append(("iter", status, list(headers)))
+        self.told += body
+
+
+class Closing:
+    """An iterable whose close() is told."""
+
+    def __init__(self, chunks, raising, told):
+        self.chunks, self.raising, self.told = iter(chunks), raising, told
+
+    def __iter__(self):
+        return self.chunks
+
+    def close(self):
+        self.told.append("closed")
+        if self.raising == "close":
+            raise BufferError
+
+
+def application(script, told):
+    """What does as `script` says; `told` gets what can be seen of it from outside."""
+
+    def act(acts, environ, start_response):
+        write = None
+        for kind, *what in acts:
+            if kind == "start":
+                error = (ValueError, ValueError("x"), None) if what[2] else None
+                write = start_response(*what[:2], error) if error else start_response(*what[:2])
+            elif kind == "read":
+                told.append(environ["wsgi.input"].read(*what))
+            elif write is not None:
+                told.append(write(what[0]))
+
+    def chunks(environ, start_response):
+        yield from script["chunks"]
+        act(script["late"], environ, start_response)
+        if script["raising"] == "iteration":
+            raise LookupError
+
+    def app(environ, start_response):
+        told.append(sorted((key, str(value)) for key, value in environ.items() if key != "wsgi.input"))
+        act(script["acts"], environ, start_response)
+        if script["raising"] == "call":
+            raise LookupError
+        if script["raising"] == "exit":
+            raise SystemExit(3)
+        if script["kind"] == "list":
+            return list(script["chunks"])
+        if script["kind"] == "tuple":
+            return tuple(script["chunks"])
+        if script["kind"] == "number":
+            return 7
+        made = chunks(environ, start_response)
+        return made if script["kind"] == "generator" else Closing(made, script["raising"], told)
+
+    return app
+
+
+def serve(scope, script):
+    """All that can be seen of a request from outside."""
+    told, running = [], set()
+    handle = _granian_wsgi.handler(application(script, told), running, 2)
+    try:
+        told.append(handle(Protocol(told), {**scope, "wsgi.input": io.BytesIO(b"body")}))
+    except (Exception, SystemExit) as error:
+        told += [type(error).__name__, str(error)]
+    return told, running
+
+
+@settings(max_examples=600, deadline=None)
+@given(scope=_scopes, script=_scripts)
+def test_requests_are_answered_alike(scope, script):
+    fast = serve(scope, script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accelerate, "c", None)
+        assert fast == serve(scope, script)
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """Pytest would keep what is logged."""
+    monkeypatch.setattr(logging.getLogger("_granian"), "disabled", True)
+
+
+class _Deaf(list):
+    def append(self, _told):
+        pass
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("raising", ["", "call", "iteration", "close", "exit"])
+@pytest.mark.parametrize("kind", ["list", "tuple", "generator", "closing", "number"])
+@pytest.mark.parametrize("length", ["3", "4"])
+def test_nothing_is_kept_of_a_request(kind, raising, length):
+    """Every object has as many references after a thousand requests as before, without a collection."""
+    headers, status = [("Content-Length", length)], "200 " + kind
+    acts = [("start", status, headers, False), ("start", status, headers, True)]
+    told = _Deaf()
+    app = application(
+        {"acts": acts, "late": [], "kind": kind, "chunks": [b"abc", b""], "raising": raising}, told
+    )
+    body, scope = io.BytesIO(), {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "x"}
+    proto, running = Protocol(told), set()
+    handle = _granian_wsgi.handler(app, running, 2)
+
+    def request():
+        with contextlib.suppress(Exception, SystemExit):
+            handle(proto, {**scope, "wsgi.input": body})
+
+    watched = (app, headers, status, body, proto, running, handle, _granian_wsgi.EMPTY)
+    request()
+    gc.collect()
+    gc.disable()
+    try:
+        before, blocks = [sys.getrefcount(each) for each in watched], sys.getallocatedblocks()
+        for _ in range(1000):
+            request()
+        assert [sys.getrefcount(each) for each in watched] == before
+        assert sys.getallocatedblocks() - blocks < 500
+    finally:
+        gc.enable()
+    assert not running
+
+
+def test_it_takes_granians_arguments_alone():
+    handle = _granian_wsgi.handler(lambda _environ, _start: [], set(), 1)
+    for given_ in ((), ({},), (None, {}), (None, {}, 1), (None, 7)):
+        with pytest.raises((TypeError, KeyError)):
+            handle(*given_)
+    with pytest.raises(TypeError):
+        accelerate.c.Granian(application=None)
