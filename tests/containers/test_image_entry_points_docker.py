@@ -76,6 +76,8 @@ def test_the_flask_image_tells_commands_what_is_served(images: Images) -> None:
     assert run(images.docker, "run", "--rm", tag, *command).stdout == "main:app /gunicorn_conf.py\n"
     bare = run(images.docker, "run", "--rm", images.target("meinheld-flask"), *command).stdout
     assert bare == "mooring.demo:wsgi_app /gunicorn_conf.py\n"
+    other = images.user("FROM mooring:meinheld-flask\nCOPY shop.py /app/\n", {"shop.py": "app = None\n"})
+    assert run(images.docker, "run", "--rm", other, *command).stdout.split()[0] == "main:app"  # no demo
     named = ("--env", "MODULE_NAME=shop.main", "--env", "GUNICORN_CONF=/x.py")
     said = run(images.docker, "run", "--rm", *named, tag, *command).stdout
     assert said == "shop.main:app /x.py\n"

@@ -12,7 +12,12 @@ first() {
 case $(first /app/app/main.py /app/main.py /none) in
 /app/app/main.py) module=app.main variable=app ;;
 /app/main.py) module=main variable=app ;;
-*) module=mooring.demo variable=wsgi_app ;;
+*)
+  module=main variable=app # not found, as in mooring run: the demo is served only while there is no Python file
+  [ -n "$(find /app/ -name '*.py' ! -path '/app/gunicorn_conf.py' ! -path '/app/app/gunicorn_conf.py' \
+    ! -path "${GUNICORN_CONF:-/}" -print -quit)" ] ||
+    module=mooring.demo variable=wsgi_app
+  ;;
 esac
 [ -z "$MODULE_NAME" ] || variable=app
 export APP_MODULE="${APP_MODULE:-${MODULE_NAME:-$module}:${VARIABLE_NAME:-$variable}}"
