@@ -45,3 +45,14 @@ def test_other_code_has_the_same_packages_layer(layers):
     one, two, _ = layers
     assert one[:-1] == two[:-1]
     assert one[-1] != two[-1]
+
+
+def test_a_user_who_may_not_write_is_told_what_to_do(images, start):
+    """On an image without root; as root, and then back, it is installed for every user."""
+    text = DOCKERFILE.replace("mooring:base", "mooring:base-nonroot")
+    files = {"requirements.txt": "itsdangerous==2.2.0\n", "main.py": APP.replace("%s", "three")}
+    assert "cannot be written by user 65532: in a Dockerfile, write USER root" in images.refuses(text, files)
+    text = text.replace("COPY req", "USER root\nCOPY req").replace("COPY main", "USER 65532:65532\nCOPY main")
+    container = start(images.user(text, files), "--user", "1000750000:0", "--read-only", port=8080)
+    assert container.text() == "three itsdangerous"
+    assert container.execute("ls", "-A", "/tmp")[1].split() == [], "what the tools leave"

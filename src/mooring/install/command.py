@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,7 @@ def install(asked: Asked, environ: Mapping[str, str], cwd: Path) -> int:
         for step in plan:
             _show(step, environ)
         return EXIT_OK
+    _writable(target)
     with tempfile.TemporaryDirectory(prefix="mooring-install-") as name:
         scratch = Path(name)
         plan = steps(found, target, asked.wanted, scratch)
@@ -76,6 +78,15 @@ def _suits(found: Declaration, target: Target) -> None:
     if target.version and satisfies(found.facts.pythons, target.version) is False:
         raise ConfigurationError(
             f"{found.path} is for Python {found.facts.pythons}, but {target.prefix} has {target.version}"
+        )
+
+
+def _writable(target: Target) -> None:
+    """Raise ConfigurationError where this user cannot install: uv would say so only at the end."""
+    if target.packages is not None and target.packages.is_dir() and not os.access(target.packages, os.W_OK):
+        raise ConfigurationError(
+            f"{target.packages} cannot be written by user {os.getuid()}: in a Dockerfile, write USER root "
+            "before this, and the user again after it; or name an environment of this user's with --prefix"
         )
 
 

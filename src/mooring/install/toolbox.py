@@ -55,6 +55,7 @@ def environment(environ: Mapping[str, str], scratch: Path, cache: Path) -> dict[
         "XDG_STATE_HOME": str(scratch / "state"),
         "XDG_DATA_HOME": str(scratch / "data"),
         **environ,
+        "TMPDIR": str(scratch),  # uv leaves its locks there
     }
 
 
