@@ -203,7 +203,7 @@ def _print(findings: Findings) -> None:
     rows = [("setting", "value", "origin", "reason")]
     for name, item in findings.decisions().items():
         value = ",".join(item["value"]) if isinstance(item["value"], list) else show(item["value"])
-        rows.append((name, value or "-", item["origin"], item["reason"]))
+        rows.append((name, value or "not set", item["origin"], item["reason"]))  # "-" is stdout, of logs
     _table(rows)
     click.echo()
     _table(
