@@ -15,7 +15,7 @@ case $(first /app/app/main.py /app/main.py /none) in
 *)
   module=main variable=app # not found, as in mooring run: the demo is served only while there is no Python file
   [ -n "$(find /app/ -name '*.py' ! -path '/app/gunicorn_conf.py' ! -path '/app/app/gunicorn_conf.py' \
-    ! -path "${GUNICORN_CONF:-/}" -print -quit)" ] ||
+    ! -path "${GUNICORN_CONF:-none}" -print -quit)" ] ||
     module=mooring.demo variable=wsgi_app
   ;;
 esac
