@@ -78,7 +78,7 @@ def test_a_worker_that_says_nonsense_to_the_supervisor_does_it_no_harm(mooring):
         "                for junk in JUNK:\n"
         "                    os.write(fd, junk)\n"
         "        except OSError:\n            pass\n"
-        "JUNK = [b'\\n', b'[' * 60000 + b'\\n', b'null\\n', b'7\\n', b'\\xff\\xfe\\n', b'{\"event\": 3}\\n',"
+        "JUNK = [b'\\n', b'[' * 4000 + b'\\n', b'null\\n', b'7\\n', b'\\xff\\xfe\\n', b'{\"event\": 3}\\n',"
         ' b\'{"event": "ready", "interface": [], "engine": {}}\\n\','
         ' b\'{"event": "ready", "memory": 1e999, "workers": "x"}\\n\','
         ' b\'{"event": "failed", "code": true, "message": 5}\\n\', b\'1\' * 5000 + b\'\\n\']\n'

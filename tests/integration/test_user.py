@@ -224,7 +224,7 @@ def test_a_key_that_only_root_may_read_serves(mooring, tmp_path):
     assert resident_mib(app.pid) < 25
     Path(key).write_text("no key")
     app.signal(signal.SIGHUP)
-    assert key in app.wait_log("roll to generation 3 failed")
+    assert key in app.wait_log("roll refused")
 
 
 def _self_signed(folder):
