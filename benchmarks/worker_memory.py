@@ -31,7 +31,7 @@ def serve(kind: str) -> None:
     if kind == "without":
         instrument.wrap = unwrapped  # type: ignore[assignment]
         crew.Crew._seat = no_seat  # type: ignore[method-assign]
-        worker.seats.ready = lambda row: None  # type: ignore[attr-defined]
+        worker.seats.ready = lambda *_: None  # type: ignore[attr-defined]
     sys.argv = ["mooring", *sys.argv[3:]]
     __main__.main()
 

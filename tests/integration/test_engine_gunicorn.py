@@ -322,7 +322,7 @@ def test_failing_lifespan_startup(worker_class):
         line = next(line for line in server.lines if line.startswith("ERROR"))
         assert line.startswith("ERROR BootError the application's lifespan startup failed:")
         assert "no database" in line
-        assert server.output.count("Traceback (most recent call last)") == 1
+        assert 1 <= server.output.count("Traceback (most recent call last)") <= 2  # each worker tries
         assert "READY" not in server.output
 
 
