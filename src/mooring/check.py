@@ -28,6 +28,7 @@ from mooring import (
     tls,
     worker,
 )
+from mooring.assignment import Assignment
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.fit import fit
 from mooring.logs import Files, Log, last_words, show_traceback
@@ -149,7 +150,7 @@ def _bind(plan: Plan, environ: Mapping[str, str]) -> str:
 def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.Account | None) -> Report:
     """Import the application in a child, as a worker would, and hear what it is."""
     read, write = os.pipe()
-    assignment = worker.Assignment(
+    assignment = Assignment(
         plan=plan,
         sockets=(),
         report=write,

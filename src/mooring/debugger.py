@@ -10,7 +10,7 @@ import socket
 import time
 from importlib.util import find_spec
 
-from mooring.address import Address
+from mooring.address import Address, parse_address
 from mooring.errors import BindError, ConfigurationError
 
 _PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the port for a moment
@@ -18,8 +18,6 @@ _PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the
 
 def parse(text: str) -> Address:
     """[HOST:]PORT; the host is 127.0.0.1. Raises ValueError."""
-    from mooring.address import parse_address
-
     expected = "[HOST:]PORT"
     try:
         address = parse_address(text if ":" in text else f"127.0.0.1:{text}")

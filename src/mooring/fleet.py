@@ -119,10 +119,9 @@ def _accompany(place: Place, supervisor: Supervisor, settings: Settings) -> None
     """Run the companions beside the workers."""
     from mooring.companions import Companions, Surroundings
 
-    def _grace() -> float:
-        return supervisor.plan.settings.graceful_timeout
-
-    around = Surroundings(place.environ, place.folder, place.account, _grace)
+    around = Surroundings(
+        place.environ, place.folder, place.account, lambda: supervisor.plan.settings.graceful_timeout
+    )
     found = Companions(
         settings.companions,
         around,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mooring import __version__, accounts, adminports, confdump, development, listeners, redact, worker
 from mooring import runtime as runtimes
 from mooring.appmetrics.folder import Folder, open_folder
+from mooring.assignment import Assignment
 from mooring.crew import Crew
 from mooring.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.logkeeper import LogKeeper
@@ -103,8 +104,8 @@ def _crew(  # noqa: PLR0917
 
     files = logs.files.without(logs.access)
 
-    def assigned(current: Plan, report: int, seat: Seat | None) -> worker.Assignment:
-        return worker.Assignment(
+    def assigned(current: Plan, report: int, seat: Seat | None) -> Assignment:
+        return Assignment(
             plan=current,
             sockets=tuple(listener.socket for listener in opened),
             report=report,
@@ -129,7 +130,7 @@ def _crew(  # noqa: PLR0917
     return crew
 
 
-def _preload(crew: Crew, assigned: Callable[[Plan, int, None], worker.Assignment], log: Log) -> None:
+def _preload(crew: Crew, assigned: Callable[[Plan, int, None], Assignment], log: Log) -> None:
     """Have the crew's workers forked from templates that have imported the application."""
     from mooring import process, template
     from mooring.templates import Templates

@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mooring import adoption, survivors, worker
+from mooring.assignment import Assignment
 from mooring.plan import Plan
 from mooring.seat import Seat
-from mooring.worker import Assignment
 
 _LONGEST = 1 << 20  # bytes of an order
 _TLS = ("tls_certificate", "tls_key", "tls_client_ca")

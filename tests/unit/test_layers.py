@@ -28,12 +28,12 @@ accessentry accessentry_wsgi accessoptions importing logwriter otelsdk seat topv
 instrument_websocket loader logkeeper otel settings wsgiresponse
 adminports instrument_wsgi reference resolve runtime serverconf_values tls
 control install instrument plan prestart serverconf_workers
-adapters confdump fit hooks reexec reloader renewing reports serverconf top
-crew worker
-supervisor template
-hangs headroom postmortem recycling renewal stats templatelink
-status templates
-routes
+adapters assignment confdump fit hooks reexec reloader renewing reports serverconf top
+crew settling wrapping
+supervisor worker
+hangs headroom postmortem recycling renewal stats template
+status templatelink
+routes templates
 fleet
 serve
 run

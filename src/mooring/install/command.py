@@ -112,10 +112,11 @@ def _agree(found: Declaration, target: Target, *, any_version: bool) -> int:
     if target.packages is None:
         return EXIT_OK
     wrong = mismatches(target.packages)
-    if wrong is None and (target.own or _apart()):
-        return EXIT_OK  # as in the images: whatever an application has, mooring's own packages come first
-    if wrong is None:
-        click.echo(f"mooring: {target.prefix} has no mooring; to serve from there, install it there as well")
+    if wrong is None:  # in the images mooring's own packages come first, whatever an application has
+        if not (target.own or _apart()):
+            click.echo(
+                f"mooring: {target.prefix} has no mooring; to serve from there, install it there as well"
+            )
         return EXIT_OK
     for each in wrong:
         if each.optional or any_version:

@@ -1,0 +1,33 @@
+"""What a worker, or a template of workers, is given by the supervisor before it is forked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from socket import socket
+from typing import NamedTuple
+
+from mooring.accounts import Account
+from mooring.engines import Application
+from mooring.logs import Files, Log
+from mooring.plan import Plan
+from mooring.seat import Seat
+
+
+class Assignment(NamedTuple):
+    """What a worker is given: the plan, its listeners, a descriptor for its report, its seat on the
+    scoreboard.
+
+    `environ` and `folder` are what the pre-start hook left; `seat` is None where nothing will be served. With
+    an `application` it is forked from a template (template.py), which has imported that and done the set-up.
+    """
+
+    plan: Plan
+    sockets: tuple[socket, ...]
+    report: int
+    seat: Seat | None
+    log: Log
+    files: Files
+    account: Account | None
+    environ: Mapping[str, str]
+    folder: str
+    application: Application | None = None

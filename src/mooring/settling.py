@@ -1,0 +1,82 @@
+"""A worker's first steps: its environment, TLS files, user and folder. Before anything of the application."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from typing import Any
+
+from mooring import process
+from mooring.accounts import Account
+from mooring.assignment import Assignment
+from mooring.errors import ConfigurationError
+from mooring.memfd import memory
+from mooring.plan import Plan
+
+
+def settle(assignment: Assignment) -> Assignment:
+    """Environment, folder, TLS files and user, in this order: root reads the key, the user never has to."""
+    environ = dict(assignment.environ)  # it may be os.environ itself
+    os.environ.clear()
+    os.environ.update(environ)
+    account = assignment.account
+    if assignment.plan.tls:
+        _check_tls(assignment)
+        plan = _with_tls_files(assignment.plan, copy=account is not None)
+        assignment = assignment._replace(plan=plan)
+    if account is not None:
+        try:
+            process.drop_privileges(account.uid, account.gid, account.groups)
+        except OSError as error:
+            raise ConfigurationError(
+                f"MOORING_USER: cannot become {account.name}: {error.strerror}"
+            ) from None
+        _check_readable(account)
+        os.environ.update(HOME=account.home, USER=account.name, LOGNAME=account.name)
+    try:
+        os.chdir(assignment.folder)
+    except OSError as error:
+        raise ConfigurationError(f"the working folder {assignment.folder}: {error.strerror}") from None
+    # The command's own folder is not the application's business.
+    if sys.path and sys.path[0] == os.path.dirname(os.path.abspath(sys.argv[0])):
+        del sys.path[0]
+    for entry in reversed(os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if entry and entry not in sys.path:
+            sys.path.insert(0, entry)  # exported by the pre-start hook
+    return assignment
+
+
+def _check_tls(assignment: Assignment) -> None:
+    """Refuse bad TLS files: here, so at each roll too, and the supervisor holds no OpenSSL."""
+    from mooring import tls
+
+    for warning in tls.check(assignment.plan.settings):
+        assignment.log.warning(warning)
+
+
+def _check_readable(account: Account) -> None:
+    """Whether the user may read Python itself: an interpreter below /root is for root alone."""
+    for file in (os.__file__, __file__):
+        folder = os.path.dirname(file)
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise ConfigurationError(
+                f"MOORING_USER: {account.name} may not read {folder}, which holds Python or mooring; "
+                "install both where every user may read them"
+            )
+
+
+def _with_tls_files(plan: Plan, copy: bool) -> Plan:
+    """The plan with its TLS files' absolute paths; as copies in memory where root is about to be dropped."""
+    changes: dict[str, Any] = {}
+    for name in ("tls_certificate", "tls_key", "tls_client_ca"):
+        path = getattr(plan.settings, name)
+        if path is None:
+            continue
+        changes[name] = os.path.abspath(path)
+        if copy:
+            fd = memory(f"mooring-{name}")
+            with open(path, "rb") as source:
+                os.write(fd, source.read())
+            changes[name] = f"/proc/self/fd/{fd}"
+    return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, **changes))

@@ -1,0 +1,110 @@
+"""The application with mooring around it: imported, traced, limited, instrumented, in this order."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mooring import seat as seats
+from mooring.assignment import Assignment
+from mooring.drain import Drain
+from mooring.engines import Application
+from mooring.plan import Plan
+from mooring.seat import Desk
+
+if TYPE_CHECKING:
+    from mooring.meter import Meter
+    from mooring.scoreboard import Row
+
+
+class Loaded(NamedTuple):
+    """The application with mooring around it, and the row that this process writes."""
+
+    application: Application
+    row: Callable[[], Row]
+
+
+def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None = None) -> Loaded:
+    """Import the application, where no template has, and wrap it. Raises ApplicationError.
+
+    `desk` is set in gunicorn's processes, `drain` where something is served.
+    """
+    from mooring import instrument, loader, otel, workerlog
+
+    plan = assignment.plan
+    traced = otel.start(plan, assignment.log, assignment.files)
+    application = assignment.application
+    if application is None:
+        # the setting's interface, not the plan's: a roll may change it
+        application = loader.load(plan.target, plan.settings.interface)
+        workerlog.imported()
+    if plan.settings.engine == "gunicorn":
+        collect_garbage()  # in gunicorn's worker; others do it when their engine is imported too
+    inner = traced(application)
+
+    def wrap() -> Loaded:
+        meter = _meter(assignment, desk, drain or Drain())
+        call = instrument.wrap(_limited(inner, plan, meter.row), plan, meter)
+        return Loaded(application._replace(call=call), lambda: meter.row)
+
+    if desk is not None and desk.arbiter == os.getpid():
+        return _preloaded(wrap, desk)
+    return wrap()
+
+
+def _limited(application: Application, plan: Plan, row: Row) -> Application:
+    """The application, where the settings limit its requests with that limit."""
+    most, seconds = plan.settings.max_in_flight, plan.settings.request_timeout
+    if not (most or seconds):
+        return application
+    from mooring.limits import limit
+
+    return application._replace(call=limit(application.call, application.interface, row, most, seconds))
+
+
+def _preloaded(wrap: Callable[[], Loaded], desk: Desk) -> Loaded:
+    """With gunicorn's `preload_app` the application is there before the fork: each worker wraps it anew."""
+    now = wrap()
+    calls, rows = [now.application.call], [now.row()]
+
+    def forked() -> None:
+        if os.getppid() == desk.arbiter and desk.index is not None:
+            again = wrap()
+            calls[0], rows[0] = again.application.call, again.row()
+
+    def call(*given: Any) -> Any:
+        return calls[0](*given)
+
+    os.register_at_fork(after_in_child=forked)
+    return Loaded(now.application._replace(call=call), lambda: rows[0])
+
+
+def _meter(assignment: Assignment, desk: Desk | None, drain: Drain) -> Meter:
+    """What the instrumentation writes to: the row and the ring of this process."""
+    from mooring.meter import Lines, Meter
+    from mooring.scoreboard import Row
+
+    seat, settings = assignment.seat, assignment.plan.settings
+    if seat is None:
+        return Meter(Row(), drain=drain)
+    index = desk.index if desk is not None else next(iter(seat.rows), None)
+    taken = seats.take(seat, index)
+    drain.on_begin(lambda: seats.draining(taken.row))
+    if taken.write is None:
+        return Meter(taken.row, drain=drain)
+    from mooring import accessrules
+    from mooring.accessline import formatter
+
+    rules = accessrules.parse(settings.access_log_skip, settings.access_log_sample)
+    form = formatter(settings.access_log_format or assignment.plan.profile.access_format)
+    unix = any(address.kind != "tcp" for address in assignment.plan.binds)
+    wanted = rules.wanted if rules is not None else None
+    return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-"), drain)
+
+
+def collect_garbage() -> None:
+    """From now on; what is there by now stays, and need not be looked at again and again."""
+    gc.freeze()
+    gc.enable()
