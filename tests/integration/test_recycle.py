@@ -4,43 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 
 import pytest
 from harness import ASGI_APP, WSGI_APP, eventually
+from load import Load
 
 LEAKING = ASGI_APP.replace(
     'case "/":',
     'case "/leak":\n            KEPT.append(os.urandom(1 << 20) * 40)\n        case "/":',
 ).replace('VERSION = "1"', 'VERSION = "1"\nKEPT = []')
-
-
-class Load:
-    """Asks again and again in a few threads; counts what was answered, and by whom."""
-
-    def __init__(self, app, threads=3):
-        self.app, self.answered, self.failed, self._end = app, 0, [], threading.Event()
-        self._lock = threading.Lock()
-        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
-
-    def _run(self):
-        while not self._end.is_set():
-            try:
-                reply = self.app.get("/")
-                with self._lock:
-                    self.answered += reply.text == "hello"
-            except (OSError, ValueError) as error:
-                self.failed.append(error)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        for thread in self.threads:
-            thread.join()
 
 
 def recycled(status):
@@ -78,7 +50,7 @@ def test_by_requests_under_load(mooring, application):
     assert not any(each["failed"] for each in status["last_exits"])
     stats = app.control(path="/stats").json()
     assert stats["exits"]["recycled"] >= recycles - 1
-    assert stats["totals"]["requests"] == load.answered
+    assert stats["totals"]["requests"] == load.answers.count("hello")
     assert stats["totals"]["restarts"] == 0
     assert app.stop() == 0
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import ASGI_APP, Starter, eventually
+from load import Load
 
 MIB = 1 << 20
 CGROUPS = Path("/sys/fs/cgroup")
@@ -63,31 +63,6 @@ def cgroup(mooring: Starter) -> Iterator[Cgroup]:
     made.remove()
 
 
-class Load:
-    """Asks for /version in a few threads until the end; every answer counts."""
-
-    def __init__(self, app, threads=3):
-        self.app, self.answers, self.failed, self._end = app, [], [], threading.Event()
-        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
-
-    def _run(self):
-        while not self._end.is_set():
-            try:
-                self.answers.append(self.app.get("/version").text)
-            except (OSError, ValueError) as error:
-                self.failed.append(error)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        for thread in self.threads:
-            thread.join()
-
-
 def used(app):
     """What the workers and mooring take: bytes."""
     return sum(worker["memory_bytes"] for worker in app.status()["workers"])
@@ -96,7 +71,7 @@ def used(app):
 def roll(app, generation):
     """Roll under load; the least number of ready workers and the most processes that were seen."""
     seen = []
-    with Load(app) as load:
+    with Load(app, "/version") as load:
         eventually(lambda: len(load.answers) > 20, "traffic")
         app.signal(signal.SIGHUP)
 
@@ -140,7 +115,7 @@ def test_a_bad_release_without_room_costs_one_worker_until_the_next_roll(mooring
     each = max(worker["memory_bytes"] for worker in app.status()["workers"])
     cgroup.limit(int(used(app) + 15 * MIB + each // 2))
     app.write("main.py", "raise RuntimeError('bad release')\n")
-    with Load(app) as load:
+    with Load(app, "/version") as load:
         app.signal(signal.SIGHUP)
         app.wait_log("roll to generation 2 failed")
         app.wait_log("next try in", count=3)
@@ -164,7 +139,7 @@ def test_recycling_without_room_retires_first_and_says_so_once(mooring, cgroup):
     each = max(worker["memory_bytes"] for worker in app.status()["workers"])
     cgroup.limit(int(used(app) + 15 * MIB + each // 2))
     seen = []
-    with Load(app) as load:
+    with Load(app, "/version") as load:
 
         def enough():
             workers = app.status()["workers"]
