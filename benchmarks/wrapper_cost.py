@@ -22,10 +22,11 @@ from mooring.instrument_wsgi import wrap_wsgi
 from mooring.logkeeper import LogKeeper
 from mooring.logs import Files, Log
 from mooring.meter import Lines, Meter
-from mooring.proxy import asgi_proxy, parse_trusted, wsgi_proxy
+from mooring.proxy import asgi_proxy, wsgi_proxy
 from mooring.requestid import asgi_identifier, wsgi_identifier
 from mooring.ring import writer
 from mooring.scoreboard import Row
+from mooring.trusted import parse_trusted
 
 AGENT = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"

@@ -7,8 +7,8 @@ from socket import socket
 from typing import NamedTuple
 
 from mooring.accounts import Account
-from mooring.engines import Application
 from mooring.logs import Files, Log
+from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Seat
 

@@ -17,7 +17,6 @@ import click
 
 from mooring import (
     accounts,
-    engines,
     listeners,
     prestart,
     process,
@@ -28,6 +27,7 @@ from mooring import (
     tls,
     worker,
 )
+from mooring import engineregistry as engines
 from mooring.assignment import Assignment
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.fit import fit

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mooring import heartbeat, process, reports
 from mooring.memfd import memory
@@ -21,7 +21,6 @@ from mooring.tally import Tally
 
 if TYPE_CHECKING:
     from mooring.logkeeper import LogKeeper
-    from mooring.templates import Templates
 
 _EARLY_MS = 500
 _READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its pipe cannot hold the loop
@@ -46,9 +45,70 @@ class Member:
     stacks: int = -1  # where it writes its stacks when it is asked to; below 0: nowhere
 
 
+class Spawner(Protocol):
+    """How a worker's process comes to be: forked by the supervisor (`Forks`), or by a template
+    (templates.py).
+    """
+
+    def order(self, serial: int, slot: int, generation: int, seat: Seat, report: int, plan: Plan) -> int:  # noqa: PLR0917
+        """Have a worker forked: its pid; 0 where that is told later. Raises OSError where the system refuses.
+
+        `report` is the worker's end of its report pipe.
+        """
+
+    def give_up(self, serial: int, *, killed: bool) -> None:
+        """A worker that has no pid yet is to end (`killed`: its deadline has passed)."""
+
+    def leads(self, pid: int) -> bool:
+        """Whether that process forks workers."""
+
+    def hear(self) -> None:
+        """Take note of the workers that have been forked."""
+
+    def reopen_logs(self) -> None:
+        """Have the log files opened anew that workers will inherit."""
+
+    def memory(self) -> int:
+        """Bytes that its own processes take (proportional set size)."""
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Its own processes, for /status."""
+
+
+class Forks:
+    """Workers forked by this process: `work(plan, report, seat)` returns what one runs."""
+
+    def __init__(self, work: Callable[[Plan, int, Seat], Callable[[], int]], keep: list[int]) -> None:
+        self._work, self._keep = work, keep
+
+    def order(self, _serial: int, _slot: int, _generation: int, seat: Seat, report: int, plan: Plan) -> int:
+        """Fork now."""
+        return process.spawn(self._work(plan, report, seat), [*self._keep, *seat.keep, report])
+
+    def give_up(self, serial: int, *, killed: bool) -> None:
+        """Each has its pid at once."""
+
+    def leads(self, _pid: int) -> bool:
+        """No process in between."""
+        return False
+
+    def hear(self) -> None:
+        """Each has its pid at once."""
+
+    def reopen_logs(self) -> None:
+        """Workers inherit this process's own."""
+
+    def memory(self) -> int:
+        """No process in between."""
+        return 0
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """No process in between."""
+        return []
+
+
 class Crew:
-    """Starts members of a plan: `work(plan, report, seat)` returns what the child runs, given its report pipe
-    and its place on the scoreboard.
+    """Starts members of a plan, by the spawner. `keep` are the descriptors that its processes inherit.
 
     `plan` is the newest revision of the one that serves, and what a member is given that gets no other.
     """
@@ -56,17 +116,16 @@ class Crew:
     def __init__(
         self,
         plan: Plan,
-        work: Callable[[Plan, int, Seat], Callable[[], int]],
+        spawner: Spawner,
         keep: list[int],
         selector: selectors.BaseSelector,
         access: LogKeeper | None = None,
     ) -> None:
         self.plan = plan
-        self.work = work
+        self.spawner = spawner
         self.keep = keep
         self.selector = selector
         self.access = access
-        self.templates: Templates | None = None  # where workers are forked from the imported application
         self.tally = Tally()
         self.members: dict[int, Member] = {}
         self.serials: dict[int, int] = {}
@@ -98,8 +157,7 @@ class Crew:
             own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
         if self.access is not None and self.access.pid:
             own += process.proportional_set_size(str(self.access.pid)) or 0  # the log writer
-        own += self.templates.memory() if self.templates is not None else 0
-        return own
+        return own + self.spawner.memory()
 
     def wait_for_news(self, signals: int) -> None:
         """Wait until worker 0 has said something, a signal has come, or half a second has passed.
@@ -124,11 +182,7 @@ class Crew:
             if heartbeat.timeout(plan.settings) is not None:
                 stacks = memory("mooring-stacks")
             seat = self._seat(serial, slot, generation, plan)._replace(stacks=stacks)
-            if self.templates is not None:
-                pid = 0
-                self.templates.order(serial, slot, generation, seat, write, plan)
-            else:
-                pid = process.spawn(self.work(plan, write, seat), [*self.keep, *seat.keep, write])
+            pid = self.spawner.order(serial, slot, generation, seat, write, plan)
         except OSError:
             self.tally.take(serial)
             os.close(read)
@@ -168,8 +222,8 @@ class Crew:
                 self._deafen(member)
                 break
             member.buffer += data
-        if not member.pid and self.templates is not None:
-            self.templates.hear()  # of its pid, which came before anything it says
+        if not member.pid:
+            self.spawner.hear()  # of its pid, which came before anything it says
         *lines, member.buffer = member.buffer.split(b"\n")
         member.buffer = member.buffer[-65536:]
         return [message for message in map(reports.decode, lines) if message is not None]
@@ -182,10 +236,27 @@ class Crew:
 
     def __contains__(self, pid: object) -> bool:
         """Whether a child leads a process group of workers: it is one, or a template."""
-        if pid in self.serials or self.templates is None or not isinstance(pid, int):
+        if pid in self.serials or not isinstance(pid, int):
             return pid in self.serials
-        self.templates.hear()  # it may have been forked, and have ended, since
-        return pid in self.serials or self.templates.leads(pid)
+        self.spawner.hear()  # it may have been forked, and have ended, since
+        return pid in self.serials or self.spawner.leads(pid)
+
+    def is_alive(self, serial: int) -> bool:
+        """Whether a worker of that serial number has been ordered, and not yet forgotten."""
+        return serial in self.members
+
+    def is_worker(self, pid: int) -> bool:
+        """Whether that is the pid of a worker."""
+        return pid in self.serials
+
+    def inherited(self) -> list[int]:
+        """All descriptors that any worker inherits, whichever its row."""
+        return [*self.keep, self.tally.fd, *(self.access.keep if self.access is not None else ())]
+
+    def forked(self, serial: int, pid: int) -> None:
+        """The worker that was ordered has that pid."""
+        self.members[serial].pid = pid
+        self.serials[pid] = serial
 
     def forget(self, pid: int) -> Member | None:
         """The member whose process was reaped, no longer one; None for a stranger's pid."""

@@ -1,6 +1,6 @@
 """A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code and others.
 
-https://github.com/microsoft/debugpy. Not for what it changes about the plan (development.py).
+https://github.com/microsoft/debugpy. Not for what it changes about the plan (plan.py, development.py).
 """
 
 from __future__ import annotations
@@ -8,30 +8,11 @@ from __future__ import annotations
 import os
 import socket
 import time
-from importlib.util import find_spec
 
-from mooring.address import Address, parse_address
-from mooring.errors import BindError, ConfigurationError
+from mooring.address import Address
+from mooring.errors import BindError
 
 _PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the port for a moment
-
-
-def parse(text: str) -> Address:
-    """[HOST:]PORT; the host is 127.0.0.1. Raises ValueError."""
-    expected = "[HOST:]PORT"
-    try:
-        address = parse_address(text if ":" in text else f"127.0.0.1:{text}")
-    except ValueError:
-        raise ValueError(expected) from None
-    if address.kind != "tcp" or not address.port:
-        raise ValueError(expected)
-    return address
-
-
-def check() -> None:
-    """Raise ConfigurationError where debugpy is not installed."""
-    if find_spec("debugpy") is None:
-        raise ConfigurationError("MOORING_DEBUGPY: debugpy is not installed: pip install 'mooring[debug]'")
 
 
 def listen(address: Address) -> None:

@@ -9,6 +9,7 @@ The wider order is in searchorder.py.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -195,3 +196,29 @@ def _nothing(root: Path, looked: list[str]) -> ApplicationError:
     return ApplicationError(
         f"no application found in {root}{missing}: looked for {', '.join(looked)}; {_NAME_IT}"
     )
+
+
+def check_found(target: Target) -> None:
+    """Raise ApplicationError where there is no such module: a name misspelt is not mended by a save.
+
+    A module that is there, and broken, is: it is waited for. Nothing is imported.
+    """
+    top, *rest = target.module.split(".")
+    own = [folder for folder in target.search if (folder / top).is_dir() or (folder / f"{top}.py").is_file()]
+    if own and (not rest or any(_is_module(folder.joinpath(top, *rest)) for folder in own)):
+        return
+    if not own and _is_installed(top):
+        return
+    looked = " or ".join(map(str, target.search))
+    raise ApplicationError(f"no application found: there is no module {target.module} in {looked}")
+
+
+def _is_module(path: Path) -> bool:
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from mooring.address import Address, parse_address
+
 Parser = Callable[[str], Any]
 
 LONGEST = 1_000_000_000  # seconds: 31 years
@@ -150,3 +152,15 @@ def cpu_count(value: str) -> float | str:
         return float(number(0, MOST_CORES, exclusive=True)(value))
     except ValueError:
         raise ValueError(f"host, or a number of CPU cores more than 0 and at most {MOST_CORES}") from None
+
+
+def debug_address(text: str) -> Address:
+    """[HOST:]PORT; the host is 127.0.0.1. Raises ValueError."""
+    expected = "[HOST:]PORT"
+    try:
+        address = parse_address(text if ":" in text else f"127.0.0.1:{text}")
+    except ValueError:
+        raise ValueError(expected) from None
+    if address.kind != "tcp" or not address.port:
+        raise ValueError(expected)
+    return address

@@ -7,9 +7,9 @@ import os
 import selectors
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mooring import development, heartbeat, lifecycle, logs, process
+from mooring import heartbeat, lifecycle, logs, process
 from mooring import runtime as runtimes
 from mooring.accounts import Account
 from mooring.admin import Admin
@@ -76,8 +76,8 @@ def supervise(
     routes = _open_admin(place, supervisor, crew.selector)
     if place.metrics is not None:
         _merge_metrics(place.metrics, place.account, supervisor, routes, last)
-    if crew.templates is not None:
-        _preload(crew.templates, supervisor)
+    if crew.plan.settings.preload != "off":
+        _preload(supervisor)
     if crew.plan.settings.companions:
         _accompany(place, supervisor, crew.plan.settings)
     _renew(supervisor, place.start)
@@ -95,9 +95,10 @@ def supervise(
     return code
 
 
-def _preload(templates: Templates, supervisor: Supervisor) -> None:
+def _preload(supervisor: Supervisor) -> None:
     """Have workers forked from templates that have imported the application."""
     crew = supervisor.crew
+    templates = cast("Templates", crew.spawner)
 
     def lost(serial: int, ended: process.Exit, failure: Failure | None) -> None:
         member = crew.members.pop(serial)
@@ -242,7 +243,14 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
     )
     if plan.settings.reload and plan.profile.older:
         for url in urls:
-            log.info(development.banner(plan, url))
+            log.info(banner(plan, url))
     for warning in plan.warnings:
         if warning.startswith((f"{plan.workers} workers were asked for", "max_in_flight=")):
             log.warning(warning)
+
+
+def banner(plan: Plan, url: str) -> str:
+    """The line by which the older images' users know, with live reload, that it serves."""
+    if plan.engine == "hypercorn":
+        return f"Running on {url} (CTRL + C to quit)"
+    return f"{plan.engine.capitalize()} running on {url} (Press CTRL+C to quit)"

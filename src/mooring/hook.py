@@ -18,12 +18,11 @@ from typing import Literal, NamedTuple
 from mooring import process
 from mooring.errors import HookError
 from mooring.memfd import memory
-from mooring.signals import SignalQueue
+from mooring.signals import STOPS, SignalQueue, Stopped
 
 Kind = Literal["sourced", "python", "shell", "executable"]
 GRACE = 5.0  # seconds from TERM to KILL
 EXIT_TIMEOUT = 124  # as timeout(1)
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _DUMP_FD = 99  # above what shells use for themselves, and out of scripts' reach by habit
 _TICK_MS = 20
 _LONGEST_WAIT_MS = 86_400_000  # poll(2) takes an int: 24 days at most
@@ -60,10 +59,6 @@ class HookResult(NamedTuple):
     environ: dict[str, str]
     cwd: str
     ended: bool = False
-
-
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A signal asked mooring to stop while it waited for a hook or another child, which is gone by now."""
 
 
 class HookRun:

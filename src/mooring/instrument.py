@@ -37,15 +37,12 @@ from mooring.departure import client_left
 from mooring.drain import CLOSE
 from mooring.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
 from mooring.instrument_websocket import wrap_websocket
-from mooring.instrument_wsgi import wrap_wsgi
 from mooring.meter import Begin, Meter, table
-from mooring.proxy import asgi_proxy, parse_trusted, wsgi_proxy
-from mooring.requestid import asgi_identifier, with_headers, wsgi_identifier
+from mooring.requestid import with_headers
 from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
 
 if TYPE_CHECKING:
-    from mooring.engines import Application
-    from mooring.plan import Plan
+    pass
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -58,24 +55,6 @@ Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
 
 # The status of a request without an answer: the application failed, or the client had left.
 FAILED, LEFT = 500, 499
-
-
-def wrap(application: Application, plan: Plan, meter: Meter) -> Callable[..., Any]:
-    """The application with mooring around it: a coroutine function for ASGI, a plain function for WSGI."""
-    settings = plan.settings
-    trusted = parse_trusted(settings.forwarded_allow_ips)
-    unix = any(address.kind != "tcp" for address in plan.binds)
-    root = settings.root_path.strip("/")
-    root = f"/{root}" if root else ""
-    header = settings.request_id
-    if header == "auto":
-        header = "x-request-id" if meter.lines is not None and meter.lines.format.ids else None
-    if application.interface == "wsgi":
-        believe = wsgi_proxy(trusted, unix=unix)
-        named = wsgi_identifier(header, settings.trace_context, trusted, unix=unix)
-        return wrap_wsgi(application.call, believe, root, meter, named)
-    identify = asgi_identifier(header, settings.trace_context, trusted, unix=unix)
-    return wrap_asgi(application.call, asgi_proxy(trusted, unix=unix), root, meter, identify)
 
 
 def wrap_asgi(

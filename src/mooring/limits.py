@@ -15,13 +15,12 @@ from mooring import accelerate
 from mooring.scoreboard import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    pass
 
 Send = Callable[[Any], Awaitable[None]]
 _FULL = b"503 Service Unavailable: too many requests at once\n"
 _LATE = b"504 Gateway Timeout: the application took too long\n"
 _RETRY_AFTER = b"1"  # seconds
-_SPARE = 2  # threads of a WSGI worker, to refuse what is too much while the others are busy
 _BODIES = {"http.response.body", "http.response.pathsend"}
 
 
@@ -41,14 +40,6 @@ def limit(
     if seconds:
         application = _timed(application, row, seconds)
     return _limited(application, row, most) if most else application
-
-
-def threads(plan: Plan) -> int:
-    """How many threads a WSGI engine is to have: where all of the plan's may be in flight, and more is to be
-    refused, some more, which never run the application.
-    """
-    most = plan.settings.max_in_flight
-    return plan.threads + (_SPARE if 0 < most <= plan.threads else 0)
 
 
 def _in_flight(row: Row) -> Callable[[], int]:

@@ -14,7 +14,7 @@ from typing import Any
 from mooring import asgi2, boot, importing, importstring, kinds
 from mooring.boot import BootError
 from mooring.discovery import Target
-from mooring.engines import Application
+from mooring.model import Application
 
 __all__ = ["BootError", "load"]
 

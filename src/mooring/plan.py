@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import debugger, development, engines
+from mooring import development
+from mooring import engineregistry as engines
 from mooring.address import Address
 from mooring.errors import ConfigurationError
 from mooring.profiles import Profile
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from mooring.discovery import Target
     from mooring.resources import Resources
     from mooring.serverconf import ServerConf
+
+
+_SPARE_THREADS = 2  # of a WSGI worker, to refuse what is too much while the others are busy
 
 
 class Explained(NamedTuple):
@@ -64,6 +69,14 @@ class Plan:
     warnings: tuple[str, ...] = ()
     framework: str = ""
     revision: int = 1
+
+    @property
+    def engine_threads(self) -> int:
+        """How many threads a WSGI engine is to have: where all of the plan's may be in flight, and more is to
+        be refused, some more, which never run the application.
+        """
+        most = self.settings.max_in_flight
+        return self.threads + (_SPARE_THREADS if 0 < most <= self.threads else 0)
 
     @property
     def tls(self) -> bool:
@@ -113,7 +126,7 @@ def plan(resolved: Resolved, resources: Resources, target: Target, conf: ServerC
     engine = _engine(resolved, settings, conf, explained)
     _check_preload(settings, engine)
     if settings.debugpy is not None:
-        debugger.check()
+        _check_debugger()
     if conf is not None and conf.path and conf.kind == engine:
         reason = "the configuration in use"
         explained[f"{engine}_conf"] = Explained(conf.path, conf.origin("engine"), reason)
@@ -285,3 +298,8 @@ def _check_tls(settings: Settings) -> None:
         raise ConfigurationError(f"TLS needs both tls_certificate and tls_key: {missing} is not set")
     if settings.tls_client_ca is not None and settings.tls_certificate is None:
         raise ConfigurationError("tls_client_ca needs tls_certificate and tls_key")
+
+
+def _check_debugger() -> None:
+    if find_spec("debugpy") is None:
+        raise ConfigurationError("MOORING_DEBUGPY: debugpy is not installed: pip install 'mooring[debug]'")

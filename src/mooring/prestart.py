@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mooring.errors import ConfigurationError
-from mooring.hook import GRACE, Hook, Kind, Stopped, run_blocking
+from mooring.hook import GRACE, Hook, Kind, run_blocking
 from mooring.logs import Log
 from mooring.resolve import DEFAULT, Resolved
-from mooring.signals import SignalQueue
+from mooring.signals import SignalQueue, Stopped
 
 
 class After(NamedTuple):

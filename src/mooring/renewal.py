@@ -16,14 +16,13 @@ from typing import Any
 from mooring import lifecycle, process, renewing
 from mooring.errors import MooringError
 from mooring.fit import fit
-from mooring.hook import Stopped
 from mooring.lifecycle import FleetState, Notice
 from mooring.logs import show_traceback
 from mooring.memfd import memory
 from mooring.plan import Plan, Report
 from mooring.renewing import Made, Start
 from mooring.settings import Settings
-from mooring.signals import SignalQueue
+from mooring.signals import SignalQueue, Stopped
 from mooring.supervisor import Supervisor
 
 LONGEST = 45.0  # seconds; longer than a server's configuration file may take (serverconf.TIMEOUT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from mooring.engines import REGISTRY
+from mooring.engineregistry import REGISTRY
 from mooring.plan import Report
 
 _LONGEST = 3000  # characters: with its frame, a message stays below PIPE_BUF, and is never interleaved

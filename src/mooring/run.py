@@ -8,14 +8,13 @@ from pathlib import Path
 
 from mooring import discovery, logs, otelvars, prestart, reexec, resources, serve, serverconf, tls
 from mooring.errors import ConfigurationError
-from mooring.hook import Stopped
 from mooring.logs import Files, Log
 from mooring.plan import Plan
 from mooring.plan import plan as make_plan
 from mooring.renewing import Start
 from mooring.resolve import Resolved, resolve
 from mooring.settings import Settings
-from mooring.signals import SignalQueue
+from mooring.signals import SignalQueue, Stopped
 
 
 def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue: SignalQueue) -> int:

@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, accounts, adminports, confdump, development, listeners, redact, worker
+from mooring import __version__, accounts, adminports, confdump, discovery, listeners, redact, worker
 from mooring import runtime as runtimes
 from mooring.appmetrics.folder import Folder, open_folder
 from mooring.assignment import Assignment
-from mooring.crew import Crew
+from mooring.crew import Crew, Forks
 from mooring.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.logkeeper import LogKeeper
 from mooring.logs import Files, Log
@@ -40,7 +40,7 @@ def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start
     """Serve until stopped. Returns the exit code; raises MooringError for what cannot be opened."""
     account = accounts.find(plan.settings.user)
     if plan.settings.reload:
-        development.check_found(plan.target)
+        discovery.check_found(plan.target)
     for warning in plan.warnings:
         logs.own.warning(redact.without_arguments(warning, plan.explained["app"].value))
     with ExitStack() as last:
@@ -124,7 +124,7 @@ def _crew(  # noqa: PLR0917
     keep = [listener.socket.fileno() for listener in opened]
     keep.append(logs.own.fd)
     keeper = LogKeeper(logs.access, logs.files, logs.own) if logs.access is not None else None
-    crew = Crew(plan, work, keep, selectors.DefaultSelector(), keeper)
+    crew = Crew(plan, Forks(work, keep), keep, selectors.DefaultSelector(), keeper)
     if plan.settings.preload != "off":
         _preload(crew, assigned, logs.own)
     return crew
@@ -140,4 +140,4 @@ def _preload(crew: Crew, assigned: Callable[[Plan, int, None], Assignment], log:
         return lambda: template.run(assignment, channel, supervisor)
 
     process.adopt_orphans()
-    crew.templates = Templates(crew, begin, log)
+    crew.spawner = Templates(crew, begin, log)

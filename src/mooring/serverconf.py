@@ -18,15 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import engines
+from mooring import engineregistry as engines
 from mooring.errors import ConfigurationError
-from mooring.hook import STOPS, Stopped
 from mooring.logs import show_traceback
 from mooring.memfd import memory
 from mooring.resolve import PROFILE, Resolved
 from mooring.serverconf_values import Overrides
 from mooring.serverconf_workers import brings_gunicorn
-from mooring.signals import SignalQueue
+from mooring.signals import STOPS, SignalQueue, Stopped
 
 if TYPE_CHECKING:
     import subprocess

@@ -7,7 +7,7 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from mooring.engines import REGISTRY
+from mooring.engineregistry import REGISTRY
 from mooring.errors import ConfigurationError
 from mooring.resolve import PROFILE, Resolved
 

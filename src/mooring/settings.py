@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mooring import accessoptions, address, debugger, importstring
+from mooring import accessoptions, address, importstring
 from mooring import environment as env
 from mooring.address import Address
 
@@ -61,14 +61,14 @@ def _engine(value: str) -> str:
     name = value.lower()
     if name in ("auto", "uvicorn", "granian", "hypercorn", "gunicorn"):
         return name
-    from mooring.engines import offered
+    from mooring.engineregistry import offered
 
     raise ValueError(f"one of auto, {offered()}")
 
 
 def _trusted(value: str) -> tuple[str, ...]:
     """The peers to believe."""
-    from mooring.proxy import parse_trusted
+    from mooring.trusted import parse_trusted
 
     items = env.items(value)
     parse_trusted(items)
@@ -167,7 +167,7 @@ class Settings:
     reload_delay: float = _row(DEVELOPMENT, env.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY")
     reload_polling: str = _row(DEVELOPMENT, env.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify")
 
-    debugpy: Address | None = _row(DEVELOPMENT, debugger.parse, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
+    debugpy: Address | None = _row(DEVELOPMENT, env.debug_address, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
 
     admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere")
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere")

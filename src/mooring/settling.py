@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -80,3 +81,23 @@ def _with_tls_files(plan: Plan, copy: bool) -> Plan:
                 os.write(fd, source.read())
             changes[name] = f"/proc/self/fd/{fd}"
     return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, **changes))
+
+
+def engine_log_level(plan: Plan) -> str:
+    """The engine's own log level: its farewells and greetings at every reload hide what matters.
+
+    A profile's users have read them all along, and look for them.
+    """
+    level = plan.settings.log_level
+    return "warning" if plan.settings.reload and not plan.profile.older and level == "info" else level
+
+
+def share_terminal() -> None:
+    """In the worker: where there is a terminal, be in its foreground, so that breakpoint() can read from it.
+
+    That is the supervisor's process group; a worker's own would be in the background (termios(3)). Ctrl-C
+    then reaches the worker as well, which ignores it and leaves when the supervisor says so.
+    """
+    if os.isatty(0):
+        with contextlib.suppress(OSError):  # a supervisor that is about to end
+            os.setpgid(0, os.getpgid(os.getppid()))

@@ -12,6 +12,7 @@ SUPERVISED = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU),
     *(signal.SIGUSR1, signal.SIGCHLD),
 )
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _DEFAULT_IN_CHILD = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
 
 
@@ -86,3 +87,7 @@ def reset_in_child() -> None:
     for number in SUPERVISED:
         signal.signal(number, signal.SIG_DFL if number in _DEFAULT_IN_CHILD else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A signal asked mooring to stop while it waited for a hook or another child, which is gone by now."""

@@ -129,8 +129,8 @@ class Supervisor(Hooks):
         member = self.crew.members.get(serial)
         if member is not None and member.pid:
             send(member.pid)
-        elif member is not None and self.crew.templates is not None:
-            self.crew.templates.give_up(serial, killed=send is process.kill_group)
+        elif member is not None:
+            self.crew.spawner.give_up(serial, killed=send is process.kill_group)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -160,8 +160,7 @@ class Supervisor(Hooks):
         self.on_reopen()
         for pid in self.crew.serials:
             process.reopen_logs(pid)
-        if self.crew.templates is not None:
-            self.crew.templates.reopen_logs()
+        self.crew.spawner.reopen_logs()
 
     def resize(self, delta: int) -> None:
         """One worker more or fewer: of the plan while worker 0 boots alone, and with gunicorn; else here."""

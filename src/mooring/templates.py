@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mooring import process, templatelink
 from mooring.lifecycle import Notice
@@ -24,20 +24,35 @@ from mooring.reports import Failure
 from mooring.seat import Seat
 from mooring.templatelink import Awaited, Template
 
-if TYPE_CHECKING:
-    from mooring.crew import Crew
+
+class Roster(Protocol):
+    """The workers that there are, as crew.Crew knows them."""
+
+    selector: selectors.BaseSelector
+
+    def is_alive(self, serial: int) -> bool:
+        """Whether a worker of that serial number has been ordered, and not yet forgotten."""
+
+    def is_worker(self, pid: int) -> bool:
+        """Whether that is the pid of a worker."""
+
+    def inherited(self) -> list[int]:
+        """All descriptors that any worker inherits."""
+
+    def forked(self, serial: int, pid: int) -> None:
+        """The worker that was ordered has that pid."""
 
 
 class Templates:
-    """All templates of a crew; a timer of the supervisor's. `begin` returns what a template runs."""
+    """All templates; a timer of the supervisor's. `begin` returns what a template runs."""
 
     def __init__(
-        self, crew: Crew, begin: Callable[[Plan, socket.socket, int], Callable[[], int]], log: Log
+        self, roster: Roster, begin: Callable[[Plan, socket.socket, int], Callable[[], int]], log: Log
     ) -> None:
         self.all: list[Template] = []
         self.on_exit: Callable[[int, process.Exit, Failure | None], None] = lambda *_: None
         self.on_refused: Callable[[int, str], None] = lambda *_: None
-        self._crew, self._begin, self._log = crew, begin, log
+        self._roster, self._begin, self._log = roster, begin, log
         self._number = 0
         self._wanted = {1}  # generations that workers may yet be forked for
         self._origin: dict[int, int] = {}  # by a worker's serial, the number of its template
@@ -45,7 +60,7 @@ class Templates:
 
     # -- what the crew and the supervisor ask for ------------------------------------------------------------
 
-    def order(self, serial: int, slot: int, generation: int, seat: Seat, report: int, plan: Plan) -> None:  # noqa: PLR0917
+    def order(self, serial: int, slot: int, generation: int, seat: Seat, report: int, plan: Plan) -> int:  # noqa: PLR0917
         """Have a worker forked; a later message tells its pid. Raises OSError where the system refuses."""
         awaited = Awaited(serial, generation, seat, os.dup(report), plan)
         try:
@@ -53,6 +68,7 @@ class Templates:
         except OSError:
             os.close(awaited.report)
             raise
+        return 0
 
     def give_up(self, serial: int, *, killed: bool) -> None:
         """A worker that has no pid yet is to end (`killed`: its deadline has passed)."""
@@ -122,7 +138,7 @@ class Templates:
 
     def expire(self) -> None:
         """End the templates that nobody needs any more."""
-        self._origin = {s: number for s, number in self._origin.items() if s in self._crew.members}
+        self._origin = {s: number for s, number in self._origin.items() if self._roster.is_alive(s)}
         for template in self.all:
             newest = template.generation in self._wanted and template is self._choose(template.generation, 0)
             if not (template.owes or self._alive(template) or newest):
@@ -159,17 +175,16 @@ class Templates:
 
     def _alive(self, template: Template) -> int:
         """How many workers that it has forked, or owes, there are."""
-        alive = [number for serial, number in self._origin.items() if serial in self._crew.members]
+        alive = [number for serial, number in self._origin.items() if self._roster.is_alive(serial)]
         return alive.count(template.number)
 
     def _start(self, generation: int, plan: Plan) -> Template:
-        crew = self._crew
-        keep = [*crew.keep, crew.tally.fd, *(crew.access.keep if crew.access is not None else ())]
+        selector = self._roster.selector
         begin = functools.partial(self._begin, plan)
         self._number += 1
-        template = templatelink.start(self._number, generation, begin, keep, crew.selector)
+        template = templatelink.start(self._number, generation, begin, self._roster.inherited(), selector)
         self.all.append(template)
-        crew.selector.register(template.channel, selectors.EVENT_READ, lambda: self._hear(template))
+        selector.register(template.channel, selectors.EVENT_READ, lambda: self._hear(template))
         self._log.debug(f"template {template.number} is starting (generation {generation})")
         return template
 
@@ -204,7 +219,7 @@ class Templates:
 
     def _is_new(self, pid: int) -> bool:
         """Whether a pid can be a new worker's: the application has the channel too, and is not trusted."""
-        return pid > 1 and pid not in self._crew.serials and not self.leads(pid)
+        return pid > 1 and not self._roster.is_worker(pid) and not self.leads(pid)
 
     def _forked(self, awaited: Awaited, pid: int) -> None:
         try:
@@ -212,7 +227,6 @@ class Templates:
         except ChildProcessError:  # killed before it was told to begin, and reaped as nobody we know
             self.on_exit(awaited.serial, process.Exit(pid, -signal.SIGKILL), None)
             return
-        self._crew.members[awaited.serial].pid = pid
-        self._crew.serials[pid] = awaited.serial
+        self._roster.forked(awaited.serial, pid)
         if awaited.unwanted:
             process.kill_group(pid)

@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mooring import __version__, engines, exhaustion, heartbeat, process, reports, survivors, wrapping
+from mooring import __version__, exhaustion, heartbeat, process, reports, survivors, wrapping
+from mooring import engineregistry as engines
 from mooring import seat as seats
 from mooring.appmetrics.folder import VARIABLE
 from mooring.assignment import Assignment
 from mooring.drain import Drain
-from mooring.engines import Application, Serving
+from mooring.engines import Serving
+from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.logs import Log, show_traceback
+from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Desk
 from mooring.settling import settle
@@ -91,21 +94,21 @@ def preload(assignment: Assignment) -> Application:
     workerlog.imported()
     engine = engines.choose(plan.settings.engine, application.interface)
     _check(engine, plan)
-    engines.load(engine)
+    load_engine(engine)
     return application
 
 
 def _set_up(assignment: Assignment) -> None:
     """Before the application is imported: where log lines go, and that they can be reopened."""
-    from mooring import debugger, development, freshcode
+    from mooring import debugger, freshcode, settling
     from mooring.workerlog import configure
 
-    level = development.engine_log_level(assignment.plan)
+    level = settling.engine_log_level(assignment.plan)
     handler = configure(assignment.log, level, assignment.files)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
     if assignment.plan.settings.reload:
         freshcode.install()
-        development.share_terminal()
+        settling.share_terminal()
     if assignment.plan.settings.debugpy is not None and assignment.seat is not None:
         debugger.listen(assignment.plan.settings.debugpy)
 
@@ -155,7 +158,7 @@ def _serve(assignment: Assignment) -> None:
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
     )
-    engines.load(engine).serve(serving)
+    load_engine(engine).serve(serving)
 
 
 def _look(assignment: Assignment) -> None:
@@ -171,7 +174,7 @@ def _look(assignment: Assignment) -> None:
 
 def _check(engine: str, plan: Plan) -> None:
     """Let the engine say what it cannot do, before it starts. Raises ConfigurationError."""
-    look: Callable[[Plan], None] | None = getattr(engines.load(engine), "check", None)
+    look: Callable[[Plan], None] | None = getattr(load_engine(engine), "check", None)
     if look is not None:
         look(plan)
 

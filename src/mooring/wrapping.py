@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mooring import seat as seats
 from mooring.assignment import Assignment
 from mooring.drain import Drain
-from mooring.engines import Application
+from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Desk
 
@@ -31,7 +31,7 @@ def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None =
 
     `desk` is set in gunicorn's processes, `drain` where something is served.
     """
-    from mooring import instrument, loader, otel, workerlog
+    from mooring import instrument_wrap, loader, otel, workerlog
 
     plan = assignment.plan
     traced = otel.start(plan, assignment.log, assignment.files)
@@ -46,7 +46,7 @@ def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None =
 
     def wrap() -> Loaded:
         meter = _meter(assignment, desk, drain or Drain())
-        call = instrument.wrap(_limited(inner, plan, meter.row), plan, meter)
+        call = instrument_wrap.wrap(_limited(inner, plan, meter.row), plan, meter)
         return Loaded(application._replace(call=call), lambda: meter.row)
 
     if desk is not None and desk.arbiter == os.getpid():

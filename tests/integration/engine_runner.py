@@ -21,6 +21,7 @@ def main() -> int:
     from mooring.discovery import Target
     from mooring.drain import Drain
     from mooring.errors import ApplicationError, MooringError
+    from mooring.model import Application
     from mooring.plan import plan
     from mooring.resolve import resolve
 
@@ -30,15 +31,15 @@ def main() -> int:
     sockets = tuple(socket.socket(fileno=int(fd)) for fd in fds.split(","))
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     module, _, attribute = target.partition(":")
-    loaded: list[engines.Application] = []
+    loaded: list[Application] = []
 
-    def load() -> engines.Application:
+    def load() -> Application:
         if not loaded:
             try:
                 call: Any = getattr(importlib.import_module(module), attribute)
             except Exception as error:
                 raise ApplicationError(f"cannot import {module}: {error}") from error
-            loaded.append(engines.Application(call, interface, "", target))
+            loaded.append(Application(call, interface, "", target))
         return loaded[0]
 
     try:

@@ -17,10 +17,11 @@ from mooring import accelerate
 from mooring.accessline import formatter
 from mooring.instrument_wsgi import wrap_wsgi
 from mooring.meter import Lines, Meter
-from mooring.proxy import parse_trusted, wsgi_proxy
+from mooring.proxy import wsgi_proxy
 from mooring.requestid import wsgi_identifier
 from mooring.ring import Reader, Rings, writer
 from mooring.scoreboard import BUCKETS, DURATIONS, HISTOGRAM, Row
+from mooring.trusted import parse_trusted
 
 pytestmark = pytest.mark.skipif(accelerate.c is None, reason="mooring was installed without a compiler")
 

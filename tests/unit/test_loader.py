@@ -18,8 +18,8 @@ import pytest
 
 from mooring import asgi2, boot, discovery, kinds, loader, resolve
 from mooring.discovery import Target
-from mooring.engines import Application
 from mooring.errors import ApplicationError
+from mooring.model import Application
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring import engines
+from mooring import engineregistry as engines
 from mooring import environment as env
 from mooring.address import Address
 from mooring.errors import ConfigurationError

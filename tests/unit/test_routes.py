@@ -12,7 +12,7 @@ import pytest
 
 from mooring import lifecycle, routes
 from mooring.answers import Answer, Deferred
-from mooring.crew import Crew, Member
+from mooring.crew import Crew, Forks, Member
 from mooring.discovery import Target
 from mooring.logs import Log
 from mooring.plan import Report, plan
@@ -41,7 +41,7 @@ def supervisor(tmp_path, request) -> Iterator[Supervisor]:
     environ = {"MOORING_APP_ROOT": str(tmp_path), "MOORING_ENGINE": engine}
     planned = plan(resolve({}, environ, tmp_path), read(environ={}), target, None)
     queue = SignalQueue()
-    crew = Crew(planned, lambda *_: lambda: 0, [], selectors.DefaultSelector())
+    crew = Crew(planned, Forks(lambda *_: lambda: 0, []), [], selectors.DefaultSelector())
     made = Supervisor(crew, Log(2), lifecycle.Policy(), queue)
     made.fleet, _ = lifecycle.step(made.fleet, lifecycle.Tick(), time.monotonic())
     yield made

@@ -19,7 +19,7 @@ MEMORY = {"self": 20, "11": 9, "12": 30}
 )
 def test_all_its_processes_count(monkeypatch, engine, log_writer, template, own):
     monkeypatch.setattr(process, "proportional_set_size", lambda pid="self": MEMORY[pid])
-    templates = SimpleNamespace(memory=lambda: template) if template else None
-    crew = SimpleNamespace(access=SimpleNamespace(pid=log_writer), templates=templates)
+    spawner = SimpleNamespace(memory=lambda: template)
+    crew = SimpleNamespace(access=SimpleNamespace(pid=log_writer), spawner=spawner)
     member = SimpleNamespace(pid=12)
     assert Crew.reserved(crew, Report("asgi", "", engine, "main:app", 1), member) == own

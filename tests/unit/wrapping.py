@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from mooring.accessline import formatter
 from mooring.accessparts import Format
 from mooring.address import Address
-from mooring.engines import Application
-from mooring.instrument import wrap
+from mooring.instrument_wrap import wrap
 from mooring.meter import Lines, Meter
+from mooring.model import Application
 from mooring.scoreboard import Row
 
 TCP = Address("tcp", "127.0.0.1", 8000)

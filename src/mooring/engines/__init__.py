@@ -1,36 +1,40 @@
-"""The engines: a protocol, and the one place that knows their names.
+"""What an engine is to a worker: `serve(serving)` of its module, which blocks until the worker has drained.
 
-Importing this module imports no engine. An engine module has a function `serve(serving)`, which blocks until
-the worker has drained.
+Importing this module imports no engine. Which engines there are: engineregistry.py.
 """
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Container, Sequence
 from socket import socket
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from mooring.drain import Drain
 from mooring.errors import ConfigurationError
+from mooring.model import Application
 
 if TYPE_CHECKING:
     from mooring.plan import Plan
     from mooring.scoreboard import Request
-    from mooring.seat import Desk
 
 
-class Application(NamedTuple):
-    """An imported application.
+class ArbiterRows(Protocol):
+    """The scoreboard's rows of a worker that forks workers of its own, as gunicorn's arbiter does."""
 
-    `call` is the ASGI 3 or WSGI callable, `interface` asgi or wsgi, `framework` the distribution it comes
-    from (lower case, "" where unknown), `target` its import string as `module:attribute`.
-    """
+    arbiter: int
+    """The arbiter's pid."""
+    index: int | None
+    """The row that is reserved; None where there is none."""
 
-    call: Callable[..., Any]
-    interface: str
-    framework: str
-    target: str
+    def reserve(self) -> None:
+        """Choose the next worker's row, before it is forked."""
+
+    def settle(self, pid: int) -> None:
+        """The worker with the reserved row has that pid."""
+
+    def leave(self, living: Container[int]) -> list[int]:
+        """Mark the rows of workers that are gone; their pids."""
 
 
 class Serving(NamedTuple):
@@ -58,7 +62,7 @@ class Serving(NamedTuple):
     ready: Callable[[], None]
     drain: Drain
     resized: Callable[[int], None] = lambda _workers: None
-    desk: Desk | None = None
+    desk: ArbiterRows | None = None
     booted: Callable[[], None] = lambda: None
     gone: Callable[[int], None] = lambda _pid: None
     metrics: str | None = None
@@ -70,62 +74,6 @@ class Engine(Protocol):
 
     def serve(self, serving: Serving) -> None:
         """Serve until drained. Raises ApplicationError where the application's lifespan startup fails."""
-
-
-class Registered(NamedTuple):
-    """One row of the registry: the module to look for, the interfaces it serves, and how to install it."""
-
-    module: str
-    interfaces: tuple[str, ...]
-    install: str
-    worker_classes: tuple[str, ...] = ()
-
-
-REGISTRY: Mapping[str, Registered] = {
-    "uvicorn": Registered("uvicorn", ("asgi",), "pip install uvicorn"),
-    "granian": Registered("granian", ("asgi", "wsgi"), "pip install granian"),
-    "hypercorn": Registered(
-        "hypercorn", ("asgi", "wsgi"), "pip install 'mooring[hypercorn]'", ("asyncio", "uvloop", "trio")
-    ),
-    "gunicorn": Registered("gunicorn", ("asgi", "wsgi"), "pip install 'mooring[gunicorn]'"),
-}
-
-DEFAULTS: Mapping[str, str] = {"asgi": "uvicorn", "wsgi": "granian"}
-
-
-def installed() -> list[str]:
-    """The names of the engines that can be imported."""
-    return [name for name, row in REGISTRY.items() if importlib.util.find_spec(row.module) is not None]
-
-
-def offered() -> str:
-    """All engines, each that is missing with the way to install it."""
-    there = installed()
-    return ", ".join(name if name in there else f"{name} ({row.install})" for name, row in REGISTRY.items())
-
-
-def require(name: str) -> None:
-    """Raise ConfigurationError, with the way to install it, where an engine is not there."""
-    if name not in installed():
-        raise ConfigurationError(
-            f"engine {name} is not installed: {REGISTRY[name].install}; "
-            f"installed: {', '.join(installed()) or 'none'}"
-        )
-
-
-def choose(name: str, interface: str) -> str:
-    """The engine for an interface: `name` itself, or for auto the default one.
-
-    Raises ConfigurationError where it is not installed or cannot serve the interface.
-    """
-    chosen = DEFAULTS[interface] if name == "auto" else name
-    if interface not in REGISTRY[chosen].interfaces:
-        able = [other for other, row in REGISTRY.items() if interface in row.interfaces]
-        raise ConfigurationError(
-            f"engine {chosen} cannot serve a {interface.upper()} application; these can: {', '.join(able)}"
-        )
-    require(chosen)
-    return chosen
 
 
 def load(name: str) -> Engine:

@@ -11,11 +11,11 @@ from granian._granian import ASGIWorker
 
 from mooring.engines import Serving, _asyncio, _cut
 from mooring.engines._gate import Gate
+from mooring.engines._granian_pool import LOG, Pool
 from mooring.engines._granian_scope import handler
 from mooring.engines._granian_websocket import Live
 from mooring.engines._lifespan import Lifespan
 from mooring.engines._stop import Stop
-from mooring.engines.granian import LOG, Pool
 
 
 def serve(serving: Serving) -> None:

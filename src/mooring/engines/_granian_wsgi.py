@@ -19,10 +19,11 @@ from granian import __version__
 from granian._futures import _new_cbscheduler
 from granian._granian import WSGIWorker
 
-from mooring import accelerate, limits
+from mooring import accelerate
 from mooring.engines import Serving, _cut
 from mooring.engines._gate import Gate
 from mooring.engines._granian_input import Input
+from mooring.engines._granian_pool import Pool
 from mooring.engines._granian_response import (
     Response,
     again,
@@ -35,7 +36,6 @@ from mooring.engines._granian_response import (
     stream,
 )
 from mooring.engines._stop import Stop
-from mooring.engines.granian import Pool
 
 Handle = Callable[[Any, dict[str, Any]], None]
 LOG = logging.getLogger("_granian")
@@ -51,7 +51,7 @@ def serve(serving: Serving) -> None:
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
     loop = asyncio.new_event_loop()  # granian asks for one, and never runs it
-    pool = Pool(WSGIWorker, serving, limits.threads(serving.plan))
+    pool = Pool(WSGIWorker, serving, serving.plan.engine_threads)
     new_scheduler: Any = _new_cbscheduler
     schedulers = [new_scheduler(loop, handle, impl_asyncio=True) for _ in serving.sockets]
     pool.start(schedulers, loop, stopped.release)

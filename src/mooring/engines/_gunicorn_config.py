@@ -24,7 +24,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
 from mooring.boot import one_line
-from mooring.engines import REGISTRY, Serving, _tls
+from mooring.engineregistry import REGISTRY
+from mooring.engines import Serving, _tls
 from mooring.engines._gunicorn_interface import find_interface
 from mooring.engines._gunicorn_kinds import worker_class
 from mooring.engines._gunicorn_log import LOG, Logger

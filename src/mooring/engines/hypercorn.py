@@ -17,14 +17,15 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import LifespanTimeoutError
 
-from mooring import limits
-from mooring.engines import REGISTRY, Application, Serving, _asyncio, _hypercorn_h2, _hypercorn_ws
+from mooring.engineregistry import REGISTRY
+from mooring.engines import Serving, _asyncio, _hypercorn_h2, _hypercorn_ws
 from mooring.engines._hypercorn_config import Job, configuration
 from mooring.engines._hypercorn_wsgi import WsgiApplication
 from mooring.engines._lifespan import Lifespan
 from mooring.engines._stop import Stop
 from mooring.engines._websockets import WebSockets
 from mooring.errors import ApplicationError, ConfigurationError
+from mooring.model import Application
 
 if TYPE_CHECKING:
     from mooring.plan import Plan
@@ -55,7 +56,7 @@ def serve(serving: Serving) -> None:
     websockets = WebSockets(application.call)
     lifespan = Lifespan(websockets if application.interface == "asgi" else _no_lifespan, _log)
     app = _wrapped(application, lifespan, config, name)
-    threads = limits.threads(plan) if application.interface == "wsgi" else None
+    threads = plan.engine_threads if application.interface == "wsgi" else None
     listeners = list(serving.sockets)
     sockets = Sockets(listeners, [], []) if config.ssl_enabled else Sockets([], listeners, [])
 

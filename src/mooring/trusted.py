@@ -1,0 +1,102 @@
+"""The peers whose X-Forwarded-* headers are believed. Not what those headers change (proxy.py)."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+
+# What may become a client's address: also names and the obfuscated forms of RFC 7239; nothing to be escaped.
+_USABLE = re.compile(r"[0-9A-Za-z._:%-]{1,253}")
+
+
+_UNIX = ("unix", "unix:")  # nginx names a client on a unix socket "unix:"
+
+
+class Trusted:
+    """The peers whose headers are believed. `believes(host)` tells of one; its answers are cached."""
+
+    def __init__(
+        self,
+        addresses: frozenset[ipaddress.IPv4Address | ipaddress.IPv6Address],
+        networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...],
+        *,
+        unix: bool = False,
+        everyone: bool = False,
+    ) -> None:
+        self.unix = unix or everyone
+        self.everyone = everyone
+        self._addresses = addresses
+        self._networks = networks
+        self.believes: Callable[[str], bool] = functools.lru_cache(maxsize=4096)(self._believes)
+
+    def _believes(self, host: str) -> bool:
+        if self.everyone:
+            return True
+        try:
+            address = _plain(ipaddress.ip_address(host))
+        except ValueError:
+            return False
+        return address in self._addresses or any(address in network for network in self._networks)
+
+    def client(self, forwarded_for: str) -> tuple[str, int] | None:
+        """The client that X-Forwarded-For names, port 0 where it has none; None where that is not usable.
+
+        All hops trusted: the leftmost, as in uvicorn.
+        """
+        hops = [hop for hop in map(str.strip, forwarded_for.split(",")) if hop]
+        if not hops:
+            return None
+        if not self.everyone:
+            for hop in reversed(hops):
+                if self.unix and hop in _UNIX:
+                    continue
+                host, port = _split(hop)
+                if len(host) > 253 or not self.believes(host):
+                    return (host, port) if _USABLE.fullmatch(host) else None
+        host, port = _split(hops[0])
+        return (host, port) if hops[0] not in _UNIX and _USABLE.fullmatch(host) else None
+
+
+def parse_trusted(items: Iterable[str]) -> Trusted:
+    """The peers of FORWARDED_ALLOW_IPS: addresses, networks, `unix`, `*`. Raises ValueError."""
+    addresses, networks, unix, everyone = set(), [], False, False
+    for item in items:
+        try:
+            if item == "*":
+                everyone = True
+            elif item in _UNIX:
+                unix = True
+            elif "/" in item:
+                networks.append(ipaddress.ip_network(item))
+            else:
+                addresses.add(_plain(ipaddress.ip_address(item)))
+        except ValueError as error:
+            expected = "addresses such as 10.0.0.1, networks such as 10.0.0.0/8, unix, or *"
+            raise ValueError(f"{expected}, not {item!r} ({error})") from None
+    return Trusted(frozenset(addresses), tuple(networks), unix=unix, everyone=everyone)
+
+
+def _plain(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IPv4 peer of a listener for both families comes as ::ffff:10.0.0.1."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _split(hop: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `host`, `IPv6`, `[IPv6]`, `[IPv6]:port`; all else whole, with port 0."""
+    if hop.startswith("["):
+        host, bracket, rest = hop[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return hop, 0
+        return host, _port(rest[1:]) or 0
+    host, colon, text = hop.partition(":")
+    port = _port(text)
+    return (hop, 0) if not colon or port is None else (host, port)
+
+
+def _port(text: str) -> int | None:
+    digits = text.isascii() and text.isdigit() and len(text) <= 5
+    return int(text) if digits and int(text) <= 65535 else None
