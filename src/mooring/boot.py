@@ -11,10 +11,11 @@ import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
 
+import mooring
 from mooring.errors import ApplicationError
 
 _LONGEST = 300
-_OURS = str(Path(__file__).parent) + os.sep
+_OURS = str(Path(mooring.__file__).parent) + os.sep
 _CALLERS = (os.sep + "importing.py", os.sep + "loader.py")
 _MACHINERY = (
     _OURS,

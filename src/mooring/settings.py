@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """THE table of settings: one field of Settings is one row. The command line's options, `mooring settings`,
 docs/settings.md, validation and `mooring check` derive from it. Resolving it from its origins: resolve.py.
 """

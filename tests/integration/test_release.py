@@ -105,7 +105,8 @@ def test_the_archives_have_the_accelerator_and_all_that_is_imported(tmp_path: Pa
     [wheel], [archive] = (list((root / "dist").glob(name)) for name in ("*.whl", "*.tar.gz"))
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("mooring/_accelerator.") for name in names)
-    assert {"mooring/py.typed", "mooring/page.html"} <= set(names)
+    assert "mooring/py.typed" in names
+    assert any(name.endswith("/page.html") for name in names)
     with tarfile.open(archive) as opened:
         assert any(name.endswith("src/accelerator/accelerator.h") for name in opened.getnames())
     place = tmp_path / "installed"

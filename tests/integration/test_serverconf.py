@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import mooring
 from mooring import serverconf, serverconf_values
 from mooring.address import Address
 from mooring.errors import ConfigurationError
@@ -55,7 +56,7 @@ def test_no_server_is_ever_imported(root):
         "assert not {'gunicorn', 'hypercorn', '__config__'} & set(sys.modules)\n"
     )
     (root / "gunicorn.py").unlink()
-    environ = {"GUNICORN_CONF": "gunicorn_conf.py", "PYTHONPATH": str(Path(serverconf.__file__).parents[1])}
+    environ = {"GUNICORN_CONF": "gunicorn_conf.py", "PYTHONPATH": str(Path(mooring.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environ}, cwd=root, capture_output=True, text=True
     )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import click
 
+import mooring
 from mooring.errors import EXIT_OK, ConfigurationError
 from mooring.install.agreement import mismatches
 from mooring.install.finding import Declaration, find
@@ -132,4 +133,4 @@ def _agree(found: Declaration, target: Target, *, any_version: bool) -> int:
 
 def _apart() -> bool:
     """Whether this mooring is laid out as in the images (images/README.md), and no environment's package."""
-    return (Path(__file__).parents[3] / "packages").is_symlink()
+    return (Path(mooring.__file__).parents[2] / "packages").is_symlink()

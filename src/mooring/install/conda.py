@@ -1,3 +1,4 @@
+# ruff: noqa: T201
 """conda's packages into a prefix, without a conda binary: run with py-rattler and PyYAML, by plans.py.
 
 A program of its own, since mooring depends on neither; it imports nothing of mooring. What is installed
