@@ -14,8 +14,9 @@ from typing import Any
 from start_time import APPS, free_port
 from throughput import wait
 
-from mooring import process, worker
+from mooring import worker
 from mooring.seat import Seat
+from mooring.system import process
 
 
 def serve(kind: str) -> None:

@@ -20,7 +20,7 @@ from mooring.escape import (
     method_field,
 )
 from mooring.meter import Lines, Meter, line_writer
-from mooring.native import native
+from mooring.system.unpatched import native
 
 Environ = dict[str, Any]
 Ids = tuple[str, str, Any]

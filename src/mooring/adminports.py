@@ -1,6 +1,7 @@
 """Where the admin endpoint answers besides the control socket: opened once, before any worker.
 
-No worker inherits these sockets: they are close-on-exec, and a fork closes what an exec would (process.py).
+No worker inherits these sockets: they are close-on-exec, and a fork closes what an exec would
+(system/process.py).
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mooring.address import Address
 from mooring.errors import BindError, ConfigurationError
-from mooring.listeners import Listener, close_listeners, open_listeners
 from mooring.settings import Settings
+from mooring.system.address import Address
+from mooring.system.listeners import Listener, close_listeners, open_listeners
 
 _BACKLOG = 128
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from socket import socket
 from typing import NamedTuple
 
-from mooring.accounts import Account
 from mooring.logs import Files, Log
 from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Seat
+from mooring.system.accounts import Account
 
 
 class Assignment(NamedTuple):

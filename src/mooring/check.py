@@ -15,19 +15,8 @@ from typing import Any
 
 import click
 
-from mooring import (
-    accounts,
-    listeners,
-    prestart,
-    process,
-    redact,
-    reports,
-    resources,
-    runtime,
-    tls,
-    worker,
-)
 from mooring import engineregistry as engines
+from mooring import prestart, redact, reports, resources, runtime, tls, worker
 from mooring.assignment import Assignment
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.fit import fit
@@ -36,6 +25,7 @@ from mooring.plan import Explained, Plan, Report, as_json, given
 from mooring.resolve import resolve
 from mooring.run import open_access, open_log, prepare
 from mooring.settings import show
+from mooring.system import accounts, listeners, process
 
 
 @dataclass(slots=True)

@@ -88,7 +88,7 @@ def _folder() -> Path:
 
 def _serve(values: dict[str, Any]) -> None:
     """`run` and its like: signals are taken before anything that takes time, and until the very end."""
-    from mooring.signals import SignalQueue
+    from mooring.system.signals import SignalQueue
 
     queue = SignalQueue()
 

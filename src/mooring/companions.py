@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mooring import process
-from mooring.accounts import Account
 from mooring.lifecycle import Notice
 from mooring.logs import Log
+from mooring.system import process
+from mooring.system.accounts import Account
 
 _FIRST, _LONGEST = 0.5, 30.0  # seconds: the wait after a first failure, doubled by each further one
 _STABLE = 10.0  # seconds after which a companion's failures are forgotten

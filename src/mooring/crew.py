@@ -11,12 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mooring import heartbeat, process, reports
-from mooring.memfd import memory
+from mooring import heartbeat, reports
 from mooring.plan import Plan, Report
 from mooring.reports import Failure
 from mooring.scoreboard import DROPPED
 from mooring.seat import Seat
+from mooring.system import process
+from mooring.system.memory import memory
 from mooring.tally import Tally
 
 if TYPE_CHECKING:

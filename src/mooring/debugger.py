@@ -9,8 +9,8 @@ import os
 import socket
 import time
 
-from mooring.address import Address
 from mooring.errors import BindError
+from mooring.system.address import Address
 
 _PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the port for a moment
 

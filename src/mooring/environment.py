@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from mooring.address import Address, parse_address
+from mooring.system.address import Address, parse_address
 
 Parser = Callable[[str], Any]
 

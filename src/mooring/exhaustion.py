@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from mooring.native import native
+from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
     from mooring.logs import Log

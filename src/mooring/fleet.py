@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mooring import heartbeat, lifecycle, logs, process
+from mooring import heartbeat, lifecycle, logs
 from mooring import runtime as runtimes
-from mooring.accounts import Account
 from mooring.admin import Admin
 from mooring.adminports import Ports
 from mooring.appmetrics.client import AppMetrics
@@ -28,8 +27,10 @@ from mooring.renewing import Start
 from mooring.reports import Failure
 from mooring.routes import Routes
 from mooring.settings import Settings
-from mooring.signals import SignalQueue
 from mooring.supervisor import Supervisor
+from mooring.system import process
+from mooring.system.accounts import Account
+from mooring.system.signals import SignalQueue
 
 if TYPE_CHECKING:
     from mooring.reloader import Watcher

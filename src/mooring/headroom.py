@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mooring import process, resources, units
+from mooring import resources
 from mooring.lifecycle import FleetState, Worker, WorkerState
 from mooring.resources import Room
 from mooring.scoreboard import MEMORY
 from mooring.supervisor import Supervisor
+from mooring.system import process, units
 
 _MOST = 1 << 60  # bytes; rows are the workers', and untrusted
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from mooring.native import native
 from mooring.scoreboard import BEAT, Row
+from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
     from mooring.settings import Settings

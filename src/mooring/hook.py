@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mooring import process
 from mooring.errors import HookError
-from mooring.memfd import memory
-from mooring.signals import STOPS, SignalQueue, Stopped
+from mooring.system import process
+from mooring.system.memory import memory
+from mooring.system.signals import STOPS, SignalQueue, Stopped
 
 Kind = Literal["sourced", "python", "shell", "executable"]
 GRACE = 5.0  # seconds from TERM to KILL

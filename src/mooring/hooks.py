@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from mooring.lifecycle import Notice
 from mooring.plan import Plan
-from mooring.process import Exit
+from mooring.system.process import Exit
 
 
 class Timer(Protocol):

@@ -16,8 +16,8 @@ from mooring.accessentry_wsgi import Environ, Ids, describer, logger, target_of
 from mooring.accessparts import Entry, apache_date
 from mooring.escape import METHODS
 from mooring.meter import Lines, Meter, table
-from mooring.native import native
 from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
+from mooring.system.unpatched import native
 from mooring.wsgiresponse import Stream, is_watched_file, last_of_connection, watch, with_headers
 
 StartResponse = Callable[..., Any]

@@ -8,10 +8,10 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from mooring import process
 from mooring.logs import Files, Log
 from mooring.logwriter import HUNDREDTHS, Pipes, run
 from mooring.ring import Rings
+from mooring.system import process
 
 _SHORT, _MOST = 1.0, 10  # so many lives shorter than a second, and it is given up
 _RETRY, _RETRY_MOST = 1.0, 60.0  # seconds after which it is tried again where the system has refused

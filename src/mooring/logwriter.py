@@ -16,10 +16,10 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from mooring import process
 from mooring.logs import Files, Log
 from mooring.ring import DELAY, FULL, SIZE, Reader
 from mooring.sink import Rest
+from mooring.system import process
 
 # A write up to PIPE_BUF is atomic on a pipe, so that what others write there doesn't mix with our lines:
 # pipe(7).

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring import development
 from mooring import engineregistry as engines
-from mooring.address import Address
 from mooring.errors import ConfigurationError
 from mooring.profiles import Profile
 from mooring.resolve import CLI, Resolved
 from mooring.settings import MOST_WORKERS, ROWS, Settings, show
+from mooring.system.address import Address
 
 if TYPE_CHECKING:
     from mooring.discovery import Target

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mooring import process, resources
+from mooring import resources
 from mooring.crew import Member
 from mooring.escape import escape
 from mooring.heartbeat import SIGNAL
 from mooring.scoreboard import MEMORY
 from mooring.supervisor import Supervisor
+from mooring.system import process
 
 LONGEST = 0.8  # seconds, less than until the lifecycle has it killed again (Policy.reap)
 HANGS = 5  # that /status shows

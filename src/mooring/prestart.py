@@ -16,7 +16,7 @@ from mooring.errors import ConfigurationError
 from mooring.hook import GRACE, Hook, Kind, run_blocking
 from mooring.logs import Log
 from mooring.resolve import DEFAULT, Resolved
-from mooring.signals import SignalQueue, Stopped
+from mooring.system.signals import SignalQueue, Stopped
 
 
 class After(NamedTuple):

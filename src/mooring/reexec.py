@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mooring.prestart import After
-from mooring.signals import SUPERVISED
+from mooring.system.signals import SUPERVISED
 
 _PREFIXES = ("LD_", "PYTHON", "MALLOC_", "GLIBC_")
 _MARK = "_MOORING_HOOK_RAN"

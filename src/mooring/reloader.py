@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mooring import process, watching
+from mooring import watching
 from mooring.filetree import Rules
 from mooring.logs import Log
 from mooring.plan import Plan
 from mooring.sources import Watch
+from mooring.system import process
 
 _GIVE_UP = 3  # watchers in a row that have not lived for _STABLE seconds
 _STABLE = 5.0

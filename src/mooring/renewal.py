@@ -13,17 +13,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mooring import lifecycle, process, renewing
+from mooring import lifecycle, renewing
 from mooring.errors import MooringError
 from mooring.fit import fit
 from mooring.lifecycle import FleetState, Notice
 from mooring.logs import show_traceback
-from mooring.memfd import memory
 from mooring.plan import Plan, Report
 from mooring.renewing import Made, Start
 from mooring.settings import Settings
-from mooring.signals import SignalQueue, Stopped
 from mooring.supervisor import Supervisor
+from mooring.system import process
+from mooring.system.memory import memory
+from mooring.system.signals import SignalQueue, Stopped
 
 LONGEST = 45.0  # seconds; longer than a server's configuration file may take (serverconf.TIMEOUT)
 _PATIENCE = 0.5  # seconds from TERM, which reaches a configuration file's process too, to KILL

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mooring.plan import Plan
 from mooring.resolve import Resolved, resolve
 from mooring.settings import Settings, show
-from mooring.signals import SignalQueue
+from mooring.system.signals import SignalQueue
 
 _BIND = ("bind", "host", "port")
 _TLS = ("tls_certificate", "tls_key", "tls_key_password", "tls_client_ca")

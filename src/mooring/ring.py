@@ -14,8 +14,8 @@ import os
 from collections.abc import Callable
 
 from mooring import accelerate
-from mooring.memfd import shared_memory
 from mooring.scoreboard import ROWS, doubles
+from mooring.system.memory import shared_memory
 
 SIZE = 512 * 1024
 FULL = 64 * 1024  # the reader is woken when so much has come together,

@@ -14,7 +14,7 @@ from mooring.plan import plan as make_plan
 from mooring.renewing import Start
 from mooring.resolve import Resolved, resolve
 from mooring.settings import Settings
-from mooring.signals import SignalQueue, Stopped
+from mooring.system.signals import SignalQueue, Stopped
 
 
 def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue: SignalQueue) -> int:

@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mooring.address import Address
 from mooring.errors import ConfigurationError
 from mooring.settings import Settings
-from mooring.sockets import UNIX_PATH_MAX, peer_credentials, socket_state, who
+from mooring.system.address import Address
+from mooring.system.sockets import UNIX_PATH_MAX, peer_credentials, socket_state, who
 
 CONTROL = "control.sock"
 SYSTEM_BASE = "/run/mooring"

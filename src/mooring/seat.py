@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
-from mooring import process
-from mooring.native import native
 from mooring.ring import Write, writer
 from mooring.scoreboard import DRAINING, FREE, GONE, MEMORY, READY, STATE, Board, Row
+from mooring.system import process
+from mooring.system.unpatched import native
 
 LOOK, SAMPLE = 10.0, 2.0  # seconds from one look at the worker's own memory to the next; where it is limited
 

@@ -13,19 +13,20 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, accounts, adminports, confdump, discovery, listeners, redact, worker
+from mooring import __version__, adminports, confdump, discovery, redact, worker
 from mooring import runtime as runtimes
 from mooring.appmetrics.folder import Folder, open_folder
 from mooring.assignment import Assignment
 from mooring.crew import Crew, Forks
-from mooring.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.logkeeper import LogKeeper
 from mooring.logs import Files, Log
 from mooring.plan import Plan
 from mooring.prestart import After
 from mooring.renewing import Start
 from mooring.seat import Seat
-from mooring.signals import SignalQueue
+from mooring.system import accounts, listeners
+from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
+from mooring.system.signals import SignalQueue
 
 
 class Logs(NamedTuple):
@@ -132,7 +133,8 @@ def _crew(  # noqa: PLR0917
 
 def _preload(crew: Crew, assigned: Callable[[Plan, int, None], Assignment], log: Log) -> None:
     """Have the crew's workers forked from templates that have imported the application."""
-    from mooring import process, template
+    from mooring import template
+    from mooring.system import process
     from mooring.templates import Templates
 
     def begin(current: Plan, channel: socket, supervisor: int) -> Callable[[], int]:

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mooring import engineregistry as engines
 from mooring.errors import ConfigurationError
 from mooring.logs import show_traceback
-from mooring.memfd import memory
 from mooring.resolve import PROFILE, Resolved
 from mooring.serverconf_values import Overrides
 from mooring.serverconf_workers import brings_gunicorn
-from mooring.signals import STOPS, SignalQueue, Stopped
+from mooring.system.memory import memory
+from mooring.system.signals import STOPS, SignalQueue, Stopped
 
 if TYPE_CHECKING:
     import subprocess

@@ -9,9 +9,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mooring import accessoptions, address, importstring
+from mooring import accessoptions, importstring
 from mooring import environment as env
-from mooring.address import Address
+from mooring.system import address
+from mooring.system.address import Address
 
 MOST_WORKERS = 4096
 APPLICATION, ENGINE, LISTENERS, WORKERS = "Application", "Engine", "Listeners", "Workers"

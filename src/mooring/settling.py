@@ -8,12 +8,12 @@ import os
 import sys
 from typing import Any
 
-from mooring import process
-from mooring.accounts import Account
 from mooring.assignment import Assignment
 from mooring.errors import ConfigurationError
-from mooring.memfd import memory
 from mooring.plan import Plan
+from mooring.system import process
+from mooring.system.accounts import Account
+from mooring.system.memory import memory
 
 
 def settle(assignment: Assignment) -> Assignment:

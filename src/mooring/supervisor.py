@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mooring import fleetlog, lifecycle, process, reports
+from mooring import fleetlog, lifecycle, reports
 from mooring.crew import Crew, Member
 from mooring.exits import OUT_OF_MEMORY
 from mooring.fit import fit, resized
@@ -19,7 +19,8 @@ from mooring.hooks import Hooks
 from mooring.lifecycle import WorkerState
 from mooring.logs import Log
 from mooring.plan import Plan, Report
-from mooring.signals import SignalQueue
+from mooring.system import process
+from mooring.system.signals import SignalQueue
 
 if TYPE_CHECKING:
     from mooring.companions import Companion

@@ -15,10 +15,11 @@ import sys
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mooring import adoption, survivors, worker
+from mooring import survivors, worker
 from mooring.assignment import Assignment
 from mooring.plan import Plan
 from mooring.seat import Seat
+from mooring.system import double_fork
 
 _LONGEST = 1 << 20  # bytes of an order
 _TLS = ("tls_certificate", "tls_key", "tls_client_ca")
@@ -101,7 +102,7 @@ def _fork(
 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or every worker would print it again
-    adoption.fork_for(
+    double_fork.fork_for(
         supervisor, lambda pid: worker.tell(channel.fileno(), "forked", serial=order.serial, worker=pid), work
     )
 

@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mooring import process, reports
+from mooring import reports
 from mooring.plan import Plan
 from mooring.reports import Failure
 from mooring.seat import Seat
+from mooring.system import process
 from mooring.template import Order
 
 _PACKET = 65536

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from mooring import process, templatelink
+from mooring import templatelink
 from mooring.lifecycle import Notice
 from mooring.logs import Log
 from mooring.plan import Plan
 from mooring.reports import Failure
 from mooring.seat import Seat
+from mooring.system import process
 from mooring.templatelink import Awaited, Template
 
 

@@ -24,7 +24,7 @@ from mooring.columns import Row
 from mooring.control import ask, find
 from mooring.errors import ConfigurationError, MooringError
 from mooring.rates import Facts, between
-from mooring.sockets import socket_state
+from mooring.system.sockets import socket_state
 from mooring.topview import BARS, View, render
 
 _HISTORY = 60  # intervals

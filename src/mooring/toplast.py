@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from mooring.columns import Row, Span, clip
 from mooring.escape import escape
 from mooring.rates import Facts
-from mooring.units import age, latency
+from mooring.system.units import age, latency
 
 _OLD = 1.0  # seconds: younger requests in flight come and go too fast to be read
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from mooring.columns import Row, Span, clip, fit_columns, wrap
 from mooring.escape import escape
 from mooring.rates import Facts, Pace
+from mooring.system.units import age, latency, per_second, size
 from mooring.toplast import because, below, duration
-from mooring.units import age, latency, per_second, size
 
 _NARROWEST = 20
 BARS = "▁▂▃▄▅▆▇█"

@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mooring import filetree, mounts
+from mooring import filetree
 from mooring.filetree import Tree
 from mooring.sources import Notified, Polled, Source, Watch
+from mooring.system import mounts
 
 if TYPE_CHECKING:
     from mooring.logs import Log

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mooring import __version__, exhaustion, heartbeat, process, reports, survivors, wrapping
+from mooring import __version__, exhaustion, heartbeat, reports, survivors, wrapping
 from mooring import engineregistry as engines
 from mooring import seat as seats
 from mooring.appmetrics.folder import VARIABLE
@@ -24,6 +24,7 @@ from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Desk
 from mooring.settling import settle
+from mooring.system import process
 from mooring.wrapping import collect_garbage
 
 if TYPE_CHECKING:

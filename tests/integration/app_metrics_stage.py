@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mooring import process
-from mooring.accounts import Account
 from mooring.appmetrics.client import DOWN, AppMetrics
 from mooring.appmetrics.folder import open_folder
 from mooring.logs import Log
+from mooring.system import process
+from mooring.system.accounts import Account
 
 MODES = (
     "all",

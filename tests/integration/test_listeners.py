@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from harness import free_port
 
-from mooring.address import parse_bind
 from mooring.errors import BindError
-from mooring.listeners import Listener, close_listeners, open_listeners
+from mooring.system.address import parse_bind
+from mooring.system.listeners import Listener, close_listeners, open_listeners
 
 Opener = Callable[..., list[Listener]]
 
@@ -480,9 +480,9 @@ def test_a_descriptor_that_is_not_open() -> None:
 
 ACTIVATED = """
 import os, sys
-from mooring.address import parse_bind
+from mooring.system.address import parse_bind
 from mooring.errors import BindError
-from mooring.listeners import open_listeners
+from mooring.system.listeners import open_listeners
 environ = dict(zip(("LISTEN_FDS", "LISTEN_FDNAMES"), sys.argv[1:]), LISTEN_PID=str(os.getpid()))
 try:
     found = open_listeners(parse_bind("systemd"), backlog=5, unix_mode=0o666, environ=environ)

@@ -16,7 +16,7 @@ from mooring.hook import Hook, HookResult, run_blocking
 from mooring.logs import Log
 from mooring.prestart import After, find, messages, run_before
 from mooring.resolve import Resolved, resolve
-from mooring.signals import SignalQueue, Stopped
+from mooring.system.signals import SignalQueue, Stopped
 
 ENVIRON = {"PATH": os.environ["PATH"], "KEPT": "as it was", "PORT": "80", "GONE": "1"}
 

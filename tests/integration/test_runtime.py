@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from mooring import runtime
-from mooring.address import Address
 from mooring.errors import ConfigurationError
 from mooring.runtime import Runtime, connect, instance_name, list_instances, open_runtime, peer_allowed
 from mooring.settings import Settings
+from mooring.system.address import Address
 
 FIRST = Address("tcp", host="127.0.0.1", port=8000)
 NOBODY = 65534
@@ -156,7 +156,7 @@ def test_several_instances_on_one_host(start: Opener, base: Path) -> None:
 def test_a_running_instance_of_that_name_is_refused_and_stays(start: Opener, base: Path) -> None:
     start("shop")
     code = f"""
-from mooring.address import Address
+from mooring.system.address import Address
 from mooring.runtime import open_runtime
 from mooring.settings import Settings
 try:
@@ -176,7 +176,7 @@ except Exception as error:
 
 KILLED = """
 import os, signal, sys
-from mooring.address import Address
+from mooring.system.address import Address
 from mooring.runtime import open_runtime
 from mooring.settings import Settings
 made = open_runtime(Settings(name="shop", runtime_dir=sys.argv[1] or None), Address("tcp"), os.environ)

@@ -12,10 +12,10 @@ import pytest
 
 import mooring
 from mooring import serverconf, serverconf_values
-from mooring.address import Address
 from mooring.errors import ConfigurationError
 from mooring.profiles import PROFILES
 from mooring.resolve import resolve
+from mooring.system.address import Address
 
 pytest.importorskip("gunicorn")
 

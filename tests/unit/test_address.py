@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mooring.address import EXPECTED, Address, parse_address, parse_bind, parse_port
+from mooring.system.address import EXPECTED, Address, parse_address, parse_bind, parse_port
 
 
 @pytest.mark.parametrize(

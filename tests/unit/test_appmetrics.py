@@ -10,9 +10,9 @@ import sys
 
 import pytest
 
-from mooring.accounts import Account
 from mooring.appmetrics.folder import Folder, hand_over, open_folder
 from mooring.logs import Log
+from mooring.system.accounts import Account
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 NOBODY = Account("nobody", 65534, 65534, (), "/")
@@ -95,7 +95,7 @@ def test_gunicorn_hands_ours_over_and_nothing_else(tmp_path, warnings):
 
 _LEAVES = """
 import os, signal, sys
-from mooring.accounts import Account
+from mooring.system.accounts import Account
 from mooring.appmetrics.folder import open_folder
 from mooring.logs import Log
 folder = open_folder(None, None, {"TMPDIR": sys.argv[1]}, ".", Log())

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mooring import filetree, mounts
+from mooring import filetree
 from mooring.filetree import Folder, Rules, look
+from mooring.system import mounts
 
 ROOT = Folder("/srv/app")
 

@@ -11,8 +11,8 @@ from forks import forked
 from mooring import logkeeper
 from mooring.logkeeper import LogKeeper
 from mooring.logs import Files, Log
-from mooring.process import Exit
 from mooring.ring import writer
+from mooring.system.process import Exit
 
 
 def test_a_fork_that_is_refused_is_tried_again_and_costs_no_line(tmp_path):

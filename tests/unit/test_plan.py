@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from mooring.address import Address
 from mooring.discovery import Target
 from mooring.errors import ConfigurationError
 from mooring.fit import fit
@@ -16,6 +15,7 @@ from mooring.resolve import resolve
 from mooring.resources import Reading, Resources
 from mooring.serverconf import ServerConf
 from mooring.settings import show
+from mooring.system.address import Address
 
 MIB = 1024 * 1024
 

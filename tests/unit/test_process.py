@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from mooring import process
+from mooring.system import process
 
 
 @pytest.mark.parametrize("error", [ProcessLookupError, PermissionError])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mooring import process, redact
+from mooring import redact
+from mooring.system import process
 
 
 @pytest.mark.parametrize(

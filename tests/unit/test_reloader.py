@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mooring import filetree, mounts, sources, watching
+from mooring import filetree, sources, watching
 from mooring.filetree import Rules
 from mooring.sources import Notified, Polled, Watch
+from mooring.system import mounts
 
 
 def write(path: Path, text: str = "x") -> Path:

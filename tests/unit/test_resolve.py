@@ -9,10 +9,10 @@ import pytest
 
 from mooring import engineregistry as engines
 from mooring import environment as env
-from mooring.address import Address
 from mooring.errors import ConfigurationError
 from mooring.resolve import one_edit_apart, resolve, resolve_some
 from mooring.settings import ROWS
+from mooring.system.address import Address
 
 
 @pytest.mark.parametrize(

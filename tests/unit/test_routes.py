@@ -30,8 +30,8 @@ from mooring.scoreboard import (
     WEBSOCKETS,
     Row,
 )
-from mooring.signals import SignalQueue
 from mooring.supervisor import Supervisor
+from mooring.system.signals import SignalQueue
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 _ROUNDS = """
 import sys
-from mooring.signals import SignalQueue
+from mooring.system.signals import SignalQueue
 
 print("ready", flush=True)
 for _ in range(300):

@@ -17,8 +17,8 @@ import mooring
 from mooring.columns import Span, clip, columns, wrap
 from mooring.rates import Pace, between
 from mooring.scoreboard import BOUNDS, quantile
+from mooring.system.units import age, latency, per_second, size
 from mooring.topview import View, render
-from mooring.units import age, latency, per_second, size
 
 PLAN = {
     "workers": {"value": 2, "origin": "tuned", "reason": "2 CPU cores (host) x 1"},

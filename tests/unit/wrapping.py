@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 from mooring.accessline import formatter
 from mooring.accessparts import Format
-from mooring.address import Address
 from mooring.instrument_wrap import wrap
 from mooring.meter import Lines, Meter
 from mooring.model import Application
 from mooring.scoreboard import Row
+from mooring.system.address import Address
 
 TCP = Address("tcp", "127.0.0.1", 8000)
 

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mooring import process
-from mooring.accounts import Account
 from mooring.appmetrics import files
 from mooring.appmetrics.files import DEATHS
 from mooring.appmetrics.folder import Folder
 from mooring.appmetrics.frames import FAILED, FOLD, FRAME, LONGEST, MERGE, NOTE
 from mooring.logs import Log
+from mooring.system import process
+from mooring.system.accounts import Account
 
 _UP = (
     "# HELP mooring_app_metrics_up Whether the application's own metrics are in this page.\n"

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from mooring.accounts import Account
 from mooring.logs import Log
+from mooring.system.accounts import Account
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _DEPRECATED = "prometheus_multiproc_dir"  # prometheus_client still heeds it

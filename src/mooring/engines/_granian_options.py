@@ -10,8 +10,8 @@ from typing import Any
 from granian.http import HTTP1Settings, HTTP2Settings
 
 from mooring.errors import ConfigurationError
-from mooring.memfd import memory
 from mooring.settings import Settings
+from mooring.system.memory import memory
 
 
 def options(settings: Settings, *, websockets: bool) -> list[Any]:

@@ -18,11 +18,11 @@ from typing import Any
 from gunicorn.http.wsgi import Response
 from gunicorn.workers.base import Worker
 
-from mooring import process
 from mooring.engines import Serving
 from mooring.engines._gunicorn_report import Reports
 from mooring.engines._lifespan import Lifespan
 from mooring.engines._websockets import WebSockets
+from mooring.system import process
 
 MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2  # of the grace period, what requests leave for the lifespan shutdown

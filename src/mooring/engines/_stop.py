@@ -1,7 +1,7 @@
 """SIGTERM as something an event loop can wait for, and how much of the grace period is left.
 
-Not for the supervisor (signals.py): this runs inside a worker, and knows no loop; the engines hand in the
-wake-up.
+Not for the supervisor (system/signals.py): this runs inside a worker, and knows no loop; the engines hand in
+the wake-up.
 """
 
 from __future__ import annotations

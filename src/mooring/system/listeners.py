@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mooring.address import Address
 from mooring.errors import BindError
-from mooring.sockets import UNIX_PATH_MAX, port_owner, remove_stale, who
+from mooring.system.address import Address
+from mooring.system.sockets import UNIX_PATH_MAX, port_owner, remove_stale, who
 
 # sd_listen_fds(3). They are for this process only: workers get an environment without them.
 ACTIVATION_VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Collection
 from typing import NamedTuple, NoReturn
 
-from mooring import signals
+from mooring.system import signals
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from mooring import process
+from mooring.system import process
 
 _SIZE = 8  # bytes of a pid, or of a negative errno, on its pipe
 

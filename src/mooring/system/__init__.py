@@ -1,0 +1,1 @@
+"""Linux behind small functions: processes, signals, sockets, files in memory, users."""
