@@ -32,11 +32,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mooring import lifecycle, metrics, resources, scoreboard, stats
+from mooring import lifecycle, metrics, resources, stats
 from mooring.answers import Answer
 from mooring.history import History
-from mooring.scoreboard import BUCKETS, COUNTS, DURATIONS, HISTOGRAM, METHOD_BASE, PLACES, RECORD, Row
-from mooring.tally import Tally
+from mooring.scoreboard import row as scoreboard
+from mooring.scoreboard.row import BUCKETS, COUNTS, DURATIONS, HISTOGRAM, METHOD_BASE, PLACES, RECORD, Row
+from mooring.scoreboard.totals import Tally
 
 APPS = Path(__file__).parent / "apps"
 WORKERS = 64

@@ -24,8 +24,8 @@ from mooring.logs import Files, Log
 from mooring.meter import Lines, Meter
 from mooring.proxy import asgi_proxy, wsgi_proxy
 from mooring.requestid import asgi_identifier, wsgi_identifier
-from mooring.ring import writer
-from mooring.scoreboard import Row
+from mooring.scoreboard.ring import writer
+from mooring.scoreboard.row import Row
 from mooring.trusted import parse_trusted
 
 AGENT = (

@@ -13,7 +13,7 @@
 typedef struct {
     PyObject_HEAD
     Py_buffer memory;
-    long long at, lap, limit; /* as in ring.py */
+    long long at, lap, limit; /* as in scoreboard/ring.py */
     long long page, size, full;
     double due, delay;
     int wake;

@@ -1,4 +1,4 @@
-/* The writer's end of a ring in shared memory. ring.py is the specification, and the way without this. */
+/* The writer's end of a ring in shared memory. scoreboard/ring.py is the specification, and the way without this. */
 
 #include "accelerator.h"
 

@@ -1,4 +1,4 @@
-/* A worker's row of the scoreboard: counts, histogram, requests in flight. scoreboard.py and meter.table are
+/* A worker's row of the scoreboard: counts, histogram, requests in flight. scoreboard/row.py and meter.table are
  * the specification. The interpreter's lock makes each of these functions one step for threads. */
 
 #include "accelerator.h"

@@ -19,7 +19,7 @@ from mooring.escape import (
     target_field,
 )
 from mooring.meter import Meter
-from mooring.scoreboard import DROPPED
+from mooring.scoreboard.row import DROPPED
 
 Scope = MutableMapping[str, Any]
 Ids = tuple[str, str, Any]  # request id, trace id, headers for the response

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from mooring import accelerate
 from mooring.accessparts import Entry, apache_date
 from mooring.escape import (
     AGENT_LIMIT,
@@ -20,6 +19,7 @@ from mooring.escape import (
     method_field,
 )
 from mooring.meter import Lines, Meter, line_writer
+from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
 
 Environ = dict[str, Any]
@@ -95,7 +95,7 @@ def logger(meter: Meter, lines: Lines) -> Callable[[Entry, float], object]:
     """A function that has the line of an entry written."""
     lock = native("_thread", "allocate_lock")()  # a ring has one writer
     make, put = lines.format.line, line_writer(meter, lines)
-    quick = accelerate.apache(meter.row, lines.write, lines.format.timed, apache_date)
+    quick = accelerator.apache(meter.row, lines.write, lines.format.timed, apache_date)
 
     def log(entry: Entry, now: float) -> None:
         text = make(entry)

@@ -1,7 +1,7 @@
 """What a line of the access log says: the older images' own forms, and mooring's.
 
 Whatever comes from a client arrives here escaped (escape.py). docs/profiles.md tells which profile has which
-form. Not for writing the line (ring.py).
+form. Not for writing the line (scoreboard/ring.py).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Format(NamedTuple):
     What it needs to know: `headers` are referer and user agent (else they are `-`); `declared` means that the
     size is the response's Content-Length, not what was counted; `full` that request and response are needed;
     `ids` that the line shows the request's id, so that one is worth making; `timed` that it is Apache's
-    combined form with the duration (True) or without (False), which accelerate.py knows.
+    combined form with the duration (True) or without (False), which scoreboard/accelerator.py knows.
     """
 
     line: Line

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mooring import heartbeat, reports
 from mooring.plan import Plan, Report
 from mooring.reports import Failure
-from mooring.scoreboard import DROPPED
+from mooring.scoreboard.row import DROPPED
+from mooring.scoreboard.totals import Tally
 from mooring.seat import Seat
 from mooring.system import process
 from mooring.system.memory import memory
-from mooring.tally import Tally
 
 if TYPE_CHECKING:
     from mooring.logkeeper import LogKeeper

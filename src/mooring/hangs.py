@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mooring import lifecycle
 from mooring.lifecycle import Worker, WorkerState
-from mooring.scoreboard import BEAT, Row
+from mooring.scoreboard.row import BEAT, Row
 from mooring.supervisor import Supervisor
 
 _LATE = 0.5  # seconds. Whoever wakes this much later was frozen: so perhaps were the workers

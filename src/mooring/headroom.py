@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mooring import resources
 from mooring.lifecycle import FleetState, Worker, WorkerState
 from mooring.resources import Room
-from mooring.scoreboard import MEMORY
+from mooring.scoreboard.row import MEMORY
 from mooring.supervisor import Supervisor
 from mooring.system import process, units
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from mooring.scoreboard import BEAT, Row
+from mooring.scoreboard.row import BEAT, Row
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:

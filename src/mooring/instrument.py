@@ -16,7 +16,6 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mooring import accelerate
 from mooring.accessentry import (
     BASE,
     BEGAN,
@@ -39,7 +38,8 @@ from mooring.escape import METHODS, kept_agent_field, kept_agents, kept_targets,
 from mooring.instrument_websocket import wrap_websocket
 from mooring.meter import Begin, Meter, table
 from mooring.requestid import with_headers
-from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
+from mooring.scoreboard import accelerator
+from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
 
 if TYPE_CHECKING:
     pass
@@ -164,11 +164,11 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
 def _accelerated(meter: Meter) -> tuple[Begin, Sending, Finish] | None:
     """What `_recorder` returns, in C."""
     lines = meter.lines
-    row = accelerate.row(meter.row, lines.write if lines is not None else None)
+    row = accelerator.row(meter.row, lines.write if lines is not None else None)
     if row is None:
         return None
     timed = lines.format.timed if lines is not None else None
-    asgi = accelerate.c.Asgi(
+    asgi = accelerator.c.Asgi(
         row=row,
         drain=meter.drain,
         closing=last_of_connection,
@@ -182,7 +182,7 @@ def _accelerated(meter: Meter) -> tuple[Begin, Sending, Finish] | None:
         target_field=target_field,
         agents=kept_agents,
         agent_field=kept_agent_field,
-        date=accelerate.date(apache_date) if timed is not None else None,
+        date=accelerator.date(apache_date) if timed is not None else None,
         timed=bool(timed),
     )
     return row.begin, asgi.sending, asgi.finish

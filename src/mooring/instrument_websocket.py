@@ -12,7 +12,7 @@ from urllib.parse import quote
 from mooring.accessentry import Entries
 from mooring.meter import Meter, table
 from mooring.requestid import with_headers
-from mooring.scoreboard import METHOD_BASE, WEBSOCKETS
+from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
 
 Scope = MutableMapping[str, Any]
 ASGI = Callable[[Scope, Any, Any], Awaitable[None]]

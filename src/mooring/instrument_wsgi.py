@@ -11,12 +11,12 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any
 
-from mooring import accelerate
 from mooring.accessentry_wsgi import Environ, Ids, describer, logger, target_of
 from mooring.accessparts import Entry, apache_date
 from mooring.escape import METHODS
 from mooring.meter import Lines, Meter, table
-from mooring.scoreboard import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
+from mooring.scoreboard import accelerator
+from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
 from mooring.system.unpatched import native
 from mooring.wsgiresponse import Stream, is_watched_file, last_of_connection, watch, with_headers
 
@@ -98,7 +98,7 @@ def _recorder(meter: Meter) -> tuple[Start, Report]:
     """
     cells, clock, base_of = meter.row.cells, monotonic, REQUEST_BASE.get
     begin, end = table(meter.row)
-    count = accelerate.counter(meter.row) or _counter(cells, end)
+    count = accelerator.counter(meter.row) or _counter(cells, end)
     entry_of: Callable[..., Entry | None] | None = None
     log: Callable[[Entry, float], object] = _no_log
     if meter.lines is not None:
@@ -131,11 +131,11 @@ def _accelerated(
 ) -> WSGI | None:
     """What `wrap_wsgi` returns, in C. `always`: not only what proxies have sent is to be prepared."""
     lines = meter.lines
-    row = accelerate.row(meter.row, lines.write if lines is not None else None)
+    row = accelerator.row(meter.row, lines.write if lines is not None else None)
     if row is None:
         return None
     timed = lines.format.timed if lines is not None else None
-    made: WSGI = accelerate.c.Wsgi(
+    made: WSGI = accelerator.c.Wsgi(
         row=row,
         application=application,
         drain=meter.drain,
@@ -154,7 +154,7 @@ def _accelerated(
         wanted=lines.wanted if lines is not None else None,
         nameless=lines.nameless if lines is not None else "-",
         methods=METHODS,
-        date=accelerate.date(apache_date) if timed is not None else None,
+        date=accelerator.date(apache_date) if timed is not None else None,
         timed=bool(timed),
     )
     return made

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from mooring import accelerate
-from mooring.scoreboard import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
+from mooring.scoreboard import accelerator
+from mooring.scoreboard.row import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
 
 if TYPE_CHECKING:
     pass
@@ -44,7 +44,7 @@ def limit(
 
 def _in_flight(row: Row) -> Callable[[], int]:
     """A function that counts, with the asking one."""
-    accelerated = accelerate.row(row)
+    accelerated = accelerator.row(row)
     if accelerated is not None:
         return cast("Callable[[], int]", accelerated.in_flight)
     free, cells = row.free, row.cells

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mooring.logs import Files, Log
 from mooring.logwriter import HUNDREDTHS, Pipes, run
-from mooring.ring import Rings
+from mooring.scoreboard.ring import Rings
 from mooring.system import process
 
 _SHORT, _MOST = 1.0, 10  # so many lives shorter than a second, and it is given up

@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from mooring.logs import Files, Log
-from mooring.ring import DELAY, FULL, SIZE, Reader
+from mooring.scoreboard.ring import DELAY, FULL, SIZE, Reader
 from mooring.sink import Rest
 from mooring.system import process
 

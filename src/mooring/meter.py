@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mooring import accelerate
 from mooring.drain import Drain
-from mooring.scoreboard import DROPPED, OVERFLOW, RECORD, Row
+from mooring.scoreboard import accelerator
+from mooring.scoreboard.row import DROPPED, OVERFLOW, RECORD, Row
 
 if TYPE_CHECKING:
     from mooring.accessline import Format
-    from mooring.ring import Write
+    from mooring.scoreboard.ring import Write
 
 Wanted = Callable[[Any, int], bool]  # the path as requested, bytes or Latin-1 text, and the status
 
@@ -53,7 +53,7 @@ def table(row: Row) -> tuple[Begin, End]:
     `begin(method_base, path, now)` returns the request's place, 0 where the table is full; `end(place)`.
     Threads may call them, but for a full table's count, which is exact in one thread.
     """
-    accelerated = accelerate.row(row)
+    accelerated = accelerator.row(row)
     if accelerated is not None:
         return accelerated.begin, accelerated.end
     cells, data, record = row.cells, row.data, RECORD.pack_into

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
-from mooring.scoreboard import (
+from mooring.scoreboard.row import (
     BUCKETS,
     DROPPED,
     DURATIONS,

@@ -15,7 +15,7 @@ from mooring import resources
 from mooring.crew import Member
 from mooring.escape import escape
 from mooring.heartbeat import SIGNAL
-from mooring.scoreboard import MEMORY
+from mooring.scoreboard.row import MEMORY
 from mooring.supervisor import Supervisor
 from mooring.system import process
 

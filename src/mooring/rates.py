@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from mooring.scoreboard import quantile
+from mooring.scoreboard.row import quantile
 
 Facts = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from mooring import lifecycle
 from mooring.lifecycle import WorkerState
 from mooring.plan import Plan
-from mooring.scoreboard import COUNTS, HISTOGRAM, MEMORY, Row
+from mooring.scoreboard.row import COUNTS, HISTOGRAM, MEMORY, Row
 from mooring.seat import SAMPLE
 from mooring.supervisor import Supervisor
 from mooring.system import units

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
-from mooring.ring import Write, writer
-from mooring.scoreboard import DRAINING, FREE, GONE, MEMORY, READY, STATE, Board, Row
+from mooring.scoreboard.ring import Write, writer
+from mooring.scoreboard.row import DRAINING, FREE, GONE, MEMORY, READY, STATE, Board, Row
 from mooring.system import process
 from mooring.system.unpatched import native
 

@@ -10,7 +10,7 @@ from mooring import __version__, resources
 from mooring.escape import escape
 from mooring.lifecycle import Worker, WorkerState
 from mooring.metrics import STATUSES, Facts
-from mooring.scoreboard import (
+from mooring.scoreboard.row import (
     BOUNDS,
     BUCKETS,
     CLASSES,

@@ -28,7 +28,7 @@ from mooring.system import process
 from mooring.wrapping import collect_garbage
 
 if TYPE_CHECKING:
-    from mooring.scoreboard import Row
+    from mooring.scoreboard.row import Row
 
 
 def run(assignment: Assignment) -> int:

@@ -16,7 +16,7 @@ from mooring.seat import Desk
 
 if TYPE_CHECKING:
     from mooring.meter import Meter
-    from mooring.scoreboard import Row
+    from mooring.scoreboard.row import Row
 
 
 class Loaded(NamedTuple):
@@ -84,7 +84,7 @@ def _preloaded(wrap: Callable[[], Loaded], desk: Desk) -> Loaded:
 def _meter(assignment: Assignment, desk: Desk | None, drain: Drain) -> Meter:
     """What the instrumentation writes to: the row and the ring of this process."""
     from mooring.meter import Lines, Meter
-    from mooring.scoreboard import Row
+    from mooring.scoreboard.row import Row
 
     seat, settings = assignment.seat, assignment.plan.settings
     if seat is None:

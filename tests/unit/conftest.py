@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import settings
 
-from mooring import accelerate
+from mooring.scoreboard import accelerator
 
 settings.register_profile(
     "untimed", deadline=None
@@ -13,7 +13,7 @@ settings.load_profile("untimed")
 def way(request, monkeypatch):
     """What is done for each request, in both its ways: see accelerate.py."""
     if request.param == "python":
-        monkeypatch.setattr(accelerate, "c", None)
-    elif accelerate.c is None:
+        monkeypatch.setattr(accelerator, "c", None)
+    elif accelerator.c is None:
         pytest.skip("mooring was installed without a compiler")  # .ci/run asks for it
     return request.param

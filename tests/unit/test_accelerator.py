@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mooring import accelerate
 from mooring.accessline import formatter
 from mooring.instrument import wrap_asgi
 from mooring.meter import Lines, Meter
-from mooring.ring import FULL, SIZE, Reader, Rings, writer
-from mooring.scoreboard import BUCKETS, DURATIONS, HISTOGRAM, Row
+from mooring.scoreboard import accelerator
+from mooring.scoreboard.ring import FULL, SIZE, Reader, Rings, writer
+from mooring.scoreboard.row import BUCKETS, DURATIONS, HISTOGRAM, Row
 
-pytestmark = pytest.mark.skipif(accelerate.c is None, reason="mooring was installed without a compiler")
+pytestmark = pytest.mark.skipif(accelerator.c is None, reason="mooring was installed without a compiler")
 
 _DATE = re.compile(r"\[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\]")
 _bytes = st.one_of(
@@ -138,7 +138,7 @@ def test_requests_are_counted_and_logged_alike(form, scope, messages, raising, s
     given_ = (scope, messages, raising, form, wanted if skip else None, drains)
     fast = _serve(*given_)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accelerate, "c", None)
+        patch.setattr(accelerator, "c", None)
         assert fast == _serve(*given_)
 
 
@@ -149,7 +149,7 @@ def test_mistakes_are_met_alike(form, scope, headers, messages, raising):
     given_ = ({**scope, "headers": headers}, messages, raising, form, None, False)
     fast = _serve(*given_)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accelerate, "c", None)
+        patch.setattr(accelerator, "c", None)
         assert fast == _serve(*given_)
 
 
@@ -184,16 +184,16 @@ def test_a_ring_holds_the_same(writes):
 
     fast = fill()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accelerate, "c", None)
+        patch.setattr(accelerator, "c", None)
         assert fast == fill()
 
 
 def test_it_refuses_memory_that_is_no_ring_and_no_row():
     with pytest.raises(ValueError, match="smaller than a ring"):
-        accelerate.c.Writer(bytearray(4096), 0, 4096, SIZE, FULL, 0.05)
+        accelerator.c.Writer(bytearray(4096), 0, 4096, SIZE, FULL, 0.05)
     with pytest.raises(ValueError, match="not in that row"):
-        accelerate.row(type("Small", (), {"data": bytearray(64)}))
+        accelerator.row(type("Small", (), {"data": bytearray(64)}))
     rest = (None, None, None, None, None, None, "-", frozenset(), {}, None, {}, None, None, False)
-    asgi = accelerate.c.Asgi(accelerate.row(Row()), *rest)
+    asgi = accelerator.c.Asgi(accelerator.row(Row()), *rest)
     with pytest.raises(TypeError, match="exchange"):
         asgi.sending([], {})

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring import accelerate
 from mooring.engines import _granian_wsgi
+from mooring.scoreboard import accelerator
 
-pytestmark = pytest.mark.skipif(accelerate.c is None, reason="mooring was installed without a compiler")
+pytestmark = pytest.mark.skipif(accelerator.c is None, reason="mooring was installed without a compiler")
 
 _chunks = st.one_of(st.binary(max_size=6), st.sampled_from(["text", None, bytearray(b"abc")]))
 _lengths = st.sampled_from(["3", "0", "6", "x", "-1", "\u0663", "1" * 30, ""])
@@ -148,7 +148,7 @@ def serve(scope, script):
 def test_requests_are_answered_alike(scope, script):
     fast = serve(scope, script)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accelerate, "c", None)
+        patch.setattr(accelerator, "c", None)
         assert fast == serve(scope, script)
 
 
@@ -204,4 +204,4 @@ def test_it_takes_granians_arguments_alone():
         with pytest.raises((TypeError, KeyError)):
             handle(*given_)
     with pytest.raises(TypeError):
-        accelerate.c.Granian(application=None)
+        accelerator.c.Granian(application=None)

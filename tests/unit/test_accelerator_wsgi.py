@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrapping import FileWrapper, environ, hello
 
-from mooring import accelerate
 from mooring.accessline import formatter
 from mooring.instrument_wsgi import wrap_wsgi
 from mooring.meter import Lines, Meter
 from mooring.proxy import wsgi_proxy
 from mooring.requestid import wsgi_identifier
-from mooring.ring import Reader, Rings, writer
-from mooring.scoreboard import BUCKETS, DURATIONS, HISTOGRAM, Row
+from mooring.scoreboard import accelerator
+from mooring.scoreboard.ring import Reader, Rings, writer
+from mooring.scoreboard.row import BUCKETS, DURATIONS, HISTOGRAM, Row
 from mooring.trusted import parse_trusted
 
-pytestmark = pytest.mark.skipif(accelerate.c is None, reason="mooring was installed without a compiler")
+pytestmark = pytest.mark.skipif(accelerator.c is None, reason="mooring was installed without a compiler")
 
 _DATE = re.compile(r"\[\d\d/\w{3}/\d{4}:[\d:]{8} [+-]\d{4}\]")
 _latin = st.one_of(
@@ -223,7 +223,7 @@ def _found(rings, row, told, env):
 def test_requests_are_counted_and_logged_alike(env, script, how):
     fast = _serve(env, script, how)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accelerate, "c", None)
+        patch.setattr(accelerator, "c", None)
         assert fast == _serve(env, script, how)
 
 
@@ -309,4 +309,4 @@ def test_it_takes_a_requests_arguments_alone():
     with pytest.raises(KeyError, match="REQUEST_METHOD"):
         wsgi({"PATH_INFO": "/"}, len)
     with pytest.raises(TypeError):
-        accelerate.c.Wsgi(row=None)
+        accelerator.c.Wsgi(row=None)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from mooring import lifecycle
 from mooring.hangs import Watch, _busy
-from mooring.scoreboard import PLACES, REQUEST_BASE, Row
+from mooring.scoreboard.row import PLACES, REQUEST_BASE, Row
 
 
 def begin(row: Row, place: int, began: float) -> None:

@@ -25,8 +25,8 @@ from wrapping import (
 from mooring.accessline import formatter
 from mooring.accessrules import parse
 from mooring.meter import Lines, Meter, table
-from mooring.ring import Reader, Rings, writer
-from mooring.scoreboard import (
+from mooring.scoreboard.ring import Reader, Rings, writer
+from mooring.scoreboard.row import (
     BOUNDS,
     BUCKETS,
     CLASSES,

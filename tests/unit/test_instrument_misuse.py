@@ -12,7 +12,7 @@ from wrapping import Log, Server, call, environ, hello, http, ok, streaming, web
 
 from mooring.instrument import wrap_asgi
 from mooring.meter import Meter
-from mooring.scoreboard import BUCKETS, CLASSES, HISTOGRAM, METHOD_BASE, RAISED, REQUESTS, Row
+from mooring.scoreboard.row import BUCKETS, CLASSES, HISTOGRAM, METHOD_BASE, RAISED, REQUESTS, Row
 
 pytestmark = pytest.mark.usefixtures("way")
 

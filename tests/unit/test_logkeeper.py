@@ -11,7 +11,7 @@ from forks import forked
 from mooring import logkeeper
 from mooring.logkeeper import LogKeeper
 from mooring.logs import Files, Log
-from mooring.ring import writer
+from mooring.scoreboard.ring import writer
 from mooring.system.process import Exit
 
 

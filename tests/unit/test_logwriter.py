@@ -12,7 +12,7 @@ from forks import forked
 
 from mooring.logs import Files, Log
 from mooring.logwriter import Pipes, run
-from mooring.ring import Rings, writer
+from mooring.scoreboard.ring import Rings, writer
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from forks import fork, forked, kill
 
 from mooring.logwriter import PIPE_BUF, pieces
-from mooring.ring import DELAY, FULL, SIZE, Reader, Rings, writer
+from mooring.scoreboard.ring import DELAY, FULL, SIZE, Reader, Rings, writer
 
 pytestmark = pytest.mark.usefixtures("way")
 

@@ -19,7 +19,7 @@ from mooring.plan import Report, plan
 from mooring.resolve import resolve
 from mooring.resources import read
 from mooring.routes import Routes
-from mooring.scoreboard import (
+from mooring.scoreboard.row import (
     BUCKETS,
     HISTOGRAM,
     MEMORY,

@@ -14,9 +14,9 @@ from time import monotonic
 import pytest
 from forks import forked
 
-from mooring import scoreboard
 from mooring.meter import table
-from mooring.scoreboard import (
+from mooring.scoreboard import row as scoreboard
+from mooring.scoreboard.row import (
     BOUNDS,
     BUCKETS,
     COUNTS,

@@ -10,7 +10,7 @@ import pytest
 from forks import fork, forked, kill
 from test_scoreboard import GARBAGE
 
-from mooring.scoreboard import (
+from mooring.scoreboard.row import (
     BUCKETS,
     COUNTERS,
     COUNTS,
@@ -26,7 +26,7 @@ from mooring.scoreboard import (
     WEBSOCKETS,
     Row,
 )
-from mooring.tally import Tally
+from mooring.scoreboard.totals import Tally
 
 GET = METHOD_BASE["GET"] + 2
 ADDED = (*COUNTERS, *range(COUNTS, HISTOGRAM + BUCKETS))

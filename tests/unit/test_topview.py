@@ -16,7 +16,7 @@ import pytest
 import mooring
 from mooring.columns import Span, clip, columns, wrap
 from mooring.rates import Pace, between
-from mooring.scoreboard import BOUNDS, quantile
+from mooring.scoreboard.row import BOUNDS, quantile
 from mooring.system.units import age, latency, per_second, size
 from mooring.topview import View, render
 

@@ -9,7 +9,7 @@ from mooring.accessparts import Format
 from mooring.instrument_wrap import wrap
 from mooring.meter import Lines, Meter
 from mooring.model import Application
-from mooring.scoreboard import Row
+from mooring.scoreboard.row import Row
 from mooring.system.address import Address
 
 TCP = Address("tcp", "127.0.0.1", 8000)

@@ -16,7 +16,7 @@ from mooring.model import Application
 
 if TYPE_CHECKING:
     from mooring.plan import Plan
-    from mooring.scoreboard import Request
+    from mooring.scoreboard.row import Request
 
 
 class ArbiterRows(Protocol):

@@ -19,7 +19,6 @@ from granian import __version__
 from granian._futures import _new_cbscheduler
 from granian._granian import WSGIWorker
 
-from mooring import accelerate
 from mooring.engines import Serving, _cut
 from mooring.engines._gate import Gate
 from mooring.engines._granian_input import Input
@@ -36,6 +35,7 @@ from mooring.engines._granian_response import (
     stream,
 )
 from mooring.engines._stop import Stop
+from mooring.scoreboard import accelerator
 
 Handle = Callable[[Any, dict[str, Any]], None]
 LOG = logging.getLogger("_granian")
@@ -115,9 +115,9 @@ def handler(
 
 def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[object], handle: Handle) -> Any:
     """What `handler` returns, in C; None where there is none. `handle` does what is no common case."""
-    if accelerate.c is None:
+    if accelerator.c is None:
         return None
-    return accelerate.c.Granian(
+    return accelerator.c.Granian(
         application=call,
         base=base,
         running=running,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mooring.scoreboard import BOUNDS, DROPPED, DURATIONS, HISTOGRAM, OVERFLOW, PLACES, RAISED
+from mooring.scoreboard.row import BOUNDS, DROPPED, DURATIONS, HISTOGRAM, OVERFLOW, PLACES, RAISED
 
 c: Any = None
 try:
@@ -22,7 +22,7 @@ except ImportError:
 if TYPE_CHECKING:
     import mmap
 
-    from mooring.scoreboard import Row
+    from mooring.scoreboard.row import Row
 
 
 def ring_writer(memory: mmap.mmap, wake: int, page: int, size: int, full: int, delay: float) -> Any:  # noqa: PLR0917

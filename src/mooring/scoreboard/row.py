@@ -3,7 +3,7 @@
 A row is a fixed number of aligned native doubles, so that any process can read it at any moment without a
 lock: a store of one is whole, and a count is exact up to 2**53. One process writes a row (the worker that has
 it); the supervisor reads rows as untrusted bytes, and adds a row to the totals when its worker is gone
-(tally.py). Not for the access log's lines, which have rings of their own (ring.py).
+(totals.py). Not for the access log's lines, which have rings of their own (ring.py).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from operator import lt
 from typing import NamedTuple
 
-from mooring import scoreboard
-from mooring.scoreboard import COUNTERS, COUNTS, DURATIONS, FREE, GONE, HISTOGRAM, Board, Row
+from mooring.scoreboard import row as scoreboard
+from mooring.scoreboard.row import COUNTERS, COUNTS, DURATIONS, FREE, GONE, HISTOGRAM, Board, Row
 
 # An arbiter's workers have a row each; it may be told to have more of them (TTIN) before the next roll.
 _ARBITER_SPARE, _ARBITER_MOST = 32, 1024

@@ -13,8 +13,8 @@ import mmap
 import os
 from collections.abc import Callable
 
-from mooring import accelerate
-from mooring.scoreboard import ROWS, doubles
+from mooring.scoreboard import accelerator
+from mooring.scoreboard.row import ROWS, doubles
 from mooring.system.memory import shared_memory
 
 SIZE = 512 * 1024
@@ -73,7 +73,7 @@ def writer(fd: int, index: int, wake: int) -> Write:
     use it.
     """
     memory = mmap.mmap(fd, _RING, offset=_PAGE + index * _RING)
-    accelerated: Write | None = accelerate.ring_writer(memory, wake, _PAGE, SIZE, FULL, DELAY)
+    accelerated: Write | None = accelerator.ring_writer(memory, wake, _PAGE, SIZE, FULL, DELAY)
     if accelerated is not None:
         return accelerated
     cells = doubles(memory)

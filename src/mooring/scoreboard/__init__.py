@@ -1,0 +1,1 @@
+"""Shared memory: each worker's row and ring, and the totals of those that have ended."""
