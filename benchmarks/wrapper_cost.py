@@ -16,11 +16,11 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from mooring.accessline import formatter
 from mooring.instrument import wrap_asgi
 from mooring.instrument_wsgi import wrap_wsgi
-from mooring.logkeeper import LogKeeper
-from mooring.logs import Files, Log
+from mooring.logs.access.keeper import LogKeeper
+from mooring.logs.access.line import formatter
+from mooring.logs.log import Files, Log
 from mooring.meter import Lines, Meter
 from mooring.proxy import asgi_proxy, wsgi_proxy
 from mooring.requestid import asgi_identifier, wsgi_identifier

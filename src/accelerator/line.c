@@ -1,4 +1,4 @@
-/* A line of Apache's combined form, as accessline.py makes it. What is unusual is left to that. */
+/* A line of Apache's combined form, as logs/access/line.py makes it. What is unusual is left to that. */
 
 #include "accelerator.h"
 
@@ -135,7 +135,7 @@ static PyObject *Apache_put(Apache *self, PyObject *const *args, Py_ssize_t coun
 
 static PyMethodDef Apache_methods[] = {
     {"put", (PyCFunction)(void (*)(void))Apache_put, METH_FASTCALL,
-     "put(entry, now): False means that accessline.py is to make this line."},
+     "put(entry, now): False means that logs/access/line.py is to make this line."},
     {NULL},
 };
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define TARGET_LIMIT 2048 /* escape.py */
+#define TARGET_LIMIT 2048 /* logs/escape.py */
 #define AGENT_LIMIT 512
 
 /* Whether that stands in a line as it is, which is printable ASCII without quotes and backslashes. */

@@ -1,6 +1,6 @@
 """From a finished request to its line in the access log, on ASGI.
 
-Not for what a line looks like (accessline.py).
+Not for what a line looks like (logs/access/line.py).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from mooring.escape import (
+from mooring.logs.escape import (
     METHODS,
     host_field,
     kept_agent_field,

@@ -1,4 +1,7 @@
-"""From a request to its line in the access log, on WSGI. Not for what a line looks like (accessline.py)."""
+"""From a request to its line in the access log, on WSGI.
+
+Not for what a line looks like (logs/access/line.py).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from mooring.accessparts import Entry, apache_date
-from mooring.escape import (
+from mooring.logs.access.parts import Entry, apache_date
+from mooring.logs.escape import (
     AGENT_LIMIT,
     METHODS,
     TARGET_LIMIT,

@@ -20,9 +20,9 @@ _TAKEN = (
 
 
 def line_format(text: str) -> str:
-    """A form's name, or a text with atoms (accessatoms.py)."""
-    from mooring.accessline import formatter
+    """A form's name, or a text with atoms (logs/access/atoms.py)."""
     from mooring.errors import ConfigurationError
+    from mooring.logs.access.line import formatter
 
     try:
         formatter(text)
@@ -33,14 +33,14 @@ def line_format(text: str) -> str:
 
 def skip(text: str) -> tuple[str, ...]:
     """Items of access_log_skip."""
-    from mooring.accessrules import SKIP_EXPECTED, skipped_item
+    from mooring.logs.access.rules import SKIP_EXPECTED, skipped_item
 
     return _items(text, skipped_item, SKIP_EXPECTED)
 
 
 def sample(text: str) -> tuple[str, ...]:
     """Items of access_log_sample."""
-    from mooring.accessrules import SAMPLE_EXPECTED, sampled_item
+    from mooring.logs.access.rules import SAMPLE_EXPECTED, sampled_item
 
     return _items(text, sampled_item, SAMPLE_EXPECTED)
 

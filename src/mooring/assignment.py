@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from socket import socket
 from typing import NamedTuple
 
-from mooring.logs import Files, Log
+from mooring.logs.log import Files, Log
 from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Seat

@@ -20,7 +20,7 @@ from mooring import prestart, redact, reports, resources, runtime, tls, worker
 from mooring.assignment import Assignment
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.fit import fit
-from mooring.logs import Files, Log, last_words, show_traceback
+from mooring.logs.log import Files, Log, last_words, show_traceback
 from mooring.plan import Explained, Plan, Report, as_json, given
 from mooring.resolve import resolve
 from mooring.run import open_access, open_log, prepare

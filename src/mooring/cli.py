@@ -48,7 +48,7 @@ def _end(call: Callable[[], int]) -> None:
     try:
         code = call()
     except MooringError as error:
-        from mooring.logs import last_words, show_traceback
+        from mooring.logs.log import last_words, show_traceback
 
         show_traceback(getattr(error, "traceback", ""))
         last_words(str(error))
@@ -65,7 +65,7 @@ def _end(call: Callable[[], int]) -> None:
 
 def _refused(error: OSError) -> int:
     """A path that the system refuses (too long, not allowed), or no descriptor left: one line, and 2."""
-    from mooring.logs import last_words
+    from mooring.logs.log import last_words
 
     path = str(error.filename or "")
     path = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."

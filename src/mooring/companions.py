@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mooring.lifecycle import Notice
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.system import process
 from mooring.system.accounts import Account
 

@@ -21,7 +21,7 @@ from mooring.system import process
 from mooring.system.memory import memory
 
 if TYPE_CHECKING:
-    from mooring.logkeeper import LogKeeper
+    from mooring.logs.access.keeper import LogKeeper
 
 _EARLY_MS = 500
 _READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its pipe cannot hold the loop

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
-    from mooring.logs import Log
+    from mooring.logs.log import Log
 
 _LOOK, _QUIET = 0.5, 60.0  # seconds from one look to the next; until it is said again
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mooring import heartbeat, lifecycle, logs
+from mooring import heartbeat, lifecycle
 from mooring import runtime as runtimes
 from mooring.admin import Admin
 from mooring.adminports import Ports
@@ -18,7 +18,8 @@ from mooring.appmetrics.folder import Folder
 from mooring.crew import Crew
 from mooring.hangs import Watch
 from mooring.headroom import Headroom
-from mooring.logs import Files, Log
+from mooring.logs import log as logs
+from mooring.logs.log import Files, Log
 from mooring.plan import Plan
 from mooring.postmortem import PostMortem
 from mooring.recycling import Recycler

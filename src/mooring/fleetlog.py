@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mooring.lifecycle import Notice
-from mooring.logs import Log
+from mooring.logs.log import Log
 
 _LEVELS: Mapping[Notice, str] = {
     Notice.SPAWNED: "debug",

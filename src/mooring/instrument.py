@@ -3,7 +3,7 @@
 In one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in flight, the
 access log's line. This is its ASGI half; the WSGI one is instrument_wsgi.py, WebSockets are in
 instrument_websocket.py. Lifespan and `receive` pass through untouched. Scopes are changed in place, never
-copied. Not for what a line looks like (accessline.py), nor for whom to trust (proxy.py).
+copied. Not for what a line looks like (logs/access/line.py), nor for whom to trust (proxy.py).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mooring.accessentry import (
     Exchange,
     asgi_entries,
 )
-from mooring.accessparts import apache_date
 from mooring.departure import client_left
 from mooring.drain import CLOSE
-from mooring.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
 from mooring.instrument_websocket import wrap_websocket
+from mooring.logs.access.parts import apache_date
+from mooring.logs.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
 from mooring.meter import Begin, Meter, table
 from mooring.requestid import with_headers
 from mooring.scoreboard import accelerator

@@ -12,8 +12,8 @@ from time import monotonic
 from typing import Any
 
 from mooring.accessentry_wsgi import Environ, Ids, describer, logger, target_of
-from mooring.accessparts import Entry, apache_date
-from mooring.escape import METHODS
+from mooring.logs.access.parts import Entry, apache_date
+from mooring.logs.escape import METHODS
 from mooring.meter import Lines, Meter, table
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE

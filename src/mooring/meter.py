@@ -15,7 +15,7 @@ from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import DROPPED, OVERFLOW, RECORD, Row
 
 if TYPE_CHECKING:
-    from mooring.accessline import Format
+    from mooring.logs.access.line import Format
     from mooring.scoreboard.ring import Write
 
 Wanted = Callable[[Any, int], bool]  # the path as requested, bytes or Latin-1 text, and the status

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mooring import otelvars
 
 if TYPE_CHECKING:
-    from mooring.logs import Files, Log
+    from mooring.logs.log import Files, Log
     from mooring.model import Application
     from mooring.plan import Plan
 

@@ -24,10 +24,10 @@ from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.trace import TracerProvider
 
 from mooring import otelvars, otelwrap
-from mooring.workerlog import Handler
+from mooring.logs.bridge import Handler
 
 if TYPE_CHECKING:
-    from mooring.logs import Files, Log
+    from mooring.logs.log import Files, Log
     from mooring.model import Application
     from mooring.plan import Plan
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from mooring import resources
 from mooring.crew import Member
-from mooring.escape import escape
 from mooring.heartbeat import SIGNAL
+from mooring.logs.escape import escape
 from mooring.scoreboard.row import MEMORY
 from mooring.supervisor import Supervisor
 from mooring.system import process

@@ -37,7 +37,7 @@ class Profile(NamedTuple):
     - `prestart_names`, `prestart_sourced`, `prestart_exported`, `prestart_messages`: the hooks looked for in
       the application root, whether a shell script's exports count, what it need not export, and whose
       messages are printed
-    - `access_format`: the form of an access log line (accessline.py)
+    - `access_format`: the form of an access log line (logs/access/line.py)
     - `dump`: the keys of the JSON object that the image's configuration printed at the start
     - `first_variable`: the variable that wins for a setting
     - `any_text_is_true`: the flags' variables for which every text that is not empty means true

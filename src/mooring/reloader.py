@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mooring import watching
 from mooring.filetree import Rules
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.plan import Plan
 from mooring.sources import Watch
 from mooring.system import process

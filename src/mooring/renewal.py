@@ -17,7 +17,7 @@ from mooring import lifecycle, renewing
 from mooring.errors import MooringError
 from mooring.fit import fit
 from mooring.lifecycle import FleetState, Notice
-from mooring.logs import show_traceback
+from mooring.logs.log import show_traceback
 from mooring.plan import Plan, Report
 from mooring.renewing import Made, Start
 from mooring.settings import Settings

@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mooring import discovery, logs, otelvars, prestart, reexec, resources, serve, serverconf, tls
+from mooring import discovery, otelvars, prestart, reexec, resources, serve, serverconf, tls
 from mooring.errors import ConfigurationError
-from mooring.logs import Files, Log
+from mooring.logs import log as logs
+from mooring.logs.log import Files, Log
 from mooring.plan import Plan
 from mooring.plan import plan as make_plan
 from mooring.renewing import Start

@@ -18,8 +18,8 @@ from mooring import runtime as runtimes
 from mooring.appmetrics.folder import Folder, open_folder
 from mooring.assignment import Assignment
 from mooring.crew import Crew, Forks
-from mooring.logkeeper import LogKeeper
-from mooring.logs import Files, Log
+from mooring.logs.access.keeper import LogKeeper
+from mooring.logs.log import Files, Log
 from mooring.plan import Plan
 from mooring.prestart import After
 from mooring.renewing import Start

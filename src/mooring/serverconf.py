@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring import engineregistry as engines
 from mooring.errors import ConfigurationError
-from mooring.logs import show_traceback
+from mooring.logs.log import show_traceback
 from mooring.resolve import PROFILE, Resolved
 from mooring.serverconf_values import Overrides
 from mooring.serverconf_workers import brings_gunicorn

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mooring import __version__, resources
-from mooring.escape import escape
 from mooring.lifecycle import Worker, WorkerState
+from mooring.logs.escape import escape
 from mooring.metrics import STATUSES, Facts
 from mooring.scoreboard.row import (
     BOUNDS,

@@ -17,7 +17,7 @@ from mooring.fit import fit, resized
 from mooring.history import History
 from mooring.hooks import Hooks
 from mooring.lifecycle import WorkerState
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.plan import Plan, Report
 from mooring.system import process
 from mooring.system.signals import SignalQueue

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mooring.errors import ApplicationError
 
 if TYPE_CHECKING:
-    from mooring.logs import Log
+    from mooring.logs.log import Log
 
 _PATIENCE, _NAP = 0.5, 0.02  # seconds: a thread that is about to end is given the time to
 _EPOLL = "anon_inode:[eventpoll]"

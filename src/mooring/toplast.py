@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 
 from mooring.columns import Row, Span, clip
-from mooring.escape import escape
+from mooring.logs.escape import escape
 from mooring.rates import Facts
 from mooring.system.units import age, latency
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from mooring.columns import Row, Span, clip, fit_columns, wrap
-from mooring.escape import escape
+from mooring.logs.escape import escape
 from mooring.rates import Facts, Pace
 from mooring.system.units import age, latency, per_second, size
 from mooring.toplast import because, below, duration

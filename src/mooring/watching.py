@@ -19,7 +19,7 @@ from mooring.sources import Notified, Polled, Source, Watch
 from mooring.system import mounts
 
 if TYPE_CHECKING:
-    from mooring.logs import Log
+    from mooring.logs.log import Log
 
 _LONGEST_BURST = 5.0  # seconds; a file that is written without end must not put off the reload for ever
 

@@ -19,7 +19,7 @@ from mooring.drain import Drain
 from mooring.engines import Serving
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
-from mooring.logs import Log, show_traceback
+from mooring.logs.log import Log, show_traceback
 from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Desk
@@ -58,7 +58,7 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
         why = _upgraded()
         if why:
             tell(assignment.report, "failed", message=why, code=ApplicationError.exit_code)
-        from mooring.workerlog import crashed
+        from mooring.logs.bridge import crashed
 
         crashed(assignment.log, error)
         return ApplicationError.exit_code if why else 1
@@ -87,12 +87,13 @@ def tell(report: int, event: str, **facts: Any) -> None:
 
 def preload(assignment: Assignment) -> Application:
     """For a template: what a worker does until its application is imported, and its engine with that."""
-    from mooring import instrument, loader, otel, workerlog  # noqa: F401 (the workers' imports: shared)
+    from mooring import loader
+    from mooring.logs import bridge
 
     _set_up(assignment)
     plan = assignment.plan
     application = loader.load(plan.target, plan.settings.interface)
-    workerlog.imported()
+    bridge.imported()
     engine = engines.choose(plan.settings.engine, application.interface)
     _check(engine, plan)
     load_engine(engine)
@@ -102,7 +103,7 @@ def preload(assignment: Assignment) -> Application:
 def _set_up(assignment: Assignment) -> None:
     """Before the application is imported: where log lines go, and that they can be reopened."""
     from mooring import debugger, freshcode, settling
-    from mooring.workerlog import configure
+    from mooring.logs.bridge import configure
 
     level = settling.engine_log_level(assignment.plan)
     handler = configure(assignment.log, level, assignment.files)

@@ -31,7 +31,8 @@ def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None =
 
     `desk` is set in gunicorn's processes, `drain` where something is served.
     """
-    from mooring import instrument_wrap, loader, otel, workerlog
+    from mooring import instrument_wrap, loader, otel
+    from mooring.logs import bridge
 
     plan = assignment.plan
     traced = otel.start(plan, assignment.log, assignment.files)
@@ -39,7 +40,7 @@ def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None =
     if application is None:
         # the setting's interface, not the plan's: a roll may change it
         application = loader.load(plan.target, plan.settings.interface)
-        workerlog.imported()
+        bridge.imported()
     if plan.settings.engine == "gunicorn":
         collect_garbage()  # in gunicorn's worker; others do it when their engine is imported too
     inner = traced(application)
@@ -94,8 +95,8 @@ def _meter(assignment: Assignment, desk: Desk | None, drain: Drain) -> Meter:
     drain.on_begin(lambda: seats.draining(taken.row))
     if taken.write is None:
         return Meter(taken.row, drain=drain)
-    from mooring import accessrules
-    from mooring.accessline import formatter
+    from mooring.logs.access import rules as accessrules
+    from mooring.logs.access.line import formatter
 
     rules = accessrules.parse(settings.access_log_skip, settings.access_log_sample)
     form = formatter(settings.access_log_format or assignment.plan.profile.access_format)

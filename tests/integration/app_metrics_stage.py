@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mooring.appmetrics.client import DOWN, AppMetrics
 from mooring.appmetrics.folder import open_folder
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.system import process
 from mooring.system.accounts import Account
 

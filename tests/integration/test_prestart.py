@@ -13,7 +13,7 @@ import pytest
 
 from mooring.errors import ConfigurationError, HookError
 from mooring.hook import Hook, HookResult, run_blocking
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.prestart import After, find, messages, run_before
 from mooring.resolve import Resolved, resolve
 from mooring.system.signals import SignalQueue, Stopped

@@ -31,7 +31,7 @@ def test_an_upgrade_under_a_running_supervisor_is_named_and_the_old_workers_serv
     before = app.ready()
     install(site, NEWER)
     with (site / "mooring/instrument.py").open("a") as file:
-        file.write("\nfrom mooring.escape import new_in_that_version\n")
+        file.write("\nfrom mooring.logs.escape import new_in_that_version\n")
     app.signal(signal.SIGHUP)
     line = app.wait_log("roll to generation 2 failed")
     assert f"mooring {NEWER} is installed now, and {package.__version__} is running: restart it" in line

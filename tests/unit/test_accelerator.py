@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mooring.accessline import formatter
 from mooring.instrument import wrap_asgi
+from mooring.logs.access.line import formatter
 from mooring.meter import Lines, Meter
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.ring import FULL, SIZE, Reader, Rings, writer

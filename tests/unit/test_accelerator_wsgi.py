@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrapping import FileWrapper, environ, hello
 
-from mooring.accessline import formatter
 from mooring.instrument_wsgi import wrap_wsgi
+from mooring.logs.access.line import formatter
 from mooring.meter import Lines, Meter
 from mooring.proxy import wsgi_proxy
 from mooring.requestid import wsgi_identifier

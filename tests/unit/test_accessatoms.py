@@ -11,8 +11,8 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger, SafeAtoms
 from hypercorn.config import Config as HypercornConfig
 
-from mooring.accessline import formatter
 from mooring.errors import ConfigurationError
+from mooring.logs.access.line import formatter
 
 BASIC = "Basic " + base64.b64encode(b"ann:hidden-word").decode()
 ENVIRON = {

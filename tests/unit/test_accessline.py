@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from mooring import escape
-from mooring.accessline import NAMES, formatter
-from mooring.accessparts import LONGEST
 from mooring.errors import ConfigurationError
-from mooring.escape import AGENT_LIMIT, TARGET_LIMIT, agent_field, field, method_field
+from mooring.logs import escape
+from mooring.logs.access.line import NAMES, formatter
+from mooring.logs.access.parts import LONGEST
+from mooring.logs.escape import AGENT_LIMIT, TARGET_LIMIT, agent_field, field, method_field
 
 APACHE_DATE = r"\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\]"
 LOG_DATE = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\]"

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from mooring import accessoptions
-from mooring.accessrules import parse
 from mooring.errors import ConfigurationError
+from mooring.logs.access.rules import parse
 
 CODED = pytest.mark.parametrize("coded", [str.encode, lambda path: path.encode().decode("latin-1")])
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from mooring.appmetrics.folder import Folder, hand_over, open_folder
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.system.accounts import Account
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -97,7 +97,7 @@ _LEAVES = """
 import os, signal, sys
 from mooring.system.accounts import Account
 from mooring.appmetrics.folder import open_folder
-from mooring.logs import Log
+from mooring.logs.log import Log
 folder = open_folder(None, None, {"TMPDIR": sys.argv[1]}, ".", Log())
 open(folder.path + "/counter_1.db", "w").close()
 print(folder.path, flush=True)
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_is_one_warning(tmp_path, warnings):
 _NOWHERE = """
 import os, sys
 from mooring.appmetrics import folder
-from mooring.logs import Log
+from mooring.logs.log import Log
 folder._ROOM = 1 << 62
 print(folder.open_folder(sys.argv[1], None, {"TMPDIR": sys.argv[1]}, ".", Log()))
 """

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring.escape import (
+from mooring.logs.escape import (
     AGENT_LIMIT,
     TARGET_LIMIT,
     agent_field,

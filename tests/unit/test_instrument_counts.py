@@ -22,8 +22,8 @@ from wrapping import (
     wrapped,
 )
 
-from mooring.accessline import formatter
-from mooring.accessrules import parse
+from mooring.logs.access.line import formatter
+from mooring.logs.access.rules import parse
 from mooring.meter import Lines, Meter, table
 from mooring.scoreboard.ring import Reader, Rings, writer
 from mooring.scoreboard.row import (

@@ -13,8 +13,8 @@ import pytest
 
 from mooring import fleetlog
 from mooring.lifecycle import Notice
-from mooring.logform import Record, as_json, as_text
-from mooring.logs import Log
+from mooring.logs.log import Log
+from mooring.logs.record import Record, as_json, as_text
 
 NOW = 1795236302.0259
 WIDE = 1 << 20

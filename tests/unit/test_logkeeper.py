@@ -8,9 +8,9 @@ from time import monotonic, sleep
 import pytest
 from forks import forked
 
-from mooring import logkeeper
-from mooring.logkeeper import LogKeeper
-from mooring.logs import Files, Log
+from mooring.logs.access import keeper as logkeeper
+from mooring.logs.access.keeper import LogKeeper
+from mooring.logs.log import Files, Log
 from mooring.scoreboard.ring import writer
 from mooring.system.process import Exit
 

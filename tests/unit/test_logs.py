@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mooring.logs import Files, Log, open_log, wants_color
-from mooring.sink import FILE_PIECE, PIPE_BUF, Sink, pieces
+from mooring.logs.log import Files, Log, open_log, wants_color
+from mooring.logs.sink import FILE_PIECE, PIPE_BUF, Sink, pieces
 
 RECORD = re.compile(rb"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[\d+\] \[([A-Z]+)\] (.*)\n")
 

@@ -10,8 +10,8 @@ from time import monotonic
 import pytest
 from forks import forked
 
-from mooring.logs import Files, Log
-from mooring.logwriter import Pipes, run
+from mooring.logs.access.writer import Pipes, run
+from mooring.logs.log import Files, Log
 from mooring.scoreboard.ring import Rings, writer
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mooring import confdump, demo
-from mooring.accessline import formatter
 from mooring.errors import ConfigurationError
+from mooring.logs.access.line import formatter
 from mooring.profiles import PROFILES, Profile
 from mooring.resolve import resolve
 from mooring.settings import ROWS

@@ -13,7 +13,7 @@ from time import monotonic
 import pytest
 from forks import fork, forked, kill
 
-from mooring.logwriter import PIPE_BUF, pieces
+from mooring.logs.access.writer import PIPE_BUF, pieces
 from mooring.scoreboard.ring import DELAY, FULL, SIZE, Reader, Rings, writer
 
 pytestmark = pytest.mark.usefixtures("way")

@@ -14,7 +14,7 @@ from mooring import lifecycle, routes
 from mooring.answers import Answer, Deferred
 from mooring.crew import Crew, Forks, Member
 from mooring.discovery import Target
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.plan import Report, plan
 from mooring.resolve import resolve
 from mooring.resources import read

@@ -6,7 +6,7 @@ import signal
 
 from forks import forked
 
-from mooring.sink import Sink
+from mooring.logs.sink import Sink
 
 LINE = b"0123456\n"
 

@@ -4,9 +4,9 @@ import ast
 import asyncio
 from types import SimpleNamespace
 
-from mooring.accessline import formatter
-from mooring.accessparts import Format
 from mooring.instrument_wrap import wrap
+from mooring.logs.access.line import formatter
+from mooring.logs.access.parts import Format
 from mooring.meter import Lines, Meter
 from mooring.model import Application
 from mooring.scoreboard.row import Row

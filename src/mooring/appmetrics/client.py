@@ -13,7 +13,7 @@ from mooring.appmetrics import files
 from mooring.appmetrics.files import DEATHS
 from mooring.appmetrics.folder import Folder
 from mooring.appmetrics.frames import FAILED, FOLD, FRAME, LONGEST, MERGE, NOTE
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.system import process
 from mooring.system.accounts import Account
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from mooring.logs import Log
+from mooring.logs.log import Log
 from mooring.system.accounts import Account
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

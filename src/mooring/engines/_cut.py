@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from mooring.engines import Serving
-from mooring.escape import escape
+from mooring.logs.escape import escape
 
 _NAMED = 10
 

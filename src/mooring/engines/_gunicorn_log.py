@@ -13,7 +13,7 @@ from typing import Any
 
 from gunicorn import glogging
 
-from mooring import workerlog
+from mooring.logs import bridge
 
 LOG = logging.getLogger("gunicorn.error")  # gunicorn's own name
 
@@ -30,7 +30,7 @@ class Logger(glogging.Logger):
             if cfg.errorlog in ("-", "/dev/stderr") or _writes_to(ours, cfg.errorlog):
                 self.error_log.handlers[:] = [ours]
             for handler in self.error_log.handlers:
-                handler.setFormatter(workerlog.Formatter(ours.log.form))
+                handler.setFormatter(bridge.Formatter(ours.log.form))
 
     def reopen_files(self) -> None:
         """Reopen mooring's files with gunicorn's own: its processes take SIGUSR1 themselves."""
@@ -39,11 +39,11 @@ class Logger(glogging.Logger):
             handler.reopen()
 
 
-def _ours() -> list[workerlog.Handler]:
+def _ours() -> list[bridge.Handler]:
     handlers = logging.getLogger("mooring").handlers
-    return [handler for handler in handlers if isinstance(handler, workerlog.Handler)]
+    return [handler for handler in handlers if isinstance(handler, bridge.Handler)]
 
 
-def _writes_to(handler: workerlog.Handler, path: str) -> bool:
+def _writes_to(handler: bridge.Handler, path: str) -> bool:
     """Whether mooring's log is this file."""
     return (os.path.abspath(path), handler.log.fd) in handler.files.opened

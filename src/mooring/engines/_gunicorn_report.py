@@ -10,7 +10,7 @@ from typing import Any
 
 from mooring.boot import BootError
 from mooring.errors import ConfigurationError, MooringError
-from mooring.sink import PIPE_BUF
+from mooring.logs.sink import PIPE_BUF
 
 
 class Reports:

@@ -4,7 +4,7 @@ here.
 A line is in the ring before its response's last byte goes to the engine, so that a worker that is killed has
 lost none. One writer and one reader a ring, no locks: the writer moves `head`, the reader `tail`, both count
 bytes since the ring was made. A ring outlives the worker it was given to. Not for what is done with the lines
-(logwriter.py).
+(logs/access/writer.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Access log lines by a text with gunicorn's atoms, `%(h)s %(r)s %(s)s`: docs/how-to/access-log.md has them.
 
 The text is taken apart once. All that a client or the application supplies is escaped; headers that look
-secret are hidden even where they are asked for. Not for the forms that have a name: accessline.py.
+secret are hidden even where they are asked for. Not for the forms that have a name: line.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from mooring.accessheaders import request_header, response_header, scheme, user, variable
-from mooring.accessparts import SURE, Entry, Format, apache_date, each_second, fitted
 from mooring.errors import ConfigurationError
+from mooring.logs.access.headers import request_header, response_header, scheme, user, variable
+from mooring.logs.access.parts import SURE, Entry, Format, apache_date, each_second, fitted
 
 Atom = Callable[[Entry], Any]
 

@@ -1,7 +1,7 @@
 """What a line of the access log says: the older images' own forms, and mooring's.
 
-Whatever comes from a client arrives here escaped (escape.py). docs/profiles.md tells which profile has which
-form. Not for writing the line (scoreboard/ring.py).
+Whatever comes from a client arrives here escaped (logs/escape.py). docs/profiles.md tells which profile has
+which form. Not for writing the line (scoreboard/ring.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from mooring.accessparts import (
+from mooring.errors import ConfigurationError
+from mooring.logs.access.parts import (
     DIGITS,
     SURE,
     Entry,
@@ -24,7 +25,6 @@ from mooring.accessparts import (
     number,
     texts,
 )
-from mooring.errors import ConfigurationError
 
 __all__ = ["Entry", "Format", "formatter"]
 
@@ -37,7 +37,7 @@ def formatter(name: str) -> Format:
     Raises ConfigurationError.
     """
     if "%(" in name:
-        from mooring.accessatoms import compiled
+        from mooring.logs.access.atoms import compiled
 
         return compiled(name)
     if name not in _FORMATS:
@@ -101,7 +101,7 @@ def _combined() -> Format:
 
 
 def _json() -> Format:
-    from mooring.accessjson import line
+    from mooring.logs.access.json_line import line
 
     return Format(line(), headers=True, ids=True)
 

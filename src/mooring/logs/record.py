@@ -1,4 +1,4 @@
-"""One record of mooring's own log: text for people, or one JSON object. Not where it goes (logs.py).
+"""One record of mooring's own log: text for people, or one JSON object. Not where it goes (log.py).
 
 Both say the same. The text is the form that gunicorn and hypercorn made familiar:
 `[date zone] [pid] [LEVEL] message`, then what the message does not say itself, as `name=value`; further lines
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from mooring.escape import escape, escape_quoted
+from mooring.logs.escape import escape, escape_quoted
 
 _INDENT = "  "  # a record begins with "[": no other line of the log does, whatever an exception says
 _ENGINES = ("uvicorn", "hypercorn", "_granian", "granian", "gunicorn")

@@ -1,7 +1,7 @@
 """What the forms of access log lines are made of: the entry, the form, numbers and dates as text.
 
-A line is made on a request's path: what comes again is kept as text. Not for a form itself (accessline.py,
-accessjson.py, accessatoms.py).
+A line is made on a request's path: what comes again is kept as text. Not for a form itself (line.py,
+json_line.py, atoms.py).
 """
 
 from __future__ import annotations

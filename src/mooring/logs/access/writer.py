@@ -2,7 +2,7 @@
 
 It may wait for the log's reader, and nobody waits for it: while it does, the rings fill, and then workers
 drop whole lines and count them. It outlives a supervisor that is killed, for as long as it takes to write
-what is there. Not for starting it (logkeeper.py).
+what is there. Not for starting it (keeper.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from mooring.logs import Files, Log
+from mooring.logs.log import Files, Log
+from mooring.logs.sink import Rest
 from mooring.scoreboard.ring import DELAY, FULL, SIZE, Reader
-from mooring.sink import Rest
 from mooring.system import process
 
 # A write up to PIPE_BUF is atomic on a pipe, so that what others write there doesn't mix with our lines:

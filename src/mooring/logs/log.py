@@ -1,4 +1,4 @@
-"""mooring's own log: records as text or JSON (logform.py), written whole to one descriptor.
+"""mooring's own log: records as text or JSON (record.py), written whole to one descriptor.
 
 Not the `logging` package: the supervisor must stay small, and must never wait for a slow reader of its log.
 """
@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mooring.escape import escape
-from mooring.logform import Record, as_json, as_text
-from mooring.sink import Sink
+from mooring.logs.escape import escape
+from mooring.logs.record import Record, as_json, as_text
+from mooring.logs.sink import Sink
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _LAST_WAIT = 1000  # milliseconds

@@ -1,7 +1,7 @@
 r"""The access log as JSON: one compact object a line, whatever bytes a client sends.
 
-An entry's texts come escaped for a log (escape.py): one without a backslash can stand between quotes as it
-is. Another is taken back to what was sent, and escaped as JSON. A byte that was no UTF-8 stays as the text
+An entry's texts come escaped for a log (logs/escape.py): one without a backslash can stand between quotes as
+it is. Another is taken back to what was sent, and escaped as JSON. A byte that was no UTF-8 stays as the text
 `\xff`.
 """
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mooring.accessparts import SURE, Entry, Line, fitted, number, texts
+from mooring.logs.access.parts import SURE, Entry, Line, fitted, number, texts
 
 _KEPT, _KEPT_LENGTH = 256, 256
 _ESCAPED = re.compile(r'\\(?:x([01][0-9a-f]|7f)|u([0-9a-f]{4})|U([0-9a-f]{8})|([nrt\\"]))')

@@ -8,8 +8,8 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from mooring.logs import Files, Log
-from mooring.logwriter import HUNDREDTHS, Pipes, run
+from mooring.logs.access.writer import HUNDREDTHS, Pipes, run
+from mooring.logs.log import Files, Log
 from mooring.scoreboard.ring import Rings
 from mooring.system import process
 

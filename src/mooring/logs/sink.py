@@ -1,6 +1,7 @@
 """Write lines to a log's descriptor whole, and without waiting for its reader.
 
-Not for what the lines say (logs.py), nor for the access log, which has a process to wait in (logwriter.py).
+Not for what the lines say (log.py), nor for the access log, which has a process to wait in
+(logs/access/writer.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A worker's `logging`: engines' loggers, and what Python itself says, in the form of mooring's own log.
 
-Not the application's logging: that is left alone, and where there is none, applog.py.
+Not the application's logging: that is left alone, and where there is none, fallback.py.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import traceback
 import warnings
 from typing import Any
 
-from mooring import applog, logform
-from mooring.logs import LEVELS, Files, Log
-from mooring.sink import FILE_PIECE
+from mooring.logs import fallback
+from mooring.logs import record as logform
+from mooring.logs.log import LEVELS, Files, Log
+from mooring.logs.sink import FILE_PIECE
 
 ENGINE_LOGGERS = (
     "uvicorn",
@@ -117,14 +118,14 @@ def configure(log: Log, level: str, files: Files) -> Handler:
         logger.handlers[:] = [handler]
         logger.propagate = False
         logger.setLevel(LEVELS[level])
-    applog.install(Handler(log, files), log.level)
+    fallback.install(Handler(log, files), log.level)
     _hook(log)
     return handler
 
 
 def imported() -> None:
     """The application has been imported: what it has said about logging by now stands."""
-    applog.settle()
+    fallback.settle()
     for name in (*ENGINE_LOGGERS, "gunicorn.error"):
         logger = logging.getLogger(name)
         if any(isinstance(handler, Handler) for handler in logger.handlers):

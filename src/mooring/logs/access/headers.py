@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from mooring.accessparts import Entry
-from mooring.escape import AGENT_LIMIT, field, latin_field
+from mooring.logs.access.parts import Entry
+from mooring.logs.escape import AGENT_LIMIT, field, latin_field
 
 HIDDEN = "(hidden)"
 

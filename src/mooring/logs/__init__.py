@@ -1,0 +1,1 @@
+"""mooring's own log, and the workers' logging."""
