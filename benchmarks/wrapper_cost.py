@@ -26,7 +26,7 @@ from mooring.proxy import asgi_proxy, wsgi_proxy
 from mooring.requestid import asgi_identifier, wsgi_identifier
 from mooring.scoreboard.ring import writer
 from mooring.scoreboard.row import Row
-from mooring.trusted import parse_trusted
+from mooring.settings.trusted import parse_trusted
 
 AGENT = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"

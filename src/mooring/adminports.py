@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mooring.errors import BindError, ConfigurationError
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 from mooring.system.address import Address
 from mooring.system.listeners import Listener, close_listeners, open_listeners
 

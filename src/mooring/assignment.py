@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from socket import socket
 from typing import NamedTuple
 
+from mooring.application.model import Application
 from mooring.logs.log import Files, Log
-from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Seat
 from mooring.system.accounts import Account

@@ -15,16 +15,16 @@ from typing import Any
 
 import click
 
-from mooring import engineregistry as engines
 from mooring import prestart, redact, reports, resources, runtime, tls, worker
 from mooring.assignment import Assignment
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.fit import fit
 from mooring.logs.log import Files, Log, last_words, show_traceback
 from mooring.plan import Explained, Plan, Report, as_json, given
-from mooring.resolve import resolve
 from mooring.run import open_access, open_log, prepare
-from mooring.settings import show
+from mooring.settings import engines
+from mooring.settings.resolve import resolve
+from mooring.settings.table import show
 from mooring.system import accounts, listeners, process
 
 

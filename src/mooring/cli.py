@@ -12,7 +12,7 @@ import click
 
 from mooring import __version__
 from mooring.errors import ConfigurationError, MooringError
-from mooring.settings import ROWS, Row, default_text
+from mooring.settings.table import ROWS, Row, default_text
 
 if TYPE_CHECKING:
     from pathlib import Path

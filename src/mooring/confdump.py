@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mooring.plan import Plan
-from mooring.settings import Settings, show
+from mooring.settings.table import Settings, show
 
 _KEYS: dict[str, Callable[[Settings], Any]] = {
     "loglevel": lambda asked: asked.log_level,

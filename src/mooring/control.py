@@ -13,7 +13,7 @@ import click
 from mooring import runtime
 from mooring.errors import ConfigurationError
 from mooring.logs.escape import escape
-from mooring.resolve import resolve_some
+from mooring.settings.resolve import resolve_some
 
 _RESOLVING = 60.0  # seconds; longer than the settings of a roll may take (renewal.py)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mooring.resolve import Resolved
     from mooring.serverconf import ServerConf
-    from mooring.settings import Settings
+    from mooring.settings.resolve import Resolved
+    from mooring.settings.table import Settings
 
 GRACE = 2.0
 """Seconds that a drain may take: an open stream or WebSocket must not hold a reload for longer."""

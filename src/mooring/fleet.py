@@ -27,7 +27,7 @@ from mooring.renewal import Renewal
 from mooring.renewing import Start
 from mooring.reports import Failure
 from mooring.routes import Routes
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 from mooring.supervisor import Supervisor
 from mooring.system import process
 from mooring.system.accounts import Account

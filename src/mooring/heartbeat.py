@@ -18,7 +18,7 @@ from mooring.scoreboard.row import BEAT, Row
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
-    from mooring.settings import Settings
+    from mooring.settings.table import Settings
 
 SIGNAL = signal.SIGRTMIN + 7  # nobody's: engines and applications use the classic ones
 

@@ -10,10 +10,10 @@ from mooring.instrument_wsgi import wrap_wsgi
 from mooring.meter import Meter
 from mooring.proxy import asgi_proxy, wsgi_proxy
 from mooring.requestid import asgi_identifier, wsgi_identifier
-from mooring.trusted import parse_trusted
+from mooring.settings.trusted import parse_trusted
 
 if TYPE_CHECKING:
-    from mooring.model import Application
+    from mooring.application.model import Application
     from mooring.plan import Plan
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from mooring import otelvars
 
 if TYPE_CHECKING:
+    from mooring.application.model import Application
     from mooring.logs.log import Files, Log
-    from mooring.model import Application
     from mooring.plan import Plan
 
 

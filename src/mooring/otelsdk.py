@@ -27,8 +27,8 @@ from mooring import otelvars, otelwrap
 from mooring.logs.bridge import Handler
 
 if TYPE_CHECKING:
+    from mooring.application.model import Application
     from mooring.logs.log import Files, Log
-    from mooring.model import Application
     from mooring.plan import Plan
 
 _LONGEST, _SHARE = 2.0, 0.25  # seconds, and of the grace period: what the last export may take

@@ -21,7 +21,7 @@ from opentelemetry.util.http import ExcludeList, get_excluded_urls
 from mooring import otelvars
 
 if TYPE_CHECKING:
-    from mooring.model import Application
+    from mooring.application.model import Application
 
 _MARK = "_is_instrumented_by_opentelemetry"  # what framework instrumentations leave on an application
 _LOG = logging.getLogger("opentelemetry.mooring")

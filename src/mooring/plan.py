@@ -12,15 +12,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring import development
-from mooring import engineregistry as engines
 from mooring.errors import ConfigurationError
-from mooring.profiles import Profile
-from mooring.resolve import CLI, Resolved
-from mooring.settings import MOST_WORKERS, ROWS, Settings, show
+from mooring.settings import engines
+from mooring.settings.profiles import Profile
+from mooring.settings.resolve import CLI, Resolved
+from mooring.settings.table import MOST_WORKERS, ROWS, Settings, show
 from mooring.system.address import Address
 
 if TYPE_CHECKING:
-    from mooring.discovery import Target
+    from mooring.application.discovery import Target
     from mooring.resources import Resources
     from mooring.serverconf import ServerConf
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from mooring.errors import ConfigurationError
 from mooring.hook import GRACE, Hook, Kind, run_blocking
 from mooring.logs.log import Log
-from mooring.resolve import DEFAULT, Resolved
+from mooring.settings.resolve import DEFAULT, Resolved
 from mooring.system.signals import SignalQueue, Stopped
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from mooring.trusted import Trusted
+from mooring.settings.trusted import Trusted
 
 _SECURE = {"http": False, "https": True, "ws": False, "wss": True}
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from mooring.settings import ROWS, default_text
+from mooring.settings.table import ROWS, default_text
 
 _HEAD = """# Settings
 
-Made from the table in `src/mooring/settings.py` by `make docs`; do not edit.
+Made from the table in `src/mooring/settings/table.py` by `make docs`; do not edit.
 
 Origins, strongest first: command line, `MOORING_X`, bare `X`, `[tool.mooring]` in pyproject.toml or
 mooring.toml, profile, default. An empty value means unset, but for `ACCESS_LOG` and `ERROR_LOG`, where it

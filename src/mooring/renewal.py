@@ -20,7 +20,7 @@ from mooring.lifecycle import FleetState, Notice
 from mooring.logs.log import show_traceback
 from mooring.plan import Plan, Report
 from mooring.renewing import Made, Start
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 from mooring.supervisor import Supervisor
 from mooring.system import process
 from mooring.system.memory import memory

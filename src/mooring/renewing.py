@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mooring.plan import Plan
-from mooring.resolve import Resolved, resolve
-from mooring.settings import Settings, show
+from mooring.settings.resolve import Resolved, resolve
+from mooring.settings.table import Settings, show
 from mooring.system.signals import SignalQueue
 
 _BIND = ("bind", "host", "port")

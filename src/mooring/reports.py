@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from mooring.engineregistry import REGISTRY
 from mooring.plan import Report
+from mooring.settings.engines import REGISTRY
 
 _LONGEST = 3000  # characters: with its frame, a message stays below PIPE_BUF, and is never interleaved
 

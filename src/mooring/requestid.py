@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mooring.trusted import Trusted
+    from mooring.settings.trusted import Trusted
 
 # Request id, trace id (32 hex digits), headers for the response; `-` is none.
 AsgiIds = tuple[str, str, list[tuple[bytes, bytes]]]

@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mooring import discovery, otelvars, prestart, reexec, resources, serve, serverconf, tls
+from mooring import otelvars, prestart, reexec, resources, serve, serverconf, tls
+from mooring.application import discovery
 from mooring.errors import ConfigurationError
 from mooring.logs import log as logs
 from mooring.logs.log import Files, Log
 from mooring.plan import Plan
 from mooring.plan import plan as make_plan
 from mooring.renewing import Start
-from mooring.resolve import Resolved, resolve
-from mooring.settings import Settings
+from mooring.settings.resolve import Resolved, resolve
+from mooring.settings.table import Settings
 from mooring.system.signals import SignalQueue, Stopped
 
 

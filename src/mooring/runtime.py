@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mooring.errors import ConfigurationError
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 from mooring.system.address import Address
 from mooring.system.sockets import UNIX_PATH_MAX, peer_credentials, socket_state, who
 

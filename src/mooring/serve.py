@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, adminports, confdump, discovery, redact, worker
+from mooring import __version__, adminports, confdump, redact, worker
 from mooring import runtime as runtimes
+from mooring.application import discovery
 from mooring.appmetrics.folder import Folder, open_folder
 from mooring.assignment import Assignment
 from mooring.crew import Crew, Forks

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import engineregistry as engines
 from mooring.errors import ConfigurationError
 from mooring.logs.log import show_traceback
-from mooring.resolve import PROFILE, Resolved
 from mooring.serverconf_values import Overrides
 from mooring.serverconf_workers import brings_gunicorn
+from mooring.settings import engines
+from mooring.settings.resolve import PROFILE, Resolved
 from mooring.system.memory import memory
 from mooring.system.signals import STOPS, SignalQueue, Stopped
 

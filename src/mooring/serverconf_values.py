@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mooring.errors import ConfigurationError
-from mooring.settings import ROWS, show
+from mooring.settings.table import ROWS, show
 
 _DEFAULT_PORT = 8000  # of both servers, for a host alone
 

@@ -7,9 +7,9 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from mooring.engineregistry import REGISTRY
 from mooring.errors import ConfigurationError
-from mooring.resolve import PROFILE, Resolved
+from mooring.settings.engines import REGISTRY
+from mooring.settings.resolve import PROFILE, Resolved
 
 # gunicorn.workers.SUPPORTED_WORKERS, and what each needs beyond gunicorn.
 WORKERS = {

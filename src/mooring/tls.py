@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mooring.errors import ConfigurationError
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 
 if TYPE_CHECKING:
     import ssl

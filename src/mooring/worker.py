@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mooring import __version__, exhaustion, heartbeat, reports, survivors, wrapping
-from mooring import engineregistry as engines
 from mooring import seat as seats
+from mooring.application.model import Application
 from mooring.appmetrics.folder import VARIABLE
 from mooring.assignment import Assignment
 from mooring.drain import Drain
@@ -20,9 +20,9 @@ from mooring.engines import Serving
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.logs.log import Log, show_traceback
-from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Desk
+from mooring.settings import engines
 from mooring.settling import settle
 from mooring.system import process
 from mooring.wrapping import collect_garbage
@@ -87,7 +87,7 @@ def tell(report: int, event: str, **facts: Any) -> None:
 
 def preload(assignment: Assignment) -> Application:
     """For a template: what a worker does until its application is imported, and its engine with that."""
-    from mooring import loader
+    from mooring.application import loader
     from mooring.logs import bridge
 
     _set_up(assignment)

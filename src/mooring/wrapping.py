@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring import seat as seats
+from mooring.application.model import Application
 from mooring.assignment import Assignment
 from mooring.drain import Drain
-from mooring.model import Application
 from mooring.plan import Plan
 from mooring.seat import Desk
 
@@ -31,7 +31,8 @@ def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None =
 
     `desk` is set in gunicorn's processes, `drain` where something is served.
     """
-    from mooring import instrument_wrap, loader, otel
+    from mooring import instrument_wrap, otel
+    from mooring.application import loader
     from mooring.logs import bridge
 
     plan = assignment.plan

@@ -18,12 +18,12 @@ from typing import Any
 
 def main() -> int:
     from mooring import engines, resources
-    from mooring.discovery import Target
+    from mooring.application.discovery import Target
+    from mooring.application.model import Application
     from mooring.drain import Drain
     from mooring.errors import ApplicationError, MooringError
-    from mooring.model import Application
     from mooring.plan import plan
-    from mooring.resolve import resolve
+    from mooring.settings.resolve import resolve
 
     engine, target, interface, fds, *settings = sys.argv[1:]
     given = dict(part.split("=", 1) for part in settings)

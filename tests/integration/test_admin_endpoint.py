@@ -20,7 +20,7 @@ from certificates import Authority
 from cryptography.hazmat.primitives import serialization
 from harness import ASGI_APP, WSGI_APP, Mooring, Reply, eventually, read_all
 
-from mooring.settings import ROWS
+from mooring.settings.table import ROWS
 
 PAGES = ("/livez", "/readyz", "/status", "/stats", "/metrics", "/")
 LOCAL = "127.0.0.1:0"

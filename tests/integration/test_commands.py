@@ -196,7 +196,7 @@ def test_the_reference_of_settings_is_made_from_the_table(mooring):
 
 
 def test_settings_for_people_names_every_variable(mooring):
-    from mooring.settings import ROWS
+    from mooring.settings.table import ROWS
 
     text = said(mooring, "settings")
     for row in ROWS.values():
@@ -205,7 +205,7 @@ def test_settings_for_people_names_every_variable(mooring):
 
 
 def test_the_options_of_run_are_the_table(mooring):
-    from mooring.settings import ROWS
+    from mooring.settings.table import ROWS
 
     text = said(mooring, "run", "--help", COLUMNS="200")
     for row in ROWS.values():

@@ -17,11 +17,12 @@ import pytest
 from harness import WSGI_APP, eventually, free_port, pids_marked
 from profile_tools import CONF, CONFS, CORES, conf, run_conf, says, serve, start, stop
 
-from mooring import confdump, discovery, resources
+from mooring import confdump, resources
+from mooring.application import discovery
 from mooring.errors import ConfigurationError
 from mooring.plan import plan
-from mooring.resolve import resolve
 from mooring.serverconf import MARKER
+from mooring.settings.resolve import resolve
 
 ROOT = CONF.parents[1]
 sys.path.append(str(ROOT / "tests" / "unit"))

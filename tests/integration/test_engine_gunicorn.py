@@ -518,7 +518,7 @@ def test_stop_does_not_wait_for_idle_connections_over_tls(worker_class, interfac
 def test_without_a_folder_for_temporary_files_it_takes_shared_memory(tmp_path, monkeypatch):
     """A container that is read-only has /dev/shm alone."""
     from mooring.engines import _gunicorn_config
-    from mooring.resolve import resolve
+    from mooring.settings.resolve import resolve
 
     def none():
         raise FileNotFoundError

@@ -15,7 +15,7 @@ from mooring.errors import ConfigurationError, HookError
 from mooring.hook import Hook, HookResult, run_blocking
 from mooring.logs.log import Log
 from mooring.prestart import After, find, messages, run_before
-from mooring.resolve import Resolved, resolve
+from mooring.settings.resolve import Resolved, resolve
 from mooring.system.signals import SignalQueue, Stopped
 
 ENVIRON = {"PATH": os.environ["PATH"], "KEPT": "as it was", "PORT": "80", "GONE": "1"}

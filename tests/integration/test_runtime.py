@@ -18,7 +18,7 @@ import pytest
 from mooring import runtime
 from mooring.errors import ConfigurationError
 from mooring.runtime import Runtime, connect, instance_name, list_instances, open_runtime, peer_allowed
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 from mooring.system.address import Address
 
 FIRST = Address("tcp", host="127.0.0.1", port=8000)
@@ -158,7 +158,7 @@ def test_a_running_instance_of_that_name_is_refused_and_stays(start: Opener, bas
     code = f"""
 from mooring.system.address import Address
 from mooring.runtime import open_runtime
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 try:
     open_runtime(Settings(name="shop", runtime_dir={str(base)!r}), Address("tcp"), {{}})
 except Exception as error:
@@ -178,7 +178,7 @@ KILLED = """
 import os, signal, sys
 from mooring.system.address import Address
 from mooring.runtime import open_runtime
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 made = open_runtime(Settings(name="shop", runtime_dir=sys.argv[1] or None), Address("tcp"), os.environ)
 open(made.path + "/left", "w").close()
 os.kill(os.getpid(), signal.SIGKILL)

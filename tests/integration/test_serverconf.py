@@ -13,8 +13,8 @@ import pytest
 import mooring
 from mooring import serverconf, serverconf_values
 from mooring.errors import ConfigurationError
-from mooring.profiles import PROFILES
-from mooring.resolve import resolve
+from mooring.settings.profiles import PROFILES
+from mooring.settings.resolve import resolve
 from mooring.system.address import Address
 
 pytest.importorskip("gunicorn")
@@ -50,7 +50,7 @@ def test_no_server_is_ever_imported(root):
     write(root / "gunicorn.py", "raise SystemExit('imported')")
     write(root / "gunicorn_conf.py", "workers = 2")
     code = (
-        "import os, sys; from pathlib import Path; from mooring.resolve import resolve\n"
+        "import os, sys; from pathlib import Path; from mooring.settings.resolve import resolve\n"
         "from mooring.serverconf import find\n"
         "print(find(resolve({}, os.environ, Path.cwd()), os.environ).kind)\n"
         "assert not {'gunicorn', 'hypercorn', '__config__'} & set(sys.modules)\n"

@@ -21,7 +21,7 @@ from mooring.requestid import wsgi_identifier
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.ring import Reader, Rings, writer
 from mooring.scoreboard.row import BUCKETS, DURATIONS, HISTOGRAM, Row
-from mooring.trusted import parse_trusted
+from mooring.settings.trusted import parse_trusted
 
 pytestmark = pytest.mark.skipif(accelerator.c is None, reason="mooring was installed without a compiler")
 

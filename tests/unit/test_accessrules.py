@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from mooring import accessoptions
 from mooring.errors import ConfigurationError
 from mooring.logs.access.rules import parse
+from mooring.settings import access_options
 
 CODED = pytest.mark.parametrize("coded", [str.encode, lambda path: path.encode().decode("latin-1")])
 
@@ -101,7 +101,7 @@ def test_bad_items_of_skip(item):
         parse(("/fine", item), ())
     if item:
         with pytest.raises(ValueError, match=r"^paths .*, not '"):
-            accessoptions.skip(f"/fine,{item}")
+            access_options.skip(f"/fine,{item}")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_bad_items_of_sample(item):
     ):
         parse((), ("/fine=1", item))
     with pytest.raises(ValueError, match=r"a share from 0 to 1, .*, not '"):
-        accessoptions.sample(f"/fine=1,{item}")
+        access_options.sample(f"/fine=1,{item}")
 
 
 def test_a_path_with_an_equals_sign():
@@ -122,17 +122,17 @@ def test_a_path_with_an_equals_sign():
 
 
 def test_the_settings_keep_their_items():
-    assert accessoptions.skip(" /a , 2xx,") == ("/a", "2xx")
-    assert accessoptions.sample("/a=0.5") == ("/a=0.5",)
-    assert accessoptions.line_format("json") == "json"
-    assert accessoptions.line_format("%(h)s, %(s)s") == "%(h)s, %(s)s"
+    assert access_options.skip(" /a , 2xx,") == ("/a", "2xx")
+    assert access_options.sample("/a=0.5") == ("/a=0.5",)
+    assert access_options.line_format("json") == "json"
+    assert access_options.line_format("%(h)s, %(s)s") == "%(h)s, %(s)s"
     for text in ("nope", "%(zz)s"):
         with pytest.raises(ValueError, match=r"^(one of common|%\(ATOM\)s with h l u)"):
-            accessoptions.line_format(text)
+            access_options.line_format(text)
 
 
 def test_the_header_of_request_ids():
-    assert accessoptions.header("X-Correlation-ID") == "x-correlation-id"
+    assert access_options.header("X-Correlation-ID") == "x-correlation-id"
     for text in ("Host", "x y", "x_y", "cookie", "x:", "traceparent", "h\u00e9"):
         with pytest.raises(ValueError, match="such as x-request-id"):
-            accessoptions.header(text)
+            access_options.header(text)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mooring import discovery, importstring, resolve
+import mooring
+from mooring.application import discovery
 from mooring.errors import ApplicationError, ConfigurationError
+from mooring.settings import import_string, resolve
 
 APP = "app = object()\n"
 
@@ -378,19 +380,20 @@ def test_a_root_that_is_no_folder_is_said(tmp_path: Path) -> None:
 
 def test_importing_discovery_imports_neither_the_loader_nor_an_engine() -> None:
     code = (
-        "import sys, mooring.discovery; print(*(name for name in sys.modules if name.startswith('mooring')))"
+        "import sys, mooring.application.discovery\n"
+        "print(*(name for name in sys.modules if name.startswith('mooring.')))"
     )
-    environ = {**os.environ, "PYTHONPATH": str(Path(discovery.__file__).parents[1])}
+    environ = {**os.environ, "PYTHONPATH": str(Path(mooring.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
     )
     assert set(done.stdout.split()) == {
-        "mooring",
-        *(f"mooring.{name}" for name in ("discovery", "errors", "importstring", "searchorder", "sourcelook")),
+        *("mooring.application", "mooring.errors", "mooring.settings", "mooring.settings.import_string"),
+        *(f"mooring.application.{name}" for name in ("discovery", "search_order", "source_scan")),
     }
 
 
 def test_literal_arguments_are_parsed_and_nothing_is_evaluated() -> None:
-    parsed = importstring.parse_attribute("a.create_app('prod', [1, {'x': None}], debug=False)")
+    parsed = import_string.parse_attribute("a.create_app('prod', [1, {'x': None}], debug=False)")
     assert parsed.names == ("a", "create_app")
     assert parsed.call == (("prod", [1, {"x": None}]), {"debug": False})

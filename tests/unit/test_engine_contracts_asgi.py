@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from mooring.errors import ConfigurationError
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 
 uvicorn = pytest.importorskip("uvicorn")
 hypercorn = pytest.importorskip("hypercorn")

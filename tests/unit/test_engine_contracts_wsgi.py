@@ -37,7 +37,7 @@ class TestGranian:
 
     def test_options_fill_them(self):
         from mooring.engines._granian_options import options
-        from mooring.settings import Settings
+        from mooring.settings.table import Settings
 
         given = 7  # up to py_threads_idle_timeout: granian.Pool
         assert len(options(Settings(), websockets=True)) + given == len(self.WORKER)

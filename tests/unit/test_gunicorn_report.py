@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("gunicorn")
 
-from mooring.boot import BootError
+from mooring.application.failure import BootError
 from mooring.engines._gunicorn_report import Reports
 from mooring.errors import ConfigurationError
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from mooring import asgi2, boot, discovery, kinds, loader, resolve
-from mooring.discovery import Target
+from mooring.application import asgi2, discovery, failure, kind, loader
+from mooring.application.discovery import Target
+from mooring.application.model import Application
 from mooring.errors import ApplicationError
-from mooring.model import Application
+from mooring.settings import resolve
 
 
 @pytest.fixture(autouse=True)
@@ -459,7 +460,7 @@ def test_mooring_s_own_exit_from_a_signal_is_not_the_applications_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = compile(
-        "def handler(): raise SystemExit(0)", str(Path(boot.__file__).parent / "signals.py"), "exec"
+        "def handler(): raise SystemExit(0)", str(Path(failure.__file__).parent / "signals.py"), "exec"
     )
     exec(handler, namespace := {})
     monkeypatch.setattr(sys, "from_a_signal", namespace["handler"], raising=False)
@@ -502,7 +503,8 @@ def test_a_project_as_django_makes_it(tmp_path: Path, interface: str) -> None:
     pytest.importorskip("django")
     subprocess.run([sys.executable, "-m", "django", "startproject", "mysite", str(tmp_path)], check=True)
     code = (
-        "import sys; from pathlib import Path; from mooring import discovery, loader, resolve\n"
+        "import sys; from pathlib import Path; from mooring.application import discovery, loader\n"
+        "from mooring.settings import resolve\n"
         "root, environ = Path(sys.argv[1]), {} if sys.argv[2] == 'wsgi' else {'MOORING_INTERFACE': 'asgi'}\n"
         "target = discovery.find(resolve.resolve({}, environ, root))\n"
         "found = loader.load(target, 'auto'); print(found.target, found.interface, found.framework, end='')"
@@ -569,7 +571,7 @@ REFUSED = {
 PROGRAM = """
 import json, sys, warnings
 from pathlib import Path
-from mooring import discovery, loader
+from mooring.application import discovery, loader
 warnings.simplefilter("ignore")
 results = {}
 for name in sys.argv[2:]:
@@ -612,8 +614,8 @@ def test_what_serves_itself_or_nothing_is_refused_by_name(loaded: dict[str, Any]
 
 
 def test_a_view_that_is_named_like_an_application_is_none(tmp_path: Path) -> None:
-    assert kinds.kind(lambda request, response: 0, "create_thing").name == kinds.NONE
-    assert kinds.described(3) == "the int 3"
+    assert kind.kind(lambda request, response: 0, "create_thing").name == kind.NONE
+    assert kind.described(3) == "the int 3"
 
 
 # ASGI 2

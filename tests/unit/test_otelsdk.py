@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.util.http import parse_excluded_urls
 
 from mooring import otelsdk, otelvars, otelwrap
-from mooring.model import Application
+from mooring.application.model import Application
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 

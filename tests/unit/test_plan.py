@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from mooring.discovery import Target
+from mooring.application.discovery import Target
 from mooring.errors import ConfigurationError
 from mooring.fit import fit
 from mooring.plan import Plan, Report, plan
-from mooring.resolve import resolve
 from mooring.resources import Reading, Resources
 from mooring.serverconf import ServerConf
-from mooring.settings import show
+from mooring.settings.resolve import resolve
+from mooring.settings.table import show
 from mooring.system.address import Address
 
 MIB = 1024 * 1024

@@ -9,9 +9,9 @@ import pytest
 from mooring import confdump, demo
 from mooring.errors import ConfigurationError
 from mooring.logs.access.line import formatter
-from mooring.profiles import PROFILES, Profile
-from mooring.resolve import resolve
-from mooring.settings import ROWS
+from mooring.settings.profiles import PROFILES, Profile
+from mooring.settings.resolve import resolve
+from mooring.settings.table import ROWS
 
 ROOT = Path(__file__).parents[2]
 ALL = [each for profile in PROFILES.values() for each in (profile, profile.reloading) if each is not None]

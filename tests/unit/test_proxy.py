@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mooring.proxy import asgi_proxy, wsgi_proxy
-from mooring.trusted import parse_trusted
+from mooring.settings.trusted import parse_trusted
 
 DEFAULT = ("127.0.0.1", "::1", "unix")
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from mooring import environment
 from mooring.recycling import Limits, why
+from mooring.settings import parsers
 
 NONE = Limits(0, 0, 0.0, 0)
 
@@ -47,7 +47,7 @@ def test_age_up_to_a_tenth_earlier() -> None:
     ],
 )
 def test_a_size_or_a_share(text: str, value: int | str) -> None:
-    assert environment.memory(text) == value
+    assert parsers.memory(text) == value
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_a_size_or_a_share(text: str, value: int | str) -> None:
 )
 def test_what_is_neither(text: str) -> None:
     with pytest.raises(ValueError, match="a size of at least 1M such as 256M"):
-        environment.memory(text)
+        parsers.memory(text)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from mooring import renewing
-from mooring.discovery import Target
+from mooring.application.discovery import Target
 from mooring.plan import plan
-from mooring.profiles import PROFILES
 from mooring.renewing import FIXED, Made, Start
-from mooring.resolve import resolve
 from mooring.resources import read
-from mooring.settings import ROWS
+from mooring.settings.profiles import PROFILES
+from mooring.settings.resolve import resolve
+from mooring.settings.table import ROWS
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/roll.md"
 

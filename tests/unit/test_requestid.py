@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from mooring.requestid import asgi_identifier, with_headers, wsgi_identifier
-from mooring.trusted import parse_trusted
+from mooring.settings.trusted import parse_trusted
 
 TRUSTED = parse_trusted(["127.0.0.1", "unix"])
 FRESH = r"[0-9a-f]{32}"

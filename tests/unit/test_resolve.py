@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mooring import engineregistry as engines
-from mooring import environment as env
 from mooring.errors import ConfigurationError
-from mooring.resolve import one_edit_apart, resolve, resolve_some
-from mooring.settings import ROWS
+from mooring.settings import engines
+from mooring.settings import parsers as env
+from mooring.settings.resolve import one_edit_apart, resolve, resolve_some
+from mooring.settings.table import ROWS
 from mooring.system.address import Address
 
 

@@ -12,11 +12,10 @@ import pytest
 
 from mooring import lifecycle, routes
 from mooring.answers import Answer, Deferred
+from mooring.application.discovery import Target
 from mooring.crew import Crew, Forks, Member
-from mooring.discovery import Target
 from mooring.logs.log import Log
 from mooring.plan import Report, plan
-from mooring.resolve import resolve
 from mooring.resources import read
 from mooring.routes import Routes
 from mooring.scoreboard.row import (
@@ -30,6 +29,7 @@ from mooring.scoreboard.row import (
     WEBSOCKETS,
     Row,
 )
+from mooring.settings.resolve import resolve
 from mooring.supervisor import Supervisor
 from mooring.system.signals import SignalQueue
 

@@ -4,11 +4,11 @@ import ast
 import asyncio
 from types import SimpleNamespace
 
+from mooring.application.model import Application
 from mooring.instrument_wrap import wrap
 from mooring.logs.access.line import formatter
 from mooring.logs.access.parts import Format
 from mooring.meter import Lines, Meter
-from mooring.model import Application
 from mooring.scoreboard.row import Row
 from mooring.system.address import Address
 

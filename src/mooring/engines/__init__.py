@@ -1,6 +1,6 @@
 """What an engine is to a worker: `serve(serving)` of its module, which blocks until the worker has drained.
 
-Importing this module imports no engine. Which engines there are: engineregistry.py.
+Importing this module imports no engine. Which engines there are: settings/engines.py.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Callable, Container, Sequence
 from socket import socket
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
+from mooring.application.model import Application
 from mooring.drain import Drain
 from mooring.errors import ConfigurationError
-from mooring.model import Application
 
 if TYPE_CHECKING:
     from mooring.plan import Plan

@@ -10,7 +10,7 @@ from typing import Any
 from granian.http import HTTP1Settings, HTTP2Settings
 
 from mooring.errors import ConfigurationError
-from mooring.settings import Settings
+from mooring.settings.table import Settings
 from mooring.system.memory import memory
 
 

@@ -23,8 +23,7 @@ from gunicorn.app.base import Application as GunicornApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
-from mooring.boot import one_line
-from mooring.engineregistry import REGISTRY
+from mooring.application.failure import one_line
 from mooring.engines import Serving, _tls
 from mooring.engines._gunicorn_interface import find_interface
 from mooring.engines._gunicorn_kinds import worker_class
@@ -36,7 +35,8 @@ from mooring.engines._websockets import WebSockets
 from mooring.errors import ConfigurationError, MooringError
 from mooring.plan import Plan
 from mooring.serverconf_values import GUNICORN
-from mooring.settings import Settings
+from mooring.settings.engines import REGISTRY
+from mooring.settings.table import Settings
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (gunicorn makes its file there safely, and unlinks it at once)
 

@@ -10,8 +10,8 @@ import os
 import sys
 import traceback
 
+from mooring.application.failure import BootError
 from mooring.appmetrics.files import retire_in
-from mooring.boot import BootError
 from mooring.engines import Serving
 from mooring.engines._gunicorn_report import Reports
 from mooring.errors import MooringError

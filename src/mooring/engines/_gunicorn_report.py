@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from mooring.boot import BootError
+from mooring.application.failure import BootError
 from mooring.errors import ConfigurationError, MooringError
 from mooring.logs.sink import PIPE_BUF
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypercorn.config import Config, Sockets
 
-from mooring.boot import one_line
+from mooring.application.failure import one_line
 from mooring.engines import Serving
 from mooring.engines._stop import Stop
 from mooring.engines._websockets import WebSockets

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mooring import boot
+from mooring.application import failure
 
 _SHUTDOWN_FAILED = "the application's lifespan shutdown failed: %s"
 
@@ -24,7 +24,7 @@ class Lifespan:
     """An ASGI application whose lifespan is watched; `failure` is the reason once its startup has failed."""
 
     def __init__(self, app: Callable[..., Any], log: logging.Logger) -> None:
-        self.failure: boot.BootError | None = None
+        self.failure: failure.BootError | None = None
         self.app = app  # what requests may be given to without this
         self._log = log
 
@@ -89,7 +89,7 @@ class _Run:
 
     def ended(self, error: Exception) -> None:
         """The application raised: what that means depends on how far it had come."""
-        trace = boot.own_traceback(error).rstrip()
+        trace = failure.own_traceback(error).rstrip()
         if self.owner.failure is not None:  # it has told; frameworks raise on top of that
             if not self.owner.failure.traceback:
                 self.owner.failure = _failure(_last_line(trace) or f"{type(error).__name__}: {error}", trace)
@@ -101,12 +101,12 @@ class _Run:
                 "the application raised in its lifespan startup; served without lifespan: %s", trace
             )
         else:
-            self.log.debug("the application does not support lifespan: %s", boot.one_line(error))
+            self.log.debug("the application does not support lifespan: %s", failure.one_line(error))
 
 
-def _failure(reason: str, trace: str) -> boot.BootError:
-    reason = boot.one_line(reason) or "no reason given"
-    return boot.BootError(f"the application's lifespan startup failed: {reason}", trace)
+def _failure(reason: str, trace: str) -> failure.BootError:
+    reason = failure.one_line(reason) or "no reason given"
+    return failure.BootError(f"the application's lifespan startup failed: {reason}", trace)
 
 
 def _last_line(text: str) -> str:

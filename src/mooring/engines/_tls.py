@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mooring.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mooring.settings import Settings
+    from mooring.settings.table import Settings
 
 
 def context(settings: Settings, alpn: Sequence[str]) -> ssl.SSLContext:

@@ -17,9 +17,9 @@ from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from mooring.application.failure import BootError, one_line
 from mooring.appmetrics.files import retire_in
 from mooring.appmetrics.folder import hand_over
-from mooring.boot import BootError, one_line
 from mooring.engines import Serving, _gunicorn_heartbeat, _tls
 from mooring.engines._gunicorn_config import Application
 from mooring.engines._gunicorn_report import Reports

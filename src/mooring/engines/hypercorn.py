@@ -17,7 +17,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config, Sockets
 from hypercorn.utils import LifespanTimeoutError
 
-from mooring.engineregistry import REGISTRY
+from mooring.application.model import Application
 from mooring.engines import Serving, _asyncio, _hypercorn_h2, _hypercorn_ws
 from mooring.engines._hypercorn_config import Job, configuration
 from mooring.engines._hypercorn_wsgi import WsgiApplication
@@ -25,11 +25,11 @@ from mooring.engines._lifespan import Lifespan
 from mooring.engines._stop import Stop
 from mooring.engines._websockets import WebSockets
 from mooring.errors import ApplicationError, ConfigurationError
-from mooring.model import Application
+from mooring.settings.engines import REGISTRY
 
 if TYPE_CHECKING:
     from mooring.plan import Plan
-    from mooring.settings import Settings
+    from mooring.settings.table import Settings
 
 _log = logging.getLogger("hypercorn.error")
 

@@ -30,7 +30,7 @@ from mooring.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mooring.plan import Plan
-    from mooring.settings import Settings
+    from mooring.settings.table import Settings
 
 _log = logging.getLogger("uvicorn.error")
 

@@ -18,8 +18,8 @@ from mooring.install.plans import Step, Wanted, steps
 from mooring.install.target import Target, look
 from mooring.install.toolbox import Toolbox, cache_folder, environment, label
 from mooring.install.versions import satisfies
-from mooring.resolve import resolve
-from mooring.settings import ROWS
+from mooring.settings.resolve import resolve
+from mooring.settings.table import ROWS
 
 
 class Asked(NamedTuple):

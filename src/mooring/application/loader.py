@@ -1,7 +1,7 @@
 """Import the application and find out what it is: in a worker or a probe child, never in the supervisor.
 
 Whatever goes wrong is a BootError: one line that says what, where and what to do, and the application's own
-traceback. What counts as an application, and of which interface: the table in kinds.py.
+traceback. What counts as an application, and of which interface: the table in kind.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import inspect
 from types import ModuleType
 from typing import Any
 
-from mooring import asgi2, boot, importing, importstring, kinds
-from mooring.boot import BootError
-from mooring.discovery import Target
-from mooring.model import Application
+from mooring.application import asgi2, failure, importer, kind
+from mooring.application.discovery import Target
+from mooring.application.failure import BootError
+from mooring.application.model import Application
+from mooring.settings import import_string
 
 __all__ = ["BootError", "load"]
 
@@ -25,11 +26,11 @@ def load(target: Target, interface: str) -> Application:
     Puts the target's folders first on sys.path, for good. A factory is called, without an event loop. Raises
     BootError.
     """
-    importing.search_first(target.search)
-    module = importing.import_module(target)
+    importer.search_first(target.search)
+    module = importer.import_module(target)
     if target.attribute is None:
         return _load_open(target, module, interface)
-    attribute = importstring.parse_attribute(target.attribute)
+    attribute = import_string.parse_attribute(target.attribute)
     name = f"{target.module}:{'.'.join(attribute.names)}"
     thing = _get(target, module, attribute.names)
     return _application(target, name, thing, attribute.call, interface)
@@ -45,12 +46,12 @@ def _get(target: Target, module: ModuleType, names: tuple[str, ...]) -> Any:
         try:
             thing = getattr(thing, name)
         except AttributeError as error:
-            if boot.frames(error):
-                raise boot.failure(f"cannot read {target}", error, target.search) from None
+            if failure.frames(error):
+                raise failure.failure(f"cannot read {target}", error, target.search) from None
             owner = ".".join((target.module, *names[:depth]))
             raise BootError(f"{owner} has no attribute {name}{_offer(thing, name)}") from None
         except Exception as error:
-            raise boot.failure(f"cannot read {target}", error, target.search) from None
+            raise failure.failure(f"cannot read {target}", error, target.search) from None
     return thing
 
 
@@ -66,10 +67,10 @@ def _offer(owner: Any, name: str) -> str:
 
 
 def _looks_right(thing: Any, name: str) -> bool:
-    if kinds.is_known(thing):
+    if kind.is_known(thing):
         return True
-    usual = name in importstring.APPLICATION_NAMES + importstring.FACTORY_NAMES
-    return usual and kinds.kind(thing, name).name != kinds.NONE
+    usual = name in import_string.APPLICATION_NAMES + import_string.FACTORY_NAMES
+    return usual and kind.kind(thing, name).name != kind.NONE
 
 
 # The attribute is open
@@ -77,7 +78,7 @@ def _looks_right(thing: Any, name: str) -> bool:
 
 def _load_open(target: Target, module: ModuleType, interface: str) -> Application:
     """The application under a usual name, else the only one of a known framework, else a usual factory's."""
-    usual = importstring.APPLICATION_NAMES + importstring.FACTORY_NAMES
+    usual = import_string.APPLICATION_NAMES + import_string.FACTORY_NAMES
     name = _usual_name(module) or _only_known(target, module) or _usual_factory(module)
     name = name or next((each for each in usual if each in vars(module)), None)
     if name is None:
@@ -93,10 +94,10 @@ def _usual_name(module: ModuleType) -> str | None:
 
     `app` and `application` are by their names. What is called `api` may be a view or a router as well.
     """
-    for name in importstring.APPLICATION_NAMES:
+    for name in import_string.APPLICATION_NAMES:
         thing = vars(module).get(name)
-        if kinds.kind(thing, name).name in kinds.INTERFACES:
-            view = inspect.isfunction(thing) and not kinds.named_so(thing)
+        if kind.kind(thing, name).name in kind.INTERFACES:
+            view = inspect.isfunction(thing) and not kind.named_so(thing)
             if name in ("app", "application") or not (view or type(thing).__name__.endswith("Router")):
                 return name
     return None
@@ -106,7 +107,7 @@ def _only_known(target: Target, module: ModuleType) -> str | None:
     """The one public name of a known framework's application. Raises BootError for several."""
     found: dict[int, str] = {}
     for name, thing in vars(module).items():
-        if not name.startswith("_") and kinds.is_known(thing):
+        if not name.startswith("_") and kind.is_known(thing):
             found.setdefault(id(thing), name)
     if len(found) > 1:
         names = " or ".join(f"{target.module}:{name}" for name in found.values())
@@ -115,8 +116,8 @@ def _only_known(target: Target, module: ModuleType) -> str | None:
 
 
 def _usual_factory(module: ModuleType) -> str | None:
-    for name in importstring.FACTORY_NAMES + importstring.APPLICATION_NAMES:
-        if kinds.kind(vars(module).get(name), name).name == kinds.FACTORY:
+    for name in import_string.FACTORY_NAMES + import_string.APPLICATION_NAMES:
+        if kind.kind(vars(module).get(name), name).name == kind.FACTORY:
             return name
     return None
 
@@ -128,27 +129,27 @@ def _application(
     target: Target, name: str, thing: Any, call: tuple[tuple[Any, ...], dict[str, Any]] | None, interface: str
 ) -> Application:
     """The object as an Application, its factory called. Raises BootError."""
-    found = kinds.kind(thing, name.rpartition(":")[2])
-    if call is not None or found.name == kinds.FACTORY:
+    found = kind.kind(thing, name.rpartition(":")[2])
+    if call is not None or found.name == kind.FACTORY:
         thing = _call(target, name, thing, *(call or ((), {})))
         name += "()" if call is None or call == ((), {}) else "(" + (target.attribute or "").partition("(")[2]
-        found = kinds.kind(thing)
-        if found.name in (kinds.NONE, kinds.FACTORY):
-            why = found.why or f"{kinds.described(thing)}, which is another factory"
+        found = kind.kind(thing)
+        if found.name in (kind.NONE, kind.FACTORY):
+            why = found.why or f"{kind.described(thing)}, which is another factory"
             raise BootError(f"{name} returned {why}: expected an ASGI or WSGI application")
-    if found.name == kinds.NONE:
+    if found.name == kind.NONE:
         raise BootError(f"{name} is {found.why}; {_EXPECTED}")
     served = _interface(name, thing, found, interface)
-    if found.name == kinds.ASGI2 and served == "asgi":
-        return Application(asgi2.adapt(thing), served, kinds.framework(thing), name)
-    return Application(thing, served, kinds.framework(thing), name)
+    if found.name == kind.ASGI2 and served == "asgi":
+        return Application(asgi2.adapt(thing), served, kind.framework(thing), name)
+    return Application(thing, served, kind.framework(thing), name)
 
 
 def _call(target: Target, name: str, factory: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Call a factory, without an event loop. Raises BootError."""
     if not callable(factory):
-        raise BootError(f"factory {name} is {kinds.described(factory)}, which is not callable")
-    if kinds.is_async(factory):
+        raise BootError(f"factory {name} is {kind.described(factory)}, which is not callable")
+    if kind.is_async(factory):
         raise BootError(
             f"factory {name} is a coroutine function, but is called without an event loop: make it a def"
         )
@@ -156,14 +157,14 @@ def _call(target: Target, name: str, factory: Any, args: tuple[Any, ...], keywor
         inspect.signature(factory).bind(*args, **keywords)
     except TypeError as error:
         raise BootError(
-            f"factory {name} cannot be called like this: {boot.one_line(error)}; {_ARGUMENTS}"
+            f"factory {name} cannot be called like this: {failure.one_line(error)}; {_ARGUMENTS}"
         ) from None
     except Exception:
         pass  # compiled code that doesn't tell: try it
     try:
         made = factory(*args, **keywords)
     except BaseException as error:
-        raise boot.failure(f"factory {name} failed", error, target.search) from None
+        raise failure.failure(f"factory {name} failed", error, target.search) from None
     if inspect.iscoroutine(made):
         made.close()
     return made
@@ -173,9 +174,9 @@ _ARGUMENTS = "literal arguments can be given: MODULE:create_app('prod', debug=Fa
 _EXPECTED = "expected an ASGI or WSGI application or a factory of one (" + _ARGUMENTS + ")"
 
 
-def _interface(name: str, thing: Any, found: kinds.Kind, interface: str) -> str:
+def _interface(name: str, thing: Any, found: kind.Kind, interface: str) -> str:
     """The interface. Raises BootError where it cannot be told, or the forced one certainly is wrong."""
-    told = kinds.INTERFACES.get(found.name)
+    told = kind.INTERFACES.get(found.name)
     if told is None and interface == "auto":
         hint = _hint(name)
         if hint:
@@ -187,8 +188,8 @@ def _interface(name: str, thing: Any, found: kinds.Kind, interface: str) -> str:
         return interface
     if interface in ("auto", told):
         return told
-    what = "ASGI 2" if found.name == kinds.ASGI2 else told.upper()
-    raise BootError(f"the interface is forced to {interface}, but {name} is {kinds.described(thing)}, {what}")
+    what = "ASGI 2" if found.name == kind.ASGI2 else told.upper()
+    raise BootError(f"the interface is forced to {interface}, but {name} is {kind.described(thing)}, {what}")
 
 
 def _hint(name: str) -> str:

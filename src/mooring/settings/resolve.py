@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mooring import environment as env
 from mooring.errors import ConfigurationError
-from mooring.profiles import PROFILES, Profile
-from mooring.settings import ROWS, Row, Settings, show
+from mooring.settings import parsers as env
+from mooring.settings.profiles import PROFILES, Profile
+from mooring.settings.table import ROWS, Row, Settings, show
 
 CLI, ENVIRONMENT, FILE, PROFILE, DEFAULT = 4, 3, 2, 1, 0
 

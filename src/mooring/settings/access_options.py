@@ -1,6 +1,6 @@
 """Parsers for the settings of the access log and of request ids.
 
-What they ask is imported when a setting is given: most starts need none of it. As in environment.py, they
+What they ask is imported when a setting is given: most starts need none of it. As in parsers.py, they
 take the stripped text and raise ValueError that says what was expected.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from mooring import environment
+from mooring.settings import parsers
 
 # A request id in one of these would break the response, change whom to trust, or show what is secret.
 _TAKEN = (
@@ -54,7 +54,7 @@ def header(text: str) -> str:
 
 
 def _items(text: str, read: Callable[[str], object], expected: str) -> tuple[str, ...]:
-    items = environment.items(text)
+    items = parsers.items(text)
     for item in items:
         try:
             read(item)

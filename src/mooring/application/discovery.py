@@ -3,7 +3,7 @@
 Standard library only, and nothing of the application is imported: this runs in the supervisor. Whether the
 module has the attribute, and what it is, the loader finds out.
 
-The wider order is in searchorder.py.
+The wider order is in search_order.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mooring import importstring, searchorder, sourcelook
+from mooring.application import search_order, source_scan
 from mooring.errors import ApplicationError
+from mooring.settings import import_string
 
 if TYPE_CHECKING:
-    from mooring.resolve import Resolved
+    from mooring.settings.resolve import Resolved
 
 _NAME_IT = "name it: mooring run MODULE:ATTRIBUTE, or APP_MODULE=MODULE:ATTRIBUTE"
 
@@ -62,7 +63,7 @@ def find(resolved: Resolved) -> Target:
 
 
 def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -> Target:
-    parsed = importstring.parse(text)
+    parsed = import_string.parse(text)
     attribute = parsed.attribute
     if variable and (attribute is None or resolved.rank("variable_name") > resolved.rank("app")):
         attribute = variable
@@ -169,13 +170,13 @@ def _holds_python(resolved: Resolved, root: Path) -> bool:
 
 
 def _wide_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
-    names = sourcelook.USUAL if variable is None else {importstring.parse_attribute(variable).names[0]}
+    names = source_scan.USUAL if variable is None else {import_string.parse_attribute(variable).names[0]}
     looked: list[str] = []
-    without: list[searchorder.Place] = []
-    for place in searchorder.places(root, resolved.settings.interface):
+    without: list[search_order.Place] = []
+    for place in search_order.places(root, resolved.settings.interface):
         if not place.path.is_file():
             looked.append(place.shown(root))
-        elif place.attribute is not None or sourcelook.holds_application(place.path, names):
+        elif place.attribute is not None or source_scan.holds_application(place.path, names):
             return _found(place, variable, root)
         else:
             looked.append(f"{place.shown(root)} (binds none of {', '.join(sorted(names))})")
@@ -185,7 +186,7 @@ def _wide_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
     return _demo(resolved, root, looked)
 
 
-def _found(place: searchorder.Place, variable: str | None, root: Path) -> Target:
+def _found(place: search_order.Place, variable: str | None, root: Path) -> Target:
     reason = f"found {place.shown(root)} in {root}"
     search = tuple(dict.fromkeys((place.base, root)))
     return Target(place.module, variable or place.attribute, "default", reason, search)

@@ -9,8 +9,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mooring import accessoptions, importstring
-from mooring import environment as env
+from mooring.settings import access_options, import_string
+from mooring.settings import parsers as env
 from mooring.system import address
 from mooring.system.address import Address
 
@@ -63,14 +63,14 @@ def _engine(value: str) -> str:
     name = value.lower()
     if name in ("auto", "uvicorn", "granian", "hypercorn", "gunicorn"):
         return name
-    from mooring.engineregistry import offered
+    from mooring.settings.engines import offered
 
     raise ValueError(f"one of auto, {offered()}")
 
 
 def _trusted(value: str) -> tuple[str, ...]:
     """The peers to believe."""
-    from mooring.trusted import parse_trusted
+    from mooring.settings.trusted import parse_trusted
 
     items = env.items(value)
     parse_trusted(items)
@@ -96,9 +96,9 @@ class Settings:
     """Every setting with its value. None means: not set, tuned by the plan or left to the engine."""
 
     # fmt: off
-    app: str | None = _row(APPLICATION, importstring.application, None, "The application as MODULE:ATTRIBUTE; ATTRIBUTE may be a factory, and may be called: create_app()", "APP_MODULE", shown_default="found by the search order")
-    module_name: str | None = _row(APPLICATION, importstring.parse_module, None, "The module that holds the application, in dotted form; APP_MODULE wins over it", "MODULE_NAME", shown_default="found by the search order")
-    variable_name: str | None = _row(APPLICATION, importstring.attribute, None, "The name in the module that holds the application; APP_MODULE wins over it", "VARIABLE_NAME", shown_default="app, or what the module offers")
+    app: str | None = _row(APPLICATION, import_string.application, None, "The application as MODULE:ATTRIBUTE; ATTRIBUTE may be a factory, and may be called: create_app()", "APP_MODULE", shown_default="found by the search order")
+    module_name: str | None = _row(APPLICATION, import_string.parse_module, None, "The module that holds the application, in dotted form; APP_MODULE wins over it", "MODULE_NAME", shown_default="found by the search order")
+    variable_name: str | None = _row(APPLICATION, import_string.attribute, None, "The name in the module that holds the application; APP_MODULE wins over it", "VARIABLE_NAME", shown_default="app, or what the module offers")
     app_root: str | None = _row(APPLICATION, env.text, None, "The application root: searched for the application, first on sys.path, the workers' working folder", shown_default="the working folder")
     interface: str = _row(APPLICATION, env.choice("auto", "asgi", "wsgi"), "auto", "The application's interface; auto looks at the application")
 
@@ -146,7 +146,7 @@ class Settings:
     request_timeout: float = _row(REQUESTS, env.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
-    request_id: str | None = _row(REQUESTS, accessoptions.header, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
+    request_id: str | None = _row(REQUESTS, access_options.header, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
     trace_context: bool = _row(REQUESTS, env.flag, False, "W3C trace context: traceparent is taken from a trusted peer, else made; the application and the JSON access log have it, the response has traceresponse", shown_default="false")
 
     pre_start_path: str | None = _row(START, env.text, None, "A script to run once before any worker: .sh is sourced (its exports and its cd count), .py is run with this Python, others are executed", "PRE_START_PATH", shown_default="prestart.sh in the application root")
@@ -157,9 +157,9 @@ class Settings:
     log_level: str = _row(LOGS, env.choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical", trace="debug"), "info", "The least severe level that is logged", "LOG_LEVEL")
     log_format: str = _row(LOGS, env.choice("text", "json"), "text", "The form of mooring's own log")
     access_log: str | None = _row(LOGS, env.text, "-", "Where the access log goes: - is stdout, a path is a file, empty is off", "ACCESS_LOG", empty_disables=True, shown_default="-")
-    access_log_format: str | None = _row(LOGS, accessoptions.line_format, None, "A line of the access log: common, combined, json, uvicorn, hypercorn, or a text with gunicorn's atoms, such as %(h)s %(r)s %(s)s %(M)s", shown_default="the profile's; without one, common")
-    access_log_skip: tuple[str, ...] = _row(LOGS, accessoptions.skip, (), "What the access log leaves out: paths (/healthz, /static/*) and statuses (304, 2xx)", shown_default="nothing")
-    access_log_sample: tuple[str, ...] = _row(LOGS, accessoptions.sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
+    access_log_format: str | None = _row(LOGS, access_options.line_format, None, "A line of the access log: common, combined, json, uvicorn, hypercorn, or a text with gunicorn's atoms, such as %(h)s %(r)s %(s)s %(M)s", shown_default="the profile's; without one, common")
+    access_log_skip: tuple[str, ...] = _row(LOGS, access_options.skip, (), "What the access log leaves out: paths (/healthz, /static/*) and statuses (304, 2xx)", shown_default="nothing")
+    access_log_sample: tuple[str, ...] = _row(LOGS, access_options.sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
     error_log: str | None = _row(LOGS, env.text, "-", "Where mooring's own log goes: - is stderr, a path is a file, empty leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-")
 
     reload: bool = _row(DEVELOPMENT, env.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false")

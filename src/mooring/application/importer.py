@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from mooring import boot
-from mooring.boot import BootError
-from mooring.discovery import Target
+from mooring.application import failure
+from mooring.application.discovery import Target
+from mooring.application.failure import BootError
 
 
 def search_first(folders: tuple[Path, ...]) -> None:
@@ -29,7 +29,7 @@ def import_module(target: Target) -> ModuleType:
     except ModuleNotFoundError as error:
         raise _module_not_found(target, error) from None
     except BaseException as error:
-        raise boot.failure(f"cannot import {target.module}", error, target.search) from None
+        raise failure.failure(f"cannot import {target.module}", error, target.search) from None
     _check_not_shadowed(target, module)
     return module
 
@@ -37,13 +37,13 @@ def import_module(target: Target) -> ModuleType:
 def _module_not_found(target: Target, error: ModuleNotFoundError) -> BootError:
     """The module itself isn't there, or it is and imports something that isn't."""
     missing = error.name or ""
-    if not boot.frames(error) and f"{target.module}.".startswith(f"{missing}."):
+    if not failure.frames(error) and f"{target.module}.".startswith(f"{missing}."):
         return BootError(f"module {target.module} not found: {_where_it_looked(target, missing)}")
     if not missing:
-        return boot.failure(f"cannot import {target.module}", error, target.search)
-    where, text = boot.place(error, target.search), boot.own_traceback(error)
+        return failure.failure(f"cannot import {target.module}", error, target.search)
+    where, text = failure.place(error, target.search), failure.own_traceback(error)
     top = missing.partition(".")[0]
-    advice = f"is it installed? ({boot.interpreter()})"
+    advice = f"is it installed? ({failure.interpreter()})"
     if top != missing and (top in sys.modules or top == target.module.partition(".")[0]):
         advice = f"there is {top}, but not {missing}"
     what = f"it imports {missing}, which was not found{where}"
@@ -56,7 +56,7 @@ def _where_it_looked(target: Target, missing: str) -> str:
         near = difflib.get_close_matches(last, _modules(target.search), n=3, cutoff=0.7)
         folders = " or ".join(_folder(folder) for folder in target.search)
         hint = f"; there is {' and '.join(near)}" if near else ""
-        return f"no {missing} in {folders}, nor installed ({boot.interpreter()}){hint}"
+        return f"no {missing} in {folders}, nor installed ({failure.interpreter()}){hint}"
     package = sys.modules.get(parent)
     inside = tuple(Path(folder) for folder in getattr(package, "__path__", ()))
     if not inside:

@@ -16,7 +16,6 @@ from mooring.errors import ApplicationError
 
 _LONGEST = 300
 _OURS = str(Path(mooring.__file__).parent) + os.sep
-_CALLERS = (os.sep + "importing.py", os.sep + "loader.py")
 _MACHINERY = (
     _OURS,
     "<frozen importlib",
@@ -76,8 +75,9 @@ def _raised_by_us(error: BaseException) -> bool:
     current = error.__traceback__
     while current is not None and current.tb_next is not None:
         current = current.tb_next
-    file = current.tb_frame.f_code.co_filename if current is not None else ""
-    return file.startswith(_OURS) and not file.endswith(_CALLERS)
+    if current is None or not current.tb_frame.f_code.co_filename.startswith(_OURS):
+        return False
+    return current.tb_frame.f_globals.get("__package__") != __package__  # this one imports it, and calls it
 
 
 def own_traceback(error: BaseException) -> str:

@@ -1,8 +1,8 @@
 """Mooring's own search order for the application, where neither a setting nor a profile says where it is.
 
-In the application root; the first file that exists and binds a usual name (sourcelook.py) wins:
+In the application root; the first file that exists and binds a usual name (source_scan.py) wins:
 1. app/main.py, main.py, app.py, app/app.py, app/__init__.py
-2. a Django project (manage.py): its wsgi.py, or its asgi.py, as sourcelook.django_application says
+2. a Django project (manage.py): its wsgi.py, or its asgi.py, as source_scan.django_application says
 3. asgi.py, wsgi.py, application.py, server.py
 4. 1 to 3 below src/
 5. the only package in src/, then the only package in the root: its main.py, asgi.py, wsgi.py, app.py,
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mooring import sourcelook
+from mooring.application import source_scan
 
 _FIRST = ("app/main.py", "main.py", "app.py", "app/app.py", "app/__init__.py")
 _SECOND = ("asgi.py", "wsgi.py", "application.py", "server.py")
@@ -74,7 +74,7 @@ def _all(root: Path, interface: str) -> Iterator[Place]:
 def _in_folder(folder: Path, base: Path, prefix: str, interface: str) -> Iterator[Place]:
     for file in _FIRST:
         yield Place(base, prefix + file)
-    django = sourcelook.django_application(folder, interface)
+    django = source_scan.django_application(folder, interface)
     if django:
         yield Place(folder, django[0].replace(".", "/") + ".py", django[1])
     for file in _ordered(_SECOND, interface):

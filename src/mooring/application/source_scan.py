@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mooring.importstring import APPLICATION_NAMES, FACTORY_NAMES
+from mooring.settings.import_string import APPLICATION_NAMES, FACTORY_NAMES
 
 if TYPE_CHECKING:
     import ast

@@ -1,0 +1,1 @@
+"""The application: found, imported, told what it is, or why it fails."""
