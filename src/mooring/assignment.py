@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mooring.application.model import Application
 from mooring.logs.log import Files, Log
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.seat import Seat
 from mooring.system.accounts import Account
 

@@ -15,12 +15,13 @@ from typing import Any
 
 import click
 
-from mooring import prestart, redact, reports, resources, runtime, tls, worker
+from mooring import prestart, reports, resources, runtime, worker
 from mooring.assignment import Assignment
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
-from mooring.fit import fit
 from mooring.logs.log import Files, Log, last_words, show_traceback
-from mooring.plan import Explained, Plan, Report, as_json, given
+from mooring.plan import redact, tls
+from mooring.plan.fit import fit
+from mooring.plan.plan import Explained, Plan, Report, as_json, given
 from mooring.run import open_access, open_log, prepare
 from mooring.settings import engines
 from mooring.settings.resolve import resolve

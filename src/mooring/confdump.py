@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.settings.table import Settings, show
 
 _KEYS: dict[str, Callable[[Settings], Any]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mooring import heartbeat, reports
-from mooring.plan import Plan, Report
+from mooring.plan.plan import Plan, Report
 from mooring.reports import Failure
 from mooring.scoreboard.row import DROPPED
 from mooring.scoreboard.totals import Tally

@@ -1,6 +1,7 @@
 """A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code and others.
 
-https://github.com/microsoft/debugpy. Not for what it changes about the plan (plan.py, development.py).
+https://github.com/microsoft/debugpy. Not for what it changes about the plan (plan/plan.py,
+plan/development.py).
 """
 
 from __future__ import annotations

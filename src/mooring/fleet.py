@@ -20,11 +20,11 @@ from mooring.hangs import Watch
 from mooring.headroom import Headroom
 from mooring.logs import log as logs
 from mooring.logs.log import Files, Log
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
+from mooring.plan.replan import Start
 from mooring.postmortem import PostMortem
 from mooring.recycling import Recycler
 from mooring.renewal import Renewal
-from mooring.renewing import Start
 from mooring.reports import Failure
 from mooring.routes import Routes
 from mooring.settings.table import Settings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from mooring.lifecycle import Notice
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.system.process import Exit
 
 

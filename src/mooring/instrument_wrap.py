@@ -14,7 +14,7 @@ from mooring.settings.trusted import parse_trusted
 
 if TYPE_CHECKING:
     from mooring.application.model import Application
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
 
 
 def wrap(application: Application, plan: Plan, meter: Meter) -> Callable[..., Any]:

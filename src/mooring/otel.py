@@ -11,7 +11,7 @@ from mooring import otelvars
 if TYPE_CHECKING:
     from mooring.application.model import Application
     from mooring.logs.log import Files, Log
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
 
 
 def start(plan: Plan, log: Log, files: Files) -> Callable[[Application], Application]:

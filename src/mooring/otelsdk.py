@@ -29,7 +29,7 @@ from mooring.logs.bridge import Handler
 if TYPE_CHECKING:
     from mooring.application.model import Application
     from mooring.logs.log import Files, Log
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
 
 _LONGEST, _SHARE = 2.0, 0.25  # seconds, and of the grace period: what the last export may take
 _QUIET = 60.0  # seconds in which one kind of message is logged once

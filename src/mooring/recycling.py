@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mooring import lifecycle
 from mooring.lifecycle import WorkerState
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.scoreboard.row import COUNTS, HISTOGRAM, MEMORY, Row
 from mooring.seat import SAMPLE
 from mooring.supervisor import Supervisor

@@ -12,7 +12,7 @@ from pathlib import Path
 from mooring import watching
 from mooring.filetree import Rules
 from mooring.logs.log import Log
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.sources import Watch
 from mooring.system import process
 

@@ -2,7 +2,7 @@
 
 The supervisor reads no file for it, and neither a file system that hangs nor a bad file can hold it. What is
 found is in force (/status, the limits, the size) from the first worker of the new generation that is ready.
-Not for what is resolved, and what needs a restart: renewing.py.
+Not for what is resolved, and what needs a restart: plan/replan.py.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mooring import lifecycle, renewing
+from mooring import lifecycle
 from mooring.errors import MooringError
-from mooring.fit import fit
 from mooring.lifecycle import FleetState, Notice
 from mooring.logs.log import show_traceback
-from mooring.plan import Plan, Report
-from mooring.renewing import Made, Start
+from mooring.plan import replan
+from mooring.plan.fit import fit
+from mooring.plan.plan import Plan, Report
+from mooring.plan.replan import Made, Start
 from mooring.settings.table import Settings
 from mooring.supervisor import Supervisor
 from mooring.system import process
@@ -111,7 +112,7 @@ class Renewal:
         elif ended.code != 0 or not data:
             self._refuse(f"the settings could not be resolved: {process.describe(ended.code)}")
         else:
-            self._answered(renewing.decode(data))
+            self._answered(replan.decode(data))
         if again:
             self._again = False
             self._begin()
@@ -206,7 +207,7 @@ class Renewal:
             supervisor.post(lifecycle.SetSize(target))
         if member is not None:
             supervisor.resize_arbiter(member)
-        names = renewing.changed(before, after)
+        names = replan.changed(before, after)
         if names:
             supervisor.log.info(f"new settings: {', '.join(names)}")
             supervisor.on_fit(after)
@@ -230,7 +231,7 @@ def _size(plan: Plan) -> tuple[Any, ...]:
 def _work(start: Start, serving: Made, answer: int) -> int:
     """In the process: resolve, and leave the answer in that file."""
     try:
-        found: Made | str = renewing.remake(start, serving, SignalQueue())
+        found: Made | str = replan.remake(start, serving, SignalQueue())
     except Stopped:
         return 1
     except MooringError as error:
@@ -241,5 +242,5 @@ def _work(start: Start, serving: Made, answer: int) -> int:
             raise
         found = f"{error.filename}: {error.strerror}"
     with open(answer, "wb", closefd=False) as file:
-        file.write(renewing.encode(found))
+        file.write(replan.encode(found))
     return 0

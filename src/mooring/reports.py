@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from mooring.plan import Report
+from mooring.plan.plan import Report
 from mooring.settings.engines import REGISTRY
 
 _LONGEST = 3000  # characters: with its frame, a message stays below PIPE_BUF, and is never interleaved

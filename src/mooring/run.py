@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mooring import otelvars, prestart, reexec, resources, serve, serverconf, tls
+from mooring import otelvars, prestart, reexec, resources, serve
 from mooring.application import discovery
 from mooring.errors import ConfigurationError
 from mooring.logs import log as logs
 from mooring.logs.log import Files, Log
-from mooring.plan import Plan
-from mooring.plan import plan as make_plan
-from mooring.renewing import Start
+from mooring.plan import tls
+from mooring.plan.plan import Plan
+from mooring.plan.plan import plan as make_plan
+from mooring.plan.replan import Start
+from mooring.plan.server_config import find
 from mooring.settings.resolve import Resolved, resolve
 from mooring.settings.table import Settings
 from mooring.system.signals import SignalQueue, Stopped
@@ -83,7 +85,7 @@ def _log_fd(files: Files, path: str | None, default: int, name: str) -> int:
 def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None) -> Plan:
     """The plan's first stage, with everything it needs read and checked. Raises Stopped as serverconf."""
     target = discovery.find(resolved)
-    conf = serverconf.find(resolved, environ, signals)
+    conf = find.find(resolved, environ, signals)
     found = resources.read(environ=environ)
     plan = make_plan(resolved, found, target, conf)
     if plan.tls:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, adminports, confdump, redact, worker
+from mooring import __version__, adminports, confdump, worker
 from mooring import runtime as runtimes
 from mooring.application import discovery
 from mooring.appmetrics.folder import Folder, open_folder
@@ -21,9 +21,10 @@ from mooring.assignment import Assignment
 from mooring.crew import Crew, Forks
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.log import Files, Log
-from mooring.plan import Plan
+from mooring.plan import redact
+from mooring.plan.plan import Plan
+from mooring.plan.replan import Start
 from mooring.prestart import After
-from mooring.renewing import Start
 from mooring.seat import Seat
 from mooring.system import accounts, listeners
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener

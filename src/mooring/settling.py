@@ -10,7 +10,7 @@ from typing import Any
 
 from mooring.assignment import Assignment
 from mooring.errors import ConfigurationError
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.system import process
 from mooring.system.accounts import Account
 from mooring.system.memory import memory
@@ -50,7 +50,7 @@ def settle(assignment: Assignment) -> Assignment:
 
 def _check_tls(assignment: Assignment) -> None:
     """Refuse bad TLS files: here, so at each roll too, and the supervisor holds no OpenSSL."""
-    from mooring import tls
+    from mooring.plan import tls
 
     for warning in tls.check(assignment.plan.settings):
         assignment.log.warning(warning)

@@ -6,8 +6,9 @@ import os
 import time
 from typing import Any
 
-from mooring import __version__, redact, stats
+from mooring import __version__, stats
 from mooring.lifecycle import FleetState, WorkerState
+from mooring.plan import redact
 from mooring.supervisor import Supervisor
 
 _REQUESTS = 100  # in flight, that are shown

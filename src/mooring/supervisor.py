@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from mooring import fleetlog, lifecycle, reports
 from mooring.crew import Crew, Member
 from mooring.exits import OUT_OF_MEMORY
-from mooring.fit import fit, resized
 from mooring.history import History
 from mooring.hooks import Hooks
 from mooring.lifecycle import WorkerState
 from mooring.logs.log import Log
-from mooring.plan import Plan, Report
+from mooring.plan.fit import fit, resized
+from mooring.plan.plan import Plan, Report
 from mooring.system import process
 from mooring.system.signals import SignalQueue
 

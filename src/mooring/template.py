@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from mooring import survivors, worker
 from mooring.assignment import Assignment
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.seat import Seat
 from mooring.system import double_fork
 

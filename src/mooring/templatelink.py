@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mooring import reports
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.reports import Failure
 from mooring.seat import Seat
 from mooring.system import process

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from mooring import templatelink
 from mooring.lifecycle import Notice
 from mooring.logs.log import Log
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.reports import Failure
 from mooring.seat import Seat
 from mooring.system import process

@@ -20,7 +20,7 @@ from mooring.engines import Serving
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.logs.log import Log, show_traceback
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.seat import Desk
 from mooring.settings import engines
 from mooring.settling import settle

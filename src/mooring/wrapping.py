@@ -11,7 +11,7 @@ from mooring import seat as seats
 from mooring.application.model import Application
 from mooring.assignment import Assignment
 from mooring.drain import Drain
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.seat import Desk
 
 if TYPE_CHECKING:

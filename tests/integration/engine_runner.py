@@ -22,7 +22,7 @@ def main() -> int:
     from mooring.application.model import Application
     from mooring.drain import Drain
     from mooring.errors import ApplicationError, MooringError
-    from mooring.plan import plan
+    from mooring.plan.plan import plan
     from mooring.settings.resolve import resolve
 
     engine, target, interface, fds, *settings = sys.argv[1:]
@@ -47,7 +47,7 @@ def main() -> int:
         found = resources.read(environ=environ)
         conf = None
         if engine == "gunicorn":
-            from mooring.serverconf import find
+            from mooring.plan.server_config.find import find
 
             conf = find(resolved, environ)
         made = plan(resolved, found, Target(module, attribute, "cli", "", ()), conf)

@@ -20,8 +20,8 @@ from profile_tools import CONF, CONFS, CORES, conf, run_conf, says, serve, start
 from mooring import confdump, resources
 from mooring.application import discovery
 from mooring.errors import ConfigurationError
-from mooring.plan import plan
-from mooring.serverconf import MARKER
+from mooring.plan.plan import plan
+from mooring.plan.server_config.find import MARKER
 from mooring.settings.resolve import resolve
 
 ROOT = CONF.parents[1]

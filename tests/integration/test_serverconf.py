@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import mooring
-from mooring import serverconf, serverconf_values
 from mooring.errors import ConfigurationError
+from mooring.plan.server_config import find as serverconf
+from mooring.plan.server_config import values
 from mooring.settings.profiles import PROFILES
 from mooring.settings.resolve import resolve
 from mooring.system.address import Address
@@ -51,7 +52,7 @@ def test_no_server_is_ever_imported(root):
     write(root / "gunicorn_conf.py", "workers = 2")
     code = (
         "import os, sys; from pathlib import Path; from mooring.settings.resolve import resolve\n"
-        "from mooring.serverconf import find\n"
+        "from mooring.plan.server_config.find import find\n"
         "print(find(resolve({}, os.environ, Path.cwd()), os.environ).kind)\n"
         "assert not {'gunicorn', 'hypercorn', '__config__'} & set(sys.modules)\n"
     )
@@ -195,7 +196,7 @@ def test_what_is_not_followed_is_said(root):
     from hypercorn.config import Config
 
     known = {*dir(Config()), *Config.__annotations__}
-    assert set(serverconf_values._UNUSED["hypercorn"]) <= known
+    assert set(values._UNUSED["hypercorn"]) <= known
 
 
 @pytest.mark.parametrize(

@@ -129,8 +129,8 @@ class TestGunicorn:
         from gunicorn.config import Config
         from gunicorn.workers import SUPPORTED_WORKERS
 
-        from mooring.serverconf_values import GUNICORN
-        from mooring.serverconf_workers import WORKERS
+        from mooring.plan.server_config.values import GUNICORN
+        from mooring.plan.server_config.worker_classes import WORKERS
 
         assert set(GUNICORN) <= set(Config().settings)
         assert set(WORKERS) == set(SUPPORTED_WORKERS)
@@ -138,7 +138,7 @@ class TestGunicorn:
     def test_names_that_serverconf_maps_are_hypercorn_s(self):
         config = pytest.importorskip("hypercorn.config").Config()
 
-        from mooring.serverconf_values import HYPERCORN
+        from mooring.plan.server_config.values import HYPERCORN
 
         assert all(hasattr(config, name) for name in HYPERCORN)
 

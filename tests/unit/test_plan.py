@@ -9,10 +9,10 @@ import pytest
 
 from mooring.application.discovery import Target
 from mooring.errors import ConfigurationError
-from mooring.fit import fit
-from mooring.plan import Plan, Report, plan
+from mooring.plan.fit import fit
+from mooring.plan.plan import Plan, Report, plan
+from mooring.plan.server_config.find import ServerConf
 from mooring.resources import Reading, Resources
-from mooring.serverconf import ServerConf
 from mooring.settings.resolve import resolve
 from mooring.settings.table import show
 from mooring.system.address import Address

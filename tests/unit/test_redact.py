@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mooring import redact
+from mooring.plan import redact
 from mooring.system import process
 
 

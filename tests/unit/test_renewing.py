@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mooring import renewing
 from mooring.application.discovery import Target
-from mooring.plan import plan
-from mooring.renewing import FIXED, Made, Start
+from mooring.plan import replan
+from mooring.plan.plan import plan
+from mooring.plan.replan import FIXED, Made, Start
 from mooring.resources import read
 from mooring.settings.profiles import PROFILES
 from mooring.settings.resolve import resolve
@@ -36,27 +36,27 @@ def start(folder: Path, cli=None, **environ: str) -> tuple[Start, Made]:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_nothing_new_is_the_same_again_and_survives_the_way_between_processes(tmp_path, profile, reload):
     given, made = start(tmp_path, MOORING_PROFILE=profile, MOORING_RELOAD=reload)
-    again = renewing.decode(renewing.encode(renewing.remake(given, made)))
+    again = replan.decode(replan.encode(replan.remake(given, made)))
     assert again == made
-    assert renewing.changed(made.plan, again.plan) == ()
+    assert replan.changed(made.plan, again.plan) == ()
 
 
 def test_what_is_fixed_keeps_value_and_origin(tmp_path):
     given, made = start(tmp_path, MOORING_PORT="1234")
     (tmp_path / "mooring.toml").write_text('backlog = 7\ntimeout = 3\nuser = "x"\nhost = "0.0.0.0"\n')
-    again = renewing.remake(given, made)
+    again = replan.remake(given, made)
     assert set(again.kept) == {"backlog", "user", "host"}
     assert again.plan.binds == made.plan.binds
     assert again.plan.explained["backlog"] == made.plan.explained["backlog"]
     assert again.plan.settings.timeout == 3
-    assert renewing.changed(made.plan, again.plan) == ("timeout",)
+    assert replan.changed(made.plan, again.plan) == ("timeout",)
 
 
 def test_live_reload_is_neither_turned_on_nor_off(tmp_path):
     (tmp_path / "mooring.toml").write_text("workers = 2\n")
     given, made = start(tmp_path)
     (tmp_path / "mooring.toml").write_text("workers = 3\nreload = true\n")
-    again = renewing.remake(given, made)
+    again = replan.remake(given, made)
     assert again.kept == ("reload",)
     assert (again.plan.workers, again.plan.settings.reload) == (3, False)
 
@@ -64,12 +64,12 @@ def test_live_reload_is_neither_turned_on_nor_off(tmp_path):
 def test_tls_is_neither_turned_on_nor_off_but_its_files_change(tmp_path):
     given, made = start(tmp_path)
     (tmp_path / "mooring.toml").write_text('tls_certificate = "a"\ntls_key = "b"\n')
-    again = renewing.remake(given, made)
+    again = replan.remake(given, made)
     assert not again.plan.tls
     assert {"tls_certificate", "tls_key"} <= set(again.kept)
     given, made = start(tmp_path)
     (tmp_path / "mooring.toml").write_text('tls_certificate = "c"\ntls_key = "d"\n')
-    again = renewing.remake(given, made)
+    again = replan.remake(given, made)
     assert (again.kept, again.plan.settings.tls_certificate) == ((), "c")
 
 

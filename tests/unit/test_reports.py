@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mooring import reports
-from mooring.plan import Report
+from mooring.plan.plan import Report
 
 READY = {"event": "ready", "interface": "asgi", "framework": "", "engine": "uvicorn", "target": "main:app"}
 

@@ -15,7 +15,7 @@ from mooring.answers import Answer, Deferred
 from mooring.application.discovery import Target
 from mooring.crew import Crew, Forks, Member
 from mooring.logs.log import Log
-from mooring.plan import Report, plan
+from mooring.plan.plan import Report, plan
 from mooring.resources import read
 from mooring.routes import Routes
 from mooring.scoreboard.row import (

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from mooring.crew import Crew
-from mooring.plan import Report
+from mooring.plan.plan import Report
 from mooring.system import process
 
 MEMORY = {"self": 20, "11": 9, "12": 30}

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from mooring import tls
 from mooring.errors import ConfigurationError
+from mooring.plan import tls
 from mooring.settings.table import Settings
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -152,7 +152,7 @@ def test_a_key_without_the_right_to_read_it(check: Check, folder: Path) -> None:
 
 def test_an_encrypted_key_never_asks_on_a_terminal(folder: Path) -> None:
     """OpenSSL would: with a terminal as its standard input and no password, it waits."""
-    code = "from mooring import tls; from mooring.settings.table import Settings\n"
+    code = "from mooring.plan import tls; from mooring.settings.table import Settings\n"
     code += f"given = Settings(tls_certificate='{folder}/a.crt', tls_key='{folder}/e.key')\n"
     code += "try: tls.check(given)\nexcept Exception as e: print(e)"
     controller, terminal = os.openpty()
@@ -171,7 +171,7 @@ def test_an_encrypted_key_never_asks_on_a_terminal(folder: Path) -> None:
 
 def test_ssl_is_imported_only_where_tls_is_on() -> None:
     code = (
-        "import sys; from mooring import tls; from mooring.settings.table import Settings\n"
+        "import sys; from mooring.plan import tls; from mooring.settings.table import Settings\n"
         "tls.check(Settings()); "
     )
     subprocess.run([sys.executable, "-c", code + "assert 'ssl' not in sys.modules"], timeout=30, check=True)

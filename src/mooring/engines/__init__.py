@@ -15,7 +15,7 @@ from mooring.drain import Drain
 from mooring.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
     from mooring.scoreboard.row import Request
 
 

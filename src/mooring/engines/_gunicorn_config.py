@@ -33,8 +33,8 @@ from mooring.engines._gunicorn_worker import Job, interface_of
 from mooring.engines._lifespan import Lifespan
 from mooring.engines._websockets import WebSockets
 from mooring.errors import ConfigurationError, MooringError
-from mooring.plan import Plan
-from mooring.serverconf_values import GUNICORN
+from mooring.plan.plan import Plan
+from mooring.plan.server_config.values import GUNICORN
 from mooring.settings.engines import REGISTRY
 from mooring.settings.table import Settings
 

@@ -25,7 +25,7 @@ from mooring.engines._gunicorn_asgi import AsgiWorker
 from mooring.engines._gunicorn_worker import MEINHELD, Job, MooringWorker, for_requests
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
 
 
 def worker_class(base: Any, job: Job) -> type:

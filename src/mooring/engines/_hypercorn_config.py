@@ -17,7 +17,7 @@ from mooring.engines._websockets import WebSockets
 from mooring.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
 
 MAX_HEAD = 64 * 1024  # bytes of a request's line and headers; hypercorn's own limit for HTTP/2 is the same
 _ALPN = {"1": ["http/1.1"], "2": ["h2"]}

@@ -12,7 +12,7 @@ from mooring.engines import Serving, _asyncio, _tls
 from mooring.engines._granian_pool import LOG
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
 
 
 def check(plan: Plan) -> None:

@@ -27,7 +27,7 @@ from mooring.engines._stop import Stop
 from mooring.errors import ConfigurationError, MooringError
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
 
 
 def check(plan: Plan) -> None:

@@ -28,7 +28,7 @@ from mooring.errors import ApplicationError, ConfigurationError
 from mooring.settings.engines import REGISTRY
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
     from mooring.settings.table import Settings
 
 _log = logging.getLogger("hypercorn.error")

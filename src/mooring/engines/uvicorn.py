@@ -29,7 +29,7 @@ from mooring.engines._uvicorn_websockets import QuietWebSockets, quiet
 from mooring.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mooring.plan import Plan
+    from mooring.plan.plan import Plan
     from mooring.settings.table import Settings
 
 _log = logging.getLogger("uvicorn.error")

@@ -3,7 +3,7 @@
 `read` answers once, for the plan; `cpu_throttled_seconds`, `memory_current` and `oom_kills` answer again and
 again, for the metrics; `memory_rooms` before workers are started beside others. All take the root folder as
 an argument and never raise for what they find in it. What to do with the answers (how many workers) is not
-decided here: that is plan.py.
+decided here: that is plan/plan.py.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import development
 from mooring.errors import ConfigurationError
+from mooring.plan import development
 from mooring.settings import engines
 from mooring.settings.profiles import Profile
 from mooring.settings.resolve import CLI, Resolved
@@ -21,8 +21,8 @@ from mooring.system.address import Address
 
 if TYPE_CHECKING:
     from mooring.application.discovery import Target
+    from mooring.plan.server_config.find import ServerConf
     from mooring.resources import Resources
-    from mooring.serverconf import ServerConf
 
 
 _SPARE_THREADS = 2  # of a WSGI worker, to refuse what is too much while the others are busy

@@ -1,8 +1,8 @@
 """Evaluates a server's configuration file in a process of its own, and reports what it sets.
 
-    python -P serverconf_probe.py REPORT_FD KIND REFERENCE CMD_ARGS MODULE_PATH
+    python -P probe.py REPORT_FD KIND REFERENCE CMD_ARGS MODULE_PATH
 
-Run by serverconf.py, so that neither the user's code nor a server is ever imported by the supervisor. On
+Run by find.py, so that neither the user's code nor a server is ever imported by the supervisor. On
 its own: it imports nothing of mooring's. The report is one JSON object: `file` and `cmd`, name to value as
 the server understood it, or `error`, one line. What the user's code raises is shown from its own first frame
 on, with exit code 1.
@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-_LONGEST = 40  # seconds, more than serverconf.py waits: the end of a probe whose mooring was killed
+_LONGEST = 40  # seconds, more than find.py waits: the end of a probe whose mooring was killed
 _SIMPLE = (str, int, float, bool, list, tuple)
 _MACHINERY = (__file__, "<frozen ", str(runpy.__file__), os.path.dirname(str(importlib.__file__)) + os.sep)
 

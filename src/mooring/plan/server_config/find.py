@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.errors import ConfigurationError
 from mooring.logs.log import show_traceback
-from mooring.serverconf_values import Overrides
-from mooring.serverconf_workers import brings_gunicorn
+from mooring.plan.server_config.values import Overrides
+from mooring.plan.server_config.worker_classes import brings_gunicorn
 from mooring.settings import engines
 from mooring.settings.resolve import PROFILE, Resolved
 from mooring.system.memory import memory
@@ -34,7 +34,7 @@ MARKER = "# mooring: default configuration"
 TIMEOUT = 30.0  # seconds for a configuration file to be evaluated
 _TICK_MS = 10  # where no SIGCHLD tells of its end
 
-_PROBE = str(Path(__file__).with_name("serverconf_probe.py"))
+_PROBE = str(Path(__file__).with_name("probe.py"))
 
 
 class ServerConf(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mooring.plan import Explained, Plan, Report
+from mooring.plan.plan import Explained, Plan, Report
 
 _MIB = 1024 * 1024
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mooring.serverconf import ServerConf
+    from mooring.plan.server_config.find import ServerConf
     from mooring.settings.resolve import Resolved
     from mooring.settings.table import Settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mooring.plan import Plan
+from mooring.plan.plan import Plan
 from mooring.settings.resolve import Resolved, resolve
 from mooring.settings.table import Settings, show
 from mooring.system.signals import SignalQueue

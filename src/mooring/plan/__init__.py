@@ -1,0 +1,1 @@
+"""Settings, resources and a server's own configuration in; a plan with the reason of each value out."""
