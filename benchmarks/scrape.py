@@ -32,9 +32,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mooring import lifecycle, metrics, resources, stats
+from mooring import lifecycle, resources, stats
 from mooring.answers import Answer
 from mooring.history import History
+from mooring.metrics import prometheus
 from mooring.scoreboard import row as scoreboard
 from mooring.scoreboard.row import BUCKETS, COUNTS, DURATIONS, HISTOGRAM, METHOD_BASE, PLACES, RECORD, Row
 from mooring.scoreboard.totals import Tally
@@ -87,9 +88,9 @@ def measure_pages(runs: int) -> None:
     tally = Tally()
     subject = supervisor(tally)
     assert len(list(tally.seats())) == WORKERS
-    assert metrics.render(stats.facts(subject)).count("mooring_worker_memory_bytes{") == WORKERS
+    assert prometheus.render(stats.facts(subject)).count("mooring_worker_memory_bytes{") == WORKERS
     pages: dict[str, Callable[[], bytes]] = {
-        "/metrics": lambda: metrics.render(stats.facts(subject)).encode(),
+        "/metrics": lambda: prometheus.render(stats.facts(subject)).encode(),
         "/stats": lambda: Answer(200, stats.feed(subject, {})).encode(),
     }
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {WORKERS} rows, {runs} runs")

@@ -13,13 +13,13 @@ from mooring import heartbeat, lifecycle
 from mooring import runtime as runtimes
 from mooring.admin import Admin
 from mooring.adminports import Ports
-from mooring.appmetrics.client import AppMetrics
-from mooring.appmetrics.folder import Folder
 from mooring.crew import Crew
 from mooring.hangs import Watch
 from mooring.headroom import Headroom
 from mooring.logs import log as logs
 from mooring.logs.log import Files, Log
+from mooring.metrics.multiprocess.client import AppMetrics
+from mooring.metrics.multiprocess.folder import Folder
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
 from mooring.postmortem import PostMortem

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from mooring import metrics, stats, status
+from mooring import stats, status
 from mooring.answers import Answer, Deferred, attempt
+from mooring.metrics import prometheus
 from mooring.supervisor import Supervisor
 
 # Asks for the application's own metrics without waiting; the text is told at once or later, and may be empty.
@@ -111,8 +112,8 @@ class Routes:
 
     def _scraped(self, text: bytes = b"", up: bool | None = None) -> Answer:
         """The page with the application's own text, which says itself whether it could be read."""
-        own = metrics.render(stats.facts(self.supervisor, up)).encode()
-        return Answer(200, own + text, metrics.CONTENT_TYPE)
+        own = prometheus.render(stats.facts(self.supervisor, up)).encode()
+        return Answer(200, own + text, prometheus.CONTENT_TYPE)
 
 
 def page() -> Answer:

@@ -16,11 +16,11 @@ from typing import NamedTuple
 from mooring import __version__, adminports, confdump, worker
 from mooring import runtime as runtimes
 from mooring.application import discovery
-from mooring.appmetrics.folder import Folder, open_folder
 from mooring.assignment import Assignment
 from mooring.crew import Crew, Forks
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.log import Files, Log
+from mooring.metrics.multiprocess.folder import Folder, open_folder
 from mooring.plan import redact
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mooring import __version__, resources
 from mooring.lifecycle import Worker, WorkerState
 from mooring.logs.escape import escape
-from mooring.metrics import STATUSES, Facts
+from mooring.metrics.prometheus import STATUSES, Facts
 from mooring.scoreboard.row import (
     BOUNDS,
     BUCKETS,

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from mooring import __version__, exhaustion, heartbeat, reports, survivors, wrapping
 from mooring import seat as seats
 from mooring.application.model import Application
-from mooring.appmetrics.folder import VARIABLE
 from mooring.assignment import Assignment
 from mooring.drain import Drain
 from mooring.engines import Serving
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.logs.log import Log, show_traceback
+from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.plan.plan import Plan
 from mooring.seat import Desk
 from mooring.settings import engines

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mooring.appmetrics.client import DOWN, AppMetrics
-from mooring.appmetrics.folder import open_folder
 from mooring.logs.log import Log
+from mooring.metrics.multiprocess.client import DOWN, AppMetrics
+from mooring.metrics.multiprocess.folder import open_folder
 from mooring.system import process
 from mooring.system.accounts import Account
 
@@ -393,8 +393,14 @@ def light() -> None:
     stage = Stage()
     stage.work(lambda: Path(stage.apps.folder.path, "counter_1.db").write_bytes(b""))
     assert stage.text().endswith(b"mooring_app_metrics_up 1\n")
-    held = {name for name in sys.modules if name.startswith(("mooring.appmetrics.", "prometheus_client"))}
-    assert held == {f"mooring.appmetrics.{name}" for name in ("client", "files", "folder", "frames")}
+    held = {
+        name
+        for name in sys.modules
+        if name.startswith(("mooring.metrics.multiprocess.", "prometheus_client"))
+    }
+    assert held == {
+        f"mooring.metrics.multiprocess.{name}" for name in ("client", "files", "folder", "frames")
+    }
     memory = process.proportional_set_size(str(stage.apps.pid)) or 0
     print(f"helper: {memory / 1048576:.1f} MiB")
     stage.close()

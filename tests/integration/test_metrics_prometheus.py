@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from harness import Mooring, eventually, free_port
 
-from mooring.metrics import STATUSES
+from mooring.metrics.prometheus import STATUSES
 
 _MISSING = "Prometheus is not installed: apt-get install prometheus"
 

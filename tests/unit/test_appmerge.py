@@ -20,7 +20,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.parser import text_string_to_metric_families
 
-from mooring.appmetrics import files, fold, merge, text
+from mooring.metrics.multiprocess import files, fold, merge, text
 
 MODES = (
     "all",
@@ -253,7 +253,7 @@ def test_sums_beyond_a_double_and_infinities_are_no_error():
 
 _KILLED = """
 import os, signal, sys
-from mooring.appmetrics import files, fold, merge
+from mooring.metrics.multiprocess import files, fold, merge
 folder, moment = os.open(sys.argv[1], os.O_RDONLY), int(sys.argv[2])
 def hook(event, args):
     global moment
@@ -330,7 +330,7 @@ def test_a_folder_without_room_stays_as_it_is(processes):
         processes.die(NOWHERE + number)
     before, names = samples(processes.page()), processes.names()
     code = (
-        "import os, resource, sys\nfrom mooring.appmetrics import fold\n"
+        "import os, resource, sys\nfrom mooring.metrics.multiprocess import fold\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "fold.tidy(os.open(sys.argv[1], os.O_RDONLY), strangers=False)\n"
     )

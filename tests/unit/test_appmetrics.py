@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from mooring.appmetrics.folder import Folder, hand_over, open_folder
 from mooring.logs.log import Log
+from mooring.metrics.multiprocess.folder import Folder, hand_over, open_folder
 from mooring.system.accounts import Account
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
@@ -96,7 +96,7 @@ def test_gunicorn_hands_ours_over_and_nothing_else(tmp_path, warnings):
 _LEAVES = """
 import os, signal, sys
 from mooring.system.accounts import Account
-from mooring.appmetrics.folder import open_folder
+from mooring.metrics.multiprocess.folder import open_folder
 from mooring.logs.log import Log
 folder = open_folder(None, None, {"TMPDIR": sys.argv[1]}, ".", Log())
 open(folder.path + "/counter_1.db", "w").close()
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_is_one_warning(tmp_path, warnings):
 
 _NOWHERE = """
 import os, sys
-from mooring.appmetrics import folder
+from mooring.metrics.multiprocess import folder
 from mooring.logs.log import Log
 folder._ROOM = 1 << 62
 print(folder.open_folder(sys.argv[1], None, {"TMPDIR": sys.argv[1]}, ".", Log()))

@@ -14,7 +14,7 @@ from trees import TREES, build
 
 from mooring.exits import REASONS, Exits
 from mooring.lifecycle import Notice, WorkerState
-from mooring.metrics import Facts, render
+from mooring.metrics.prometheus import Facts, render
 from mooring.resources import oom_kills
 from mooring.scoreboard import row as scoreboard
 from mooring.scoreboard.row import BOUNDS, BUCKETS, DROPPED, DURATIONS, HISTOGRAM, METHOD_BASE, Row

@@ -11,10 +11,10 @@ import sys
 import traceback
 
 from mooring.application.failure import BootError
-from mooring.appmetrics.files import retire_in
 from mooring.engines import Serving
 from mooring.engines._gunicorn_report import Reports
 from mooring.errors import MooringError
+from mooring.metrics.multiprocess.files import retire_in
 
 
 def find_interface(serving: Serving) -> str:

@@ -18,13 +18,13 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from mooring.application.failure import BootError, one_line
-from mooring.appmetrics.files import retire_in
-from mooring.appmetrics.folder import hand_over
 from mooring.engines import Serving, _gunicorn_heartbeat, _tls
 from mooring.engines._gunicorn_config import Application
 from mooring.engines._gunicorn_report import Reports
 from mooring.engines._stop import Stop
 from mooring.errors import ConfigurationError, MooringError
+from mooring.metrics.multiprocess.files import retire_in
+from mooring.metrics.multiprocess.folder import hand_over
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan

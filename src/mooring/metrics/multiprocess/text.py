@@ -12,8 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mooring.appmetrics import merge
-from mooring.appmetrics.merge import Values
+from mooring.metrics.multiprocess import merge
+from mooring.metrics.multiprocess.merge import Values
 
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_:]")
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_]")

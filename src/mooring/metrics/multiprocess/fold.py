@@ -12,8 +12,8 @@ import os
 from collections.abc import Collection, Container, Iterable, Mapping
 from contextlib import suppress
 
-from mooring.appmetrics import files, merge
-from mooring.appmetrics.files import DEATHS, EACH, FOLDED, Content, File
+from mooring.metrics.multiprocess import files, merge
+from mooring.metrics.multiprocess.files import DEATHS, EACH, FOLDED, Content, File
 
 _UNREADABLE = 16  # so many files that cannot be read are kept, for whoever wants to know why
 

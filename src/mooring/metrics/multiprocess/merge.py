@@ -11,8 +11,8 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from mooring.appmetrics import files
-from mooring.appmetrics.files import ADDED, EACH, Content, File
+from mooring.metrics.multiprocess import files
+from mooring.metrics.multiprocess.files import ADDED, EACH, Content, File
 
 DEAD_SHOWN = 16  # dead processes whose gauges of mode "all" are kept: else each would be a series for ever
 _PATIENCE = 2.0  # seconds in which the folder has to stand still for the millisecond of a look at it

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from mooring.appmetrics import files
-from mooring.appmetrics.files import DEATHS
-from mooring.appmetrics.folder import Folder
-from mooring.appmetrics.frames import FAILED, FOLD, FRAME, LONGEST, MERGE, NOTE
 from mooring.logs.log import Log
+from mooring.metrics.multiprocess import files
+from mooring.metrics.multiprocess.files import DEATHS
+from mooring.metrics.multiprocess.folder import Folder
+from mooring.metrics.multiprocess.frames import FAILED, FOLD, FRAME, LONGEST, MERGE, NOTE
 from mooring.system import process
 from mooring.system.accounts import Account
 
@@ -144,7 +144,7 @@ class AppMetrics:
         path, own, account, idle = self.folder.path, self.folder.own, self.account, self.idle
 
         def run() -> int:
-            from mooring.appmetrics import helper  # the supervisor needs none of it
+            from mooring.metrics.multiprocess import helper  # the supervisor needs none of it
 
             if account is not None and account.uid != os.geteuid():
                 process.drop_privileges(account.uid, account.gid, account.groups)

@@ -13,8 +13,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from mooring.appmetrics import fold, merge, text
-from mooring.appmetrics.frames import DONE, FAILED, FOLD, FRAME, LONGEST, NOTE, PAGE
+from mooring.metrics.multiprocess import fold, merge, text
+from mooring.metrics.multiprocess.frames import DONE, FAILED, FOLD, FRAME, LONGEST, NOTE, PAGE
 
 _LOCK = ".mooring.lock"
 
