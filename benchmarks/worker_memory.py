@@ -21,7 +21,8 @@ from mooring.system import process
 
 def serve(kind: str) -> None:
     """Be `mooring run`; `without` the instrumentation the application is served as it was imported."""
-    from mooring import __main__, crew, instrument_wrap
+    from mooring import __main__, crew
+    from mooring.instrument import wrap
 
     def unwrapped(application: Any, *_: Any) -> Any:
         return application.call
@@ -30,7 +31,7 @@ def serve(kind: str) -> None:
         return Seat(slot, generation, self.tally.fd, (), None, None)
 
     if kind == "without":
-        instrument_wrap.wrap = unwrapped  # type: ignore[assignment]
+        wrap.wrap = unwrapped  # type: ignore[assignment]
         crew.Crew._seat = no_seat  # type: ignore[method-assign]
         worker.seats.ready = lambda *_: None  # type: ignore[attr-defined]
     sys.argv = ["mooring", *sys.argv[3:]]

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from mooring.instrument import wrap_asgi
-from mooring.instrument_wsgi import wrap_wsgi
+from mooring.instrument.asgi import wrap_asgi
+from mooring.instrument.meter import Lines, Meter
+from mooring.instrument.proxy import asgi_proxy, wsgi_proxy
+from mooring.instrument.request_id import asgi_identifier, wsgi_identifier
+from mooring.instrument.wsgi import wrap_wsgi
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.access.line import formatter
 from mooring.logs.log import Files, Log
-from mooring.meter import Lines, Meter
-from mooring.proxy import asgi_proxy, wsgi_proxy
-from mooring.requestid import asgi_identifier, wsgi_identifier
 from mooring.scoreboard.ring import writer
 from mooring.scoreboard.row import Row
 from mooring.settings.trusted import parse_trusted

@@ -26,7 +26,7 @@ bool ring_write(Writer *self, const char *lines, Py_ssize_t length, double now);
 
 /* -- the worker's row: row.c ---------------------------------------------------------------------- */
 
-/* Places of an exchange's list: accessentry.py. */
+/* Places of an exchange's list: instrument/asgi_line.py. */
 enum { SEND, SCOPE, PATH, QUERY, BEGAN, BASE, PLACE, IDS, SIZE, OPENING, DONE, EXCHANGE };
 
 typedef struct {

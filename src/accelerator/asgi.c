@@ -1,5 +1,5 @@
 /* What is done for each request on ASGI: instrument._recorder and accessentry.asgi_entries are the specification.
- * An exchange is the list that instrument.py makes of a request. Lines that are no common case, and all forms but
+ * An exchange is the list that instrument/asgi.py makes of a request. Lines that are no common case, and all forms but
  * Apache's, are left to the function `entries`. */
 
 #include "accelerator.h"

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* Whether that needs no percent-encoding to be what the client sent: accessentry_wsgi.py. */
+/* Whether that needs no percent-encoding to be what the client sent: instrument/wsgi_line.py. */
 static bool is_plain(PyObject *text) {
     static const char others[] = "-._~/!$&'()*+,;=:@";
     static bool plain[128];

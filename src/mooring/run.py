@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mooring import otelvars, prestart, reexec, resources, serve
+from mooring import prestart, reexec, resources, serve
 from mooring.application import discovery
 from mooring.errors import ConfigurationError
+from mooring.instrument.otel import variables
 from mooring.logs import log as logs
 from mooring.logs.log import Files, Log
 from mooring.plan import tls
@@ -90,4 +91,4 @@ def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue
     plan = make_plan(resolved, found, target, conf)
     if plan.tls:
         tls.look(plan.settings)
-    return dataclasses.replace(plan, warnings=(*plan.warnings, *otelvars.warnings(environ)))
+    return dataclasses.replace(plan, warnings=(*plan.warnings, *variables.warnings(environ)))

@@ -14,10 +14,10 @@ from mooring import __version__, exhaustion, heartbeat, reports, survivors, wrap
 from mooring import seat as seats
 from mooring.application.model import Application
 from mooring.assignment import Assignment
-from mooring.drain import Drain
 from mooring.engines import Serving
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
+from mooring.instrument.drain import Drain
 from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.plan.plan import Plan
@@ -88,6 +88,8 @@ def tell(report: int, event: str, **facts: Any) -> None:
 def preload(assignment: Assignment) -> Application:
     """For a template: what a worker does until its application is imported, and its engine with that."""
     from mooring.application import loader
+    from mooring.instrument import wrap  # noqa: F401 (what workers import: so they share it)
+    from mooring.instrument.otel import start  # noqa: F401 (what workers import: so they share it)
     from mooring.logs import bridge
 
     _set_up(assignment)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mooring import seat as seats
 from mooring.application.model import Application
 from mooring.assignment import Assignment
-from mooring.drain import Drain
+from mooring.instrument.drain import Drain
 from mooring.plan.plan import Plan
 from mooring.seat import Desk
 
 if TYPE_CHECKING:
-    from mooring.meter import Meter
+    from mooring.instrument.meter import Meter
     from mooring.scoreboard.row import Row
 
 
@@ -31,12 +31,13 @@ def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None =
 
     `desk` is set in gunicorn's processes, `drain` where something is served.
     """
-    from mooring import instrument_wrap, otel
     from mooring.application import loader
+    from mooring.instrument import wrap as instrument_wrap
+    from mooring.instrument.otel import start
     from mooring.logs import bridge
 
     plan = assignment.plan
-    traced = otel.start(plan, assignment.log, assignment.files)
+    traced = start.start(plan, assignment.log, assignment.files)
     application = assignment.application
     if application is None:
         # the setting's interface, not the plan's: a roll may change it
@@ -61,7 +62,7 @@ def _limited(application: Application, plan: Plan, row: Row) -> Application:
     most, seconds = plan.settings.max_in_flight, plan.settings.request_timeout
     if not (most or seconds):
         return application
-    from mooring.limits import limit
+    from mooring.instrument.limits import limit
 
     return application._replace(call=limit(application.call, application.interface, row, most, seconds))
 
@@ -85,7 +86,7 @@ def _preloaded(wrap: Callable[[], Loaded], desk: Desk) -> Loaded:
 
 def _meter(assignment: Assignment, desk: Desk | None, drain: Drain) -> Meter:
     """What the instrumentation writes to: the row and the ring of this process."""
-    from mooring.meter import Lines, Meter
+    from mooring.instrument.meter import Lines, Meter
     from mooring.scoreboard.row import Row
 
     seat, settings = assignment.seat, assignment.plan.settings

@@ -20,8 +20,8 @@ def main() -> int:
     from mooring import engines, resources
     from mooring.application.discovery import Target
     from mooring.application.model import Application
-    from mooring.drain import Drain
     from mooring.errors import ApplicationError, MooringError
+    from mooring.instrument.drain import Drain
     from mooring.plan.plan import plan
     from mooring.settings.resolve import resolve
 

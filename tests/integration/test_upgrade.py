@@ -30,7 +30,7 @@ def test_an_upgrade_under_a_running_supervisor_is_named_and_the_old_workers_serv
     app = mooring.run(workers=2)
     before = app.ready()
     install(site, NEWER)
-    with (site / "mooring/instrument.py").open("a") as file:
+    with (site / "mooring/instrument/asgi.py").open("a") as file:
         file.write("\nfrom mooring.logs.escape import new_in_that_version\n")
     app.signal(signal.SIGHUP)
     line = app.wait_log("roll to generation 2 failed")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mooring.instrument import wrap_asgi
+from mooring.instrument.asgi import wrap_asgi
+from mooring.instrument.meter import Lines, Meter
 from mooring.logs.access.line import formatter
-from mooring.meter import Lines, Meter
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.ring import FULL, SIZE, Reader, Rings, writer
 from mooring.scoreboard.row import BUCKETS, DURATIONS, HISTOGRAM, Row

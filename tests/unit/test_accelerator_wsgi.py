@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrapping import FileWrapper, environ, hello
 
-from mooring.instrument_wsgi import wrap_wsgi
+from mooring.instrument.meter import Lines, Meter
+from mooring.instrument.proxy import wsgi_proxy
+from mooring.instrument.request_id import wsgi_identifier
+from mooring.instrument.wsgi import wrap_wsgi
 from mooring.logs.access.line import formatter
-from mooring.meter import Lines, Meter
-from mooring.proxy import wsgi_proxy
-from mooring.requestid import wsgi_identifier
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.ring import Reader, Rings, writer
 from mooring.scoreboard.row import BUCKETS, DURATIONS, HISTOGRAM, Row

@@ -22,9 +22,9 @@ from wrapping import (
     wrapped,
 )
 
+from mooring.instrument.meter import Lines, Meter, table
 from mooring.logs.access.line import formatter
 from mooring.logs.access.rules import parse
-from mooring.meter import Lines, Meter, table
 from mooring.scoreboard.ring import Reader, Rings, writer
 from mooring.scoreboard.row import (
     BOUNDS,

@@ -10,8 +10,8 @@ from time import monotonic
 import pytest
 from wrapping import Log, Server, call, environ, hello, http, ok, streaming, websocket, wrapped
 
-from mooring.instrument import wrap_asgi
-from mooring.meter import Meter
+from mooring.instrument.asgi import wrap_asgi
+from mooring.instrument.meter import Meter
 from mooring.scoreboard.row import BUCKETS, CLASSES, HISTOGRAM, METHOD_BASE, RAISED, REQUESTS, Row
 
 pytestmark = pytest.mark.usefixtures("way")

@@ -11,8 +11,8 @@ import sys
 import pytest
 from opentelemetry.util.http import parse_excluded_urls
 
-from mooring import otelsdk, otelvars, otelwrap
 from mooring.application.model import Application
+from mooring.instrument.otel import sdk, spans, variables
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -36,36 +36,36 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
     ],
 )
 def test_who_asks(environ, expected):
-    assert otelvars.asked(environ) is expected
+    assert variables.asked(environ) is expected
 
 
 def test_a_signal_without_an_endpoint_is_not_sent_to_a_guessed_one():
-    assert set(otelvars.exporters(ENDPOINT).values()) == {"otlp"}
-    found = otelvars.exporters({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://x/v1/metrics"})
+    assert set(variables.exporters(ENDPOINT).values()) == {"otlp"}
+    found = variables.exporters({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://x/v1/metrics"})
     assert found == {
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "otlp",
         "OTEL_LOGS_EXPORTER": "none",
     }
     assert (
-        otelvars.exporters({**ENDPOINT, "OTEL_LOGS_EXPORTER": "console"})["OTEL_LOGS_EXPORTER"] == "console"
+        variables.exporters({**ENDPOINT, "OTEL_LOGS_EXPORTER": "console"})["OTEL_LOGS_EXPORTER"] == "console"
     )
 
 
 def test_what_the_user_has_set_is_left_alone():
-    added = otelsdk._defaults("shop.main:app", ENDPOINT, own=True)
+    added = sdk._defaults("shop.main:app", ENDPOINT, own=True)
     assert added["OTEL_SERVICE_NAME"] == "shop.main:app"
     assert added["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
     given = {**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_SERVICE_NAME": "shop"}
-    assert set(otelsdk._defaults("main", given, own=True)) == set(otelvars.exporters(ENDPOINT))
+    assert set(sdk._defaults("main", given, own=True)) == set(variables.exporters(ENDPOINT))
     named = {**ENDPOINT, "OTEL_RESOURCE_ATTRIBUTES": "a=b, service.name=shop"}
-    assert otelsdk._defaults("main", named, own=False) == {}
+    assert sdk._defaults("main", named, own=False) == {}
 
 
 def test_the_variables_are_as_before_once_the_sdk_has_read_them(monkeypatch):
     monkeypatch.setenv("OTEL_A", "before")
     monkeypatch.delenv("OTEL_B", raising=False)
-    with otelsdk._variables({"OTEL_A": "now", "OTEL_B": "now"}):
+    with sdk._variables({"OTEL_A": "now", "OTEL_B": "now"}):
         assert os.environ["OTEL_A"] == os.environ["OTEL_B"] == "now"
     assert os.environ["OTEL_A"] == "before"
     assert "OTEL_B" not in os.environ
@@ -73,8 +73,8 @@ def test_the_variables_are_as_before_once_the_sdk_has_read_them(monkeypatch):
 
 def test_one_kind_of_message_is_logged_once_a_minute_with_the_number_held_back(monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(otelsdk.time, "monotonic", lambda: clock[0])
-    seldom, passed = otelsdk._Seldom(), []
+    monkeypatch.setattr(sdk.time, "monotonic", lambda: clock[0])
+    seldom, passed = sdk._Seldom(), []
 
     def log(message, *args):
         record = logging.LogRecord("opentelemetry.x", logging.ERROR, "x.py", 1, message, args, None)
@@ -120,8 +120,8 @@ def test_a_failing_middleware_is_passed_by_but_the_applications_error_is_its_own
                 raise UnicodeDecodeError("utf-8", b"", 0, 1, "telemetry's")
             await self.inner(scope, receive, send)
 
-    monkeypatch.setattr(otelwrap.asgi, "OpenTelemetryMiddleware", Broken)
-    wrapped = otelwrap.wrap_asgi(application, parse_excluded_urls(""))
+    monkeypatch.setattr(spans.asgi, "OpenTelemetryMiddleware", Broken)
+    wrapped = spans.wrap_asgi(application, parse_excluded_urls(""))
     for path in ("/", "/broken"):
         with pytest.raises(ValueError, match="the application's"):
             asyncio.run(wrapped({"path": path}, None, None))
@@ -144,14 +144,14 @@ def test_what_a_wsgi_application_is_given_has_no_trace_of_ours():
         "SERVER_NAME": "x",
         "SERVER_PORT": "80",
     }
-    wrapped = otelwrap.wrap_wsgi(application, parse_excluded_urls(""))
+    wrapped = spans.wrap_wsgi(application, parse_excluded_urls(""))
     assert wrapped(dict(environ), lambda *_: None) == [b"x"]
     assert {name: value for name, value in seen[0].items() if not name.startswith("mooring.")} == environ
-    assert otelwrap._uri("/caf\xc3\xa9", "a=1") == "/caf%C3%A9?a=1"
+    assert spans._uri("/caf\xc3\xa9", "a=1") == "/caf%C3%A9?a=1"
 
 
 @pytest.mark.parametrize("names", ["asgi", "*", "x, asgi"])
 def test_the_server_span_can_be_switched_off_alone(monkeypatch, names):
     monkeypatch.setenv("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", names)
     application = Application(lambda scope: None, "asgi", "", "main:app")
-    assert otelwrap.wrap(application) is application
+    assert spans.wrap(application) is application

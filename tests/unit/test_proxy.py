@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring.proxy import asgi_proxy, wsgi_proxy
+from mooring.instrument.proxy import asgi_proxy, wsgi_proxy
 from mooring.settings.trusted import parse_trusted
 
 DEFAULT = ("127.0.0.1", "::1", "unix")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from mooring.requestid import asgi_identifier, with_headers, wsgi_identifier
+from mooring.instrument.request_id import asgi_identifier, with_headers, wsgi_identifier
 from mooring.settings.trusted import parse_trusted
 
 TRUSTED = parse_trusted(["127.0.0.1", "unix"])

@@ -14,7 +14,7 @@ from time import monotonic
 import pytest
 from forks import forked
 
-from mooring.meter import table
+from mooring.instrument.meter import table
 from mooring.scoreboard import row as scoreboard
 from mooring.scoreboard.row import (
     BOUNDS,

@@ -5,10 +5,10 @@ import asyncio
 from types import SimpleNamespace
 
 from mooring.application.model import Application
-from mooring.instrument_wrap import wrap
+from mooring.instrument.meter import Lines, Meter
+from mooring.instrument.wrap import wrap
 from mooring.logs.access.line import formatter
 from mooring.logs.access.parts import Format
-from mooring.meter import Lines, Meter
 from mooring.scoreboard.row import Row
 from mooring.system.address import Address
 

@@ -11,8 +11,8 @@ from socket import socket
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from mooring.application.model import Application
-from mooring.drain import Drain
 from mooring.errors import ConfigurationError
+from mooring.instrument.drain import Drain
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from mooring.accessentry_wsgi import declared_size
 from mooring.engines._granian_input import Input
+from mooring.instrument.wsgi_line import declared_size
 
 LOG = logging.getLogger("_granian")
 _CLOSE = ("Connection", "close")

@@ -14,8 +14,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mooring import drain
 from mooring.engines._granian_websocket import ClientLeftError, Live, WebSocket
+from mooring.instrument import drain
 
 _NO_HOST = (b"host", b"")
 _BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body

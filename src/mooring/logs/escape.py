@@ -24,7 +24,7 @@ kept_hosts: dict[str, str] = {}
 _KEPT, _KEPT_LENGTH = 256, 256
 _turns = count()
 
-_ADDRESS = re.compile(r"[0-9A-Za-z._:%-]{1,253}")  # as in proxy.py: stands without quotes
+_ADDRESS = re.compile(r"[0-9A-Za-z._:%-]{1,253}")  # as in instrument/proxy.py: stands without quotes
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\", '"': r"\""}
 _CANDIDATES = re.compile(r"[^ -~]")
 _CANDIDATES_QUOTED = re.compile(r"[^ !#-\[\]-~]")

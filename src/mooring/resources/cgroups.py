@@ -2,7 +2,7 @@
 
 Sources: cgroups(7), cgroup_namespaces(7), proc_pid_mountinfo(5), and the kernel's
 Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst. What the files in those folders mean is not known
-here: see limits.py and usage.py.
+here: see instrument/limits.py and usage.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What the metrics ask again and again: for how long the cgroup was throttled, its memory, its OOM kills.
 
-Each answers None where the kernel doesn't say, and never raises or warns. Sources: as in limits.py.
+Each answers None where the kernel doesn't say, and never raises or warns. Sources: as in
+instrument/limits.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The peers whose X-Forwarded-* headers are believed. Not what those headers change (proxy.py)."""
+"""The peers whose X-Forwarded-* headers are believed. Not what those headers change (instrument/proxy.py)."""
 
 from __future__ import annotations
 

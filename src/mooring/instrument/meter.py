@@ -1,6 +1,6 @@
 """What the wrapper around the application writes to: the worker's row, and the access log's ring.
 
-The wrappers (instrument.py, instrument_wsgi.py) write to the row's cells themselves: a call for each number
+The wrappers (asgi.py, wsgi.py) write to the row's cells themselves: a call for each number
 would cost more than the number.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mooring.drain import Drain
+from mooring.instrument.drain import Drain
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import DROPPED, OVERFLOW, RECORD, Row
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from mooring.instrument.meter import Meter
 from mooring.logs.escape import (
     METHODS,
     host_field,
@@ -18,7 +19,6 @@ from mooring.logs.escape import (
     method_field,
     target_field,
 )
-from mooring.meter import Meter
 from mooring.scoreboard.row import DROPPED
 
 Scope = MutableMapping[str, Any]

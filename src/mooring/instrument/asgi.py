@@ -1,8 +1,8 @@
 """The one wrapper around the application, the only thing of mooring's on a request's path.
 
 In one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in flight, the
-access log's line. This is its ASGI half; the WSGI one is instrument_wsgi.py, WebSockets are in
-instrument_websocket.py. Lifespan and `receive` pass through untouched. Scopes are changed in place, never
+access log's line. This is its ASGI half; the WSGI one is wsgi.py, WebSockets are in
+websocket.py. Lifespan and `receive` pass through untouched. Scopes are changed in place, never
 copied. Not for what a line looks like (logs/access/line.py), nor for whom to trust (proxy.py).
 """
 
@@ -16,7 +16,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from mooring.accessentry import (
+from mooring.instrument.asgi_line import (
     BASE,
     BEGAN,
     DONE,
@@ -31,13 +31,13 @@ from mooring.accessentry import (
     Exchange,
     asgi_entries,
 )
-from mooring.departure import client_left
-from mooring.drain import CLOSE
-from mooring.instrument_websocket import wrap_websocket
+from mooring.instrument.disconnect import client_left
+from mooring.instrument.drain import CLOSE
+from mooring.instrument.meter import Begin, Meter, table
+from mooring.instrument.request_id import with_headers
+from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
 from mooring.logs.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
-from mooring.meter import Begin, Meter, table
-from mooring.requestid import with_headers
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
 

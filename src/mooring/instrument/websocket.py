@@ -1,4 +1,4 @@
-"""The WebSocket part of instrument.py: counted and logged when the handshake is answered; open ones are
+"""The WebSocket part of asgi.py: counted and logged when the handshake is answered; open ones are
 counted.
 """
 
@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
-from mooring.accessentry import Entries
-from mooring.meter import Meter, table
-from mooring.requestid import with_headers
+from mooring.instrument.asgi_line import Entries
+from mooring.instrument.meter import Meter, table
+from mooring.instrument.request_id import with_headers
 from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
 
 Scope = MutableMapping[str, Any]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mooring import otelvars
+from mooring.instrument.otel import variables
 
 if TYPE_CHECKING:
     from mooring.application.model import Application
@@ -20,8 +20,8 @@ def start(plan: Plan, log: Log, files: Files) -> Callable[[Application], Applica
     Returns what puts the imported application into a server span for each request; where nothing is to be
     done it returns the application itself. Raises nothing: without telemetry, serving goes on.
     """
-    if not otelvars.asked(os.environ) or not otelvars.installed():
+    if not variables.asked(os.environ) or not variables.installed():
         return lambda application: application
-    from mooring import otelsdk
+    from mooring.instrument.otel import sdk
 
-    return otelsdk.start(plan, log, files)
+    return sdk.start(plan, log, files)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mooring.instrument import wrap_asgi
-from mooring.instrument_wsgi import wrap_wsgi
-from mooring.meter import Meter
-from mooring.proxy import asgi_proxy, wsgi_proxy
-from mooring.requestid import asgi_identifier, wsgi_identifier
+from mooring.instrument.asgi import wrap_asgi
+from mooring.instrument.meter import Meter
+from mooring.instrument.proxy import asgi_proxy, wsgi_proxy
+from mooring.instrument.request_id import asgi_identifier, wsgi_identifier
+from mooring.instrument.wsgi import wrap_wsgi
 from mooring.settings.trusted import parse_trusted
 
 if TYPE_CHECKING:

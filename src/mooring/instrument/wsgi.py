@@ -1,6 +1,6 @@
-"""The WSGI half of instrument.py, in Python and, where mooring._accelerator is there, in C.
+"""The WSGI half of asgi.py, in Python and, where mooring._accelerator is there, in C.
 
-Not for what becomes of a response that is no list (wsgiresponse.py).
+Not for what becomes of a response that is no list (wsgi_response.py).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any
 
-from mooring.accessentry_wsgi import Environ, Ids, describer, logger, target_of
+from mooring.instrument.meter import Lines, Meter, table
+from mooring.instrument.wsgi_line import Environ, Ids, describer, logger, target_of
+from mooring.instrument.wsgi_response import Stream, is_watched_file, last_of_connection, watch, with_headers
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import METHODS
-from mooring.meter import Lines, Meter, table
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
 from mooring.system.unpatched import native
-from mooring.wsgiresponse import Stream, is_watched_file, last_of_connection, watch, with_headers
 
 StartResponse = Callable[..., Any]
 WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]

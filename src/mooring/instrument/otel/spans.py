@@ -18,7 +18,7 @@ from urllib.parse import quote
 from opentelemetry.instrumentation import asgi, wsgi
 from opentelemetry.util.http import ExcludeList, get_excluded_urls
 
-from mooring import otelvars
+from mooring.instrument.otel import variables
 
 if TYPE_CHECKING:
     from mooring.application.model import Application
@@ -37,7 +37,7 @@ WSGI = Callable[[Scope, Any], Iterable[bytes]]
 def wrap(application: Application) -> Application:
     """The application with a server span around each request; itself where that is somebody's already."""
     call = application.call
-    if otelvars.disabled(os.environ) & {application.interface, "*"} or _has_spans(
+    if variables.disabled(os.environ) & {application.interface, "*"} or _has_spans(
         call, application.framework
     ):
         return application

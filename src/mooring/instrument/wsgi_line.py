@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from mooring.instrument.meter import Lines, Meter, line_writer
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import (
     AGENT_LIMIT,
@@ -21,7 +22,6 @@ from mooring.logs.escape import (
     latin_field,
     method_field,
 )
-from mooring.meter import Lines, Meter, line_writer
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from mooring.accessentry_wsgi import Environ, declared_size
+from mooring.instrument.wsgi_line import Environ, declared_size
 
 Finish = Callable[["Stream"], None]
 _CLOSE = ("Connection", "close")

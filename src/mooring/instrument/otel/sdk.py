@@ -3,7 +3,7 @@
 
 Exporters, samplers, propagators, resources: the SDK's configurator reads the variables. Libraries: the loader
 of `opentelemetry-instrument`, with whatever instrumentations are installed. Here are only the order of it, a
-bounded end, and the log; the server spans are in otelwrap.py.
+bounded end, and the log; the server spans are in spans.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from opentelemetry.instrumentation.auto_instrumentation import initialize
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.trace import TracerProvider
 
-from mooring import otelvars, otelwrap
+from mooring.instrument.otel import spans, variables
 from mooring.logs.bridge import Handler
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def start(plan: Plan, log: Log, files: Files) -> Callable[[Application], Applica
         _set_up(plan, os.environ)
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        log.warning(f"OpenTelemetry is off: {text}; mooring brings OTLP over HTTP ({otelvars.INSTALL})")
+        log.warning(f"OpenTelemetry is off: {text}; mooring brings OTLP over HTTP ({variables.INSTALL})")
         return lambda application: application
     _end_in_time(min(_LONGEST, plan.settings.graceful_timeout * _SHARE))
-    return otelwrap.wrap
+    return spans.wrap
 
 
 def _is_on() -> bool:
@@ -104,7 +104,7 @@ def _defaults(target: str, environ: Mapping[str, str], own: bool) -> dict[str, s
     if not named and not environ.get("OTEL_SERVICE_NAME", "").strip():
         found["OTEL_SERVICE_NAME"] = target
     if own:
-        found |= otelvars.exporters(environ)
+        found |= variables.exporters(environ)
         if not environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip():
             found["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
     return found

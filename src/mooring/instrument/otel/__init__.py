@@ -1,0 +1,1 @@
+"""OpenTelemetry: a span for each request, where it is asked for."""
