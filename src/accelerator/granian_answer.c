@@ -1,4 +1,4 @@
-/* The answer to a request on granian: engines/_granian_response.py is the specification. Other answers than a list,
+/* The answer to a request on granian: engines/granian/response.py is the specification. Other answers than a list,
  * or one complete chunk, are left to that. */
 
 #include "granian.h"

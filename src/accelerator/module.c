@@ -1,5 +1,5 @@
 /* mooring._accelerator: what mooring does for each request, in C. Optional: without it, the same is done by
- * instrument/asgi.py, instrument/wsgi.py, instrument/meter.py, instrument/asgi_line.py, scoreboard/ring.py and engines/_granian_wsgi.py, which specify it;
+ * instrument/asgi.py, instrument/wsgi.py, instrument/meter.py, instrument/asgi_line.py, scoreboard/ring.py and engines/granian/wsgi.py, which specify it;
  * the tests run both.
  * Why there is one: docs/decisions.md. */
 

@@ -517,7 +517,7 @@ def test_stop_does_not_wait_for_idle_connections_over_tls(worker_class, interfac
 
 def test_without_a_folder_for_temporary_files_it_takes_shared_memory(tmp_path, monkeypatch):
     """A container that is read-only has /dev/shm alone."""
-    from mooring.engines import _gunicorn_config
+    from mooring.engines.gunicorn import config
     from mooring.settings.resolve import resolve
 
     def none():
@@ -525,7 +525,7 @@ def test_without_a_folder_for_temporary_files_it_takes_shared_memory(tmp_path, m
 
     def folder(**environ):
         plan = SimpleNamespace(settings=resolve({}, environ, tmp_path).settings)
-        return _gunicorn_config.defaults(plan).get("worker_tmp_dir")
+        return config.defaults(plan).get("worker_tmp_dir")
 
     assert folder() is None
     assert folder(WORKER_TMP_DIR="/mine") == "/mine"

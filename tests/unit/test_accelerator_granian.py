@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring.engines import _granian_wsgi
+from mooring.engines.granian import wsgi
 from mooring.scoreboard import accelerator
 
 pytestmark = pytest.mark.skipif(accelerator.c is None, reason="mooring was installed without a compiler")
@@ -135,7 +135,7 @@ def application(script, told):
 def serve(scope, script):
     """All that can be seen of a request from outside."""
     told, running = [], set()
-    handle = _granian_wsgi.handler(application(script, told), running, 2)
+    handle = wsgi.handler(application(script, told), running, 2)
     try:
         told.append(handle(Protocol(told), {**scope, "wsgi.input": io.BytesIO(b"body")}))
     except (Exception, SystemExit) as error:
@@ -177,13 +177,13 @@ def test_nothing_is_kept_of_a_request(kind, raising, length):
     )
     body, scope = io.BytesIO(), {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "x"}
     proto, running = Protocol(told), set()
-    handle = _granian_wsgi.handler(app, running, 2)
+    handle = wsgi.handler(app, running, 2)
 
     def request():
         with contextlib.suppress(Exception, SystemExit):
             handle(proto, {**scope, "wsgi.input": body})
 
-    watched = (app, headers, status, body, proto, running, handle, _granian_wsgi.EMPTY)
+    watched = (app, headers, status, body, proto, running, handle, wsgi.EMPTY)
     request()
     gc.collect()
     gc.disable()
@@ -199,7 +199,7 @@ def test_nothing_is_kept_of_a_request(kind, raising, length):
 
 
 def test_it_takes_granians_arguments_alone():
-    handle = _granian_wsgi.handler(lambda _environ, _start: [], set(), 1)
+    handle = wsgi.handler(lambda _environ, _start: [], set(), 1)
     for given_ in ((), ({},), (None, {}), (None, {}, 1), (None, 7)):
         with pytest.raises((TypeError, KeyError)):
             handle(*given_)

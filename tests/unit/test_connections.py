@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mooring.engines._connections import Connections, unread
-from mooring.engines._gate import Gate
+from mooring.engines.common.connections import Connections, unread
+from mooring.engines.common.gate import Gate
 
 IDLE = 0.2  # seconds
 

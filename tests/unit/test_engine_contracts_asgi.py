@@ -60,7 +60,7 @@ def uvicorn_config(**options):
 
 
 def test_uvicorn_config_loads_to_the_classes_that_startup_uses():
-    from mooring.engines._httptools import LimitedHttpToolsProtocol
+    from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 
     config = uvicorn_config(http=LimitedHttpToolsProtocol, ws="websockets-sansio", timeout_keep_alive=0.5)
     config.load()
@@ -289,7 +289,7 @@ def plan(conf: str | None, **settings: object) -> SimpleNamespace:
 
 
 def configuration(conf: str | None, **settings: object):
-    from mooring.engines._hypercorn_config import configuration as made
+    from mooring.engines.hypercorn.config import configuration as made
 
     return made(plan(conf, **settings))  # type: ignore[arg-type]
 
@@ -333,14 +333,14 @@ def test_a_configuration_that_fails_is_named(tmp_path):
     [({}, "asyncio"), ({"loop": "uvloop"}, "uvloop"), ({"loop": "uvloop", "worker_class": "trio"}, "trio")],
 )
 def test_the_worker_class(settings, expected):
-    from mooring.engines.hypercorn import _worker_class, check
+    from mooring.engines.hypercorn.adapter import _worker_class, check
 
     check(plan(None, **settings))  # type: ignore[arg-type]
     assert _worker_class(Settings(**settings)) == expected
 
 
 def test_an_unknown_worker_class_is_refused():
-    from mooring.engines.hypercorn import check
+    from mooring.engines.hypercorn.adapter import check
 
     with pytest.raises(ConfigurationError, match="'gevent': hypercorn has asyncio, uvloop, trio"):
         check(plan(None, worker_class="gevent"))  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ class TestGranian:
         assert tuple(parameters(self.rust.WSGIWorker)) == wsgi
 
     def test_options_fill_them(self):
-        from mooring.engines._granian_options import options
+        from mooring.engines.granian.options import options
         from mooring.settings.table import Settings
 
         given = 7  # up to py_threads_idle_timeout: granian.Pool

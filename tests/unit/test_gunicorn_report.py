@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("gunicorn")
 
 from mooring.application.failure import BootError
-from mooring.engines._gunicorn_report import Reports
+from mooring.engines.gunicorn.report import Reports
 from mooring.errors import ConfigurationError
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from mooring.engines._looks import Idle
+from mooring.engines.common.looks import Idle
 
 
 def test_idle_counts_from_the_first_look():

@@ -79,7 +79,7 @@ class Engine(Protocol):
 def load(name: str) -> Engine:
     """The engine's module. Raises ConfigurationError where it cannot be imported: it is broken, or hidden."""
     try:
-        return cast(Engine, importlib.import_module(f"mooring.engines.{name}"))
+        return cast(Engine, importlib.import_module(f"mooring.engines.{name}.adapter"))
     except ImportError as error:
         text = " ".join(str(error).split())
         raise ConfigurationError(f"engine {name} cannot be imported: {text}") from None

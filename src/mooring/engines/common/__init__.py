@@ -1,0 +1,1 @@
+"""What several engines need: loops, lifespan, the drain and its gate, TLS."""

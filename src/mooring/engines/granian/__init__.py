@@ -1,0 +1,1 @@
+"""granian as an engine."""

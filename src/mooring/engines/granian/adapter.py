@@ -1,0 +1,41 @@
+"""granian in this process, on inherited sockets, without its process manager: which interface it serves.
+
+What is done with granian's own objects: pool.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from mooring.engines import Serving
+from mooring.engines.common import event_loop, tls
+from mooring.engines.granian.pool import LOG
+
+if TYPE_CHECKING:
+    from mooring.plan.plan import Plan
+
+
+def check(plan: Plan) -> None:
+    """Raise ConfigurationError for what granian cannot do."""
+    event_loop.loop_factory(plan.settings.loop)
+    if plan.tls:
+        tls.context(plan.settings, ())
+
+
+def serve(serving: Serving) -> None:
+    """Serve until drained.
+
+    Raises ApplicationError where the lifespan startup fails, ConfigurationError for unusable TLS files.
+    """
+    level = LOG.getEffectiveLevel()
+    if level > logging.DEBUG:
+        LOG.setLevel(max(level, logging.WARNING))  # its INFO tells of threads that nobody asked about
+    if serving.load().interface == "wsgi":
+        from mooring.engines.granian import wsgi
+
+        wsgi.serve(serving)
+    else:
+        from mooring.engines.granian import asgi
+
+        asgi.serve(serving)

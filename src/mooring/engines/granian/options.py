@@ -1,0 +1,74 @@
+"""Settings as the positional arguments of granian's workers. See granian/server/mp.py for their order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from granian.http import HTTP1Settings, HTTP2Settings
+
+from mooring.errors import ConfigurationError
+from mooring.settings.table import Settings
+from mooring.system.memory import memory
+
+
+def options(settings: Settings, *, websockets: bool) -> list[Any]:
+    """From `backpressure` to `metrics`; the WSGI worker has no `websockets_enabled`."""
+    # A connection holds its place while it idles, so this bounds connections, not requests.
+    backpressure = max(1024, settings.backlog)
+    upgrades = [True] if websockets else []
+    return [
+        backpressure,
+        settings.http,
+        http1(settings),
+        HTTP2Settings(),
+        *upgrades,
+        None,
+        *tls(settings),
+        (None, None),
+    ]
+
+
+def http1(settings: Settings) -> HTTP1Settings:
+    """Granian has no keep-alive time: a connection idles until the next request's head is overdue."""
+    if settings.keep_alive == 0:
+        return HTTP1Settings(keep_alive=False)
+    return HTTP1Settings(header_read_timeout=max(1, round(settings.keep_alive * 1000)))
+
+
+def tls(settings: Settings) -> tuple[Any, ...]:
+    """From `ssl_enabled` to `ssl_client_verify`. Raises ConfigurationError where the files are not usable."""
+    certificate, key, password = settings.tls_certificate, settings.tls_key, settings.tls_key_password
+    if certificate is None or key is None:
+        return (False, None, None, None, "tls1.2", None, [], False)
+    from mooring.engines.common import tls as _tls
+
+    _tls.context(settings, ())  # granian panics on bad files: OpenSSL has words that a user can follow
+    if "ENCRYPTED" in Path(key).read_text("latin-1"):
+        key = _decrypted(key, password or "")
+    ca = settings.tls_client_ca
+    return (True, certificate, key, None, "tls1.2", ca, [], ca is not None)
+
+
+def _decrypted(key: str, password: str) -> str:
+    """The path of an unencrypted copy, in memory only. Granian 2.8.7 fails on every encrypted key."""
+    read, write = os.pipe()
+    os.write(write, password.encode() + b"\n")
+    os.close(write)
+    command = ["openssl", "pkey", "-passin", f"fd:{read}"]
+    try:
+        done = subprocess.run(  # noqa: S603 (no shell, nothing of a request's)
+            command, input=Path(key).read_bytes(), capture_output=True, pass_fds=[read], check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise ConfigurationError(
+            f"granian cannot read the encrypted key {key}, and the openssl command that would decrypt it "
+            f"failed ({error}): give an unencrypted key, or choose another engine"
+        ) from None
+    finally:
+        os.close(read)
+    copy = memory("mooring-key")
+    os.write(copy, done.stdout)
+    return f"/proc/self/fd/{copy}"

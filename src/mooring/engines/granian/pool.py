@@ -1,0 +1,86 @@
+"""granian's worker objects on inherited sockets: started, paused and stopped together.
+
+granian has no public option for inherited sockets. Its worker entry points take `(spec, SocketHolder)`, one
+socket each, so there is one worker object for each listener, all in this process. The facts come from granian
+2.8's src/serve.rs, src/net.rs and src/workers.rs; tests/unit/test_engine_contracts_wsgi.py holds them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from granian._granian import SocketHolder, WorkerSignal
+
+from mooring.engines import Serving
+from mooring.engines.common.connections import descriptors
+from mooring.engines.granian.options import options
+from mooring.errors import ConfigurationError
+
+LOG = logging.getLogger("_granian")  # granian's own name
+
+
+_EPOLL_CTL_DEL = 2  # linux/eventpoll.h
+
+
+class Pool:
+    """granian's workers, one for each socket; started, paused and stopped together."""
+
+    def __init__(self, kind: Callable[..., Any], serving: Serving, threads: int) -> None:
+        self._kind = kind
+        self._serving = serving
+        self._threads = threads
+        self._workers: list[Any] = []
+        self._signals: list[Any] = []
+        self._fds: list[int] = []
+
+    def start(self, schedulers: Sequence[Any], loop: Any, stopped: Callable[[], None]) -> None:
+        """Accept on every socket; `stopped` is called, in some thread, for each that has stopped."""
+        settings = options(self._serving.plan.settings, websockets=self._kind.__name__ == "ASGIWorker")
+        for number, (sock, scheduler) in enumerate(zip(self._serving.sockets, schedulers, strict=True), 1):
+            uds = sock.family == socket.AF_UNIX
+            fd = os.dup(sock.fileno())  # granian closes what it is given
+            holder: Any = SocketHolder
+            holder = holder(fd, uds, self._serving.plan.settings.backlog)
+            ended = WorkerSignal()
+            ended.add_cb(stopped)
+            try:
+                worker = self._kind(number, (None, holder), None, 1, 512, self._threads, 30, *settings)
+                (worker.serve_mtr_uds if uds else worker.serve_mtr)(scheduler, loop, ended)
+            except BaseException as error:
+                raise _explained(error) from None
+            self._fds.append(fd)
+            self._workers.append(worker)
+            self._signals.append(ended)
+
+    def pause(self) -> None:
+        """Stop accepting, and leave the connections alone."""
+        for fd in self._fds:
+            unregister(fd)
+
+    def stop(self) -> None:
+        """Close idle connections now, the others after their answer."""
+        while self._signals:
+            self._signals.pop().set()  # once each: a second set() would block
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Granian's Rust half panics where it can't read TLS files: a BaseException of pyo3."""
+    if type(error).__name__ == "PanicException":
+        return ConfigurationError(f"granian cannot use the TLS certificate, key or client CA: {error}")
+    return error
+
+
+def unregister(fd: int) -> None:
+    """Take a descriptor out of every epoll of this process.
+
+    By epoll_ctl(2) itself, which refuses what is no epoll: select.epoll would take another descriptor, and
+    there may be none left.
+    """
+    control = ctypes.CDLL(None).epoll_ctl
+    for number in descriptors():
+        control(number, _EPOLL_CTL_DEL, fd, None)

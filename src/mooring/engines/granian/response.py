@@ -1,0 +1,168 @@
+"""A WSGI application's answer on granian, as PEP 3333 wants it.
+
+Granian's own `start_response` returns no `write`, and one that is called in a generator comes too late: the
+status would be 200, without headers. Over HTTP/2 it would answer a HEAD with the application's body. And it
+closes a connection whose request's body was not read, mostly with, but sometimes without saying so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from mooring.engines.granian.input import Input
+from mooring.instrument.wsgi_line import declared_size
+
+LOG = logging.getLogger("_granian")
+_CLOSE = ("Connection", "close")
+
+
+class Response:
+    """One call of the application: its `start_response`, and what it gave there.
+
+    `body` is the request's, where an unread one ends the connection: not in HTTP/2.
+    """
+
+    __slots__ = ("body", "headers", "sent", "status", "written")
+
+    def __init__(self) -> None:
+        self.body: Input | None = None
+        self.status = 0
+        self.headers: list[tuple[str, str]] = []
+        self.written: list[bytes] = []
+        self.sent = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """PEP 3333's start_response."""
+        if exc_info is not None:
+            try:
+                if self.sent:
+                    again(exc_info)
+            finally:
+                exc_info = None  # breaks the cycle with this frame
+        elif self.status:
+            raise AssertionError("start_response was called twice, without exc_info")
+        self.status = number(status)
+        self.headers = headers
+        return self.written.append
+
+
+def again(exc_info: Any) -> None:
+    """Raise what start_response was given."""
+    try:
+        raise exc_info[1].with_traceback(exc_info[2])
+    finally:
+        exc_info = None  # breaks the cycle with this frame
+
+
+def number(status: str) -> int:
+    """That of a status such as `200 OK`."""
+    return int(status.split(" ", 1)[0])
+
+
+def head_of(response: Response) -> tuple[int, list[tuple[str, str]]]:
+    """The status and the headers, to be sent now."""
+    if response.body is None or response.body.ended:
+        return response.status, response.headers
+    return response.status, last_of_connection(response.headers)
+
+
+def last_of_connection(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of an answer to a request whose body was not read."""
+    return [*(header for header in headers if header[0].lower() != "connection"), _CLOSE]
+
+
+def joined(response: Response, result: list[bytes]) -> bytes:
+    """A complete body, with what went to write()."""
+    return b"".join(response.written + result)
+
+
+def stream(proto: Any, response: Response, result: Iterable[bytes], head: bool = False) -> None:
+    """Answer with an iterable; the first chunks are taken until start_response was called.
+
+    `head`: only with its status and headers.
+    """
+    try:
+        chunks = iter(result)
+        first: list[bytes] = []
+        while not response.status:
+            first.append(next(chunks, b""))
+            if not response.status and not first[-1]:
+                raise AssertionError("the application did not call start_response")
+        # PEP 3333: no headers before the first chunk; so whether that is all can be known
+        length = None if head else declared_size(response.headers)
+        if length and not first and not response.written:
+            first.extend(islice(chunks, 1))
+    except BaseException:
+        _close(result)
+        raise
+    if head:
+        _close(result)
+        proto.response_bytes(*head_of(response), b"")
+    else:
+        begun(proto, response, result, chunks, first, length)
+
+
+def begun(  # noqa: PLR0917
+    proto: Any,
+    response: Response,
+    result: Iterable[bytes],
+    chunks: Iterator[bytes],
+    first: list[bytes],
+    length: int | None,
+) -> None:
+    """Answer with an iterable whose first chunks have been taken; `length` is the declared one.
+
+    A body that is complete with them goes out at once, which costs granian less than a stream.
+    """
+    try:
+        data = b"".join(map(_bytes, first)) if length and not response.written else b""
+    except BaseException:
+        _close(result)
+        raise
+    response.sent = True
+    if not length or len(data) != length:
+        proto.response_iter(*head_of(response), _body(response, first, chunks, result))
+        return
+    proto.response_bytes(*head_of(response), data)
+    try:
+        try:
+            for _ in chunks:  # beyond the declared length: nobody's
+                pass
+        finally:
+            _close(result)
+    except Exception as error:
+        late(error)
+
+
+def late(error: Exception) -> None:
+    """Tell what can't be answered with any more."""
+    LOG.error("the application raised after its answer was complete", exc_info=error)
+
+
+def _body(
+    response: Response, first: list[bytes], chunks: Iterator[bytes], result: Iterable[bytes]
+) -> Iterator[bytes]:
+    try:
+        for each in (*response.written, *first):
+            yield _bytes(each)
+        for each in chunks:
+            yield _bytes(each)
+    finally:
+        _close(result)
+
+
+def _bytes(chunk: bytes) -> bytes:
+    if not isinstance(chunk, bytes):
+        raise TypeError(f"a WSGI response yields bytes, not {type(chunk).__name__}")
+    return chunk
+
+
+def _close(result: Any) -> None:
+    close = getattr(result, "close", None)
+    if close is not None:
+        close()

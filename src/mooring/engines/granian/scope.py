@@ -1,0 +1,119 @@
+"""One ASGI request on granian, with the details of its scope and its messages mended.
+
+Where granian 2.8 differs from the ASGI specification or from the other engines: ports in `client` and
+`server` are text, a unix peer is `("", "0")` instead of None, HTTP/1.0 is `"1"`, a missing Host is an
+empty one, a response start without `headers` is an error, `receive()` and `send()` are no coroutines, and
+over HTTP/2 the answer to a HEAD has the application's body.
+https://asgi.readthedocs.io/en/latest/specs/www.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mooring.engines.granian.websocket import ClientLeftError, Live, WebSocket
+from mooring.instrument import drain
+
+_NO_HOST = (b"host", b"")
+_BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body
+_NO_BODY = (b"content-length", b"0")
+
+Call = Callable[..., Awaitable[None]]
+
+
+def mend(scope: dict[str, Any], unix: str | None) -> None:
+    """Make granian's scope that of the specification; `unix` is the path of a unix listener."""
+    if unix is None:
+        host, port = scope["client"]
+        scope["client"] = (host, int(port))
+        host, port = scope["server"]
+        scope["server"] = (host, int(port))
+    else:
+        scope["client"] = None
+        scope["server"] = (unix, None)
+    if scope["http_version"] == "1":
+        scope["http_version"] = "1.0"
+    headers = scope["headers"]
+    if headers and headers[0] == _NO_HOST:
+        del headers[0]
+    scope["root_path"] = ""  # the instrumentation's
+
+
+def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> Call:
+    """The coroutine function that granian schedules for each request: it takes granian's watcher."""
+
+    async def handle(watcher: Any) -> None:
+        live.active += 1
+        try:
+            scope = watcher.scope
+            mend(scope, unix)
+            scope["state"] = state.copy()
+            if live.gate is not None and scope["http_version"] == "2":
+                live.gate.multiplexed = True
+            if scope["type"] == "http":
+                await _http(call, scope, watcher.proto)
+            else:
+                await _websocket(call, live, scope, watcher.proto)
+        except asyncio.CancelledError:
+            watcher.done()
+            raise
+        except BaseException as error:
+            watcher.err(error)
+        else:
+            watcher.done()
+        finally:
+            live.active -= 1
+
+    return handle
+
+
+async def _http(call: Call, scope: dict[str, Any], proto: Any) -> None:
+    ended = False
+
+    async def receive() -> Any:
+        nonlocal ended
+        message = await proto.receive()
+        ended = ended or not message.get("more_body")
+        return message
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            if not ended and _has_body(scope):
+                message = _last_of_connection(message)
+            elif "headers" not in message:
+                message = {**message, "headers": ()}
+        await proto.send(message)
+
+    async def send_head(message: dict[str, Any]) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    await call(scope, receive, send_head if scope["method"] == "HEAD" else send)
+
+
+def _has_body(scope: dict[str, Any]) -> bool:
+    """Whether the request has a body that ends its connection if it is not read: HTTP/2's ends its stream."""
+    if scope["http_version"] == "2":
+        return False
+    return any(header[0] in _BODY and header != _NO_BODY for header in scope["headers"])
+
+
+def _last_of_connection(message: dict[str, Any]) -> dict[str, Any]:
+    """The start of an answer to a request whose body was not read.
+
+    Granian closes that connection, but does not always say so: a client's next request would be lost.
+    """
+    own = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+    return {**message, "headers": [*own, drain.CLOSE]}
+
+
+async def _websocket(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:
+    connection = WebSocket(proto, scope["client"])
+    live.websockets.add(connection)
+    try:
+        with contextlib.suppress(ClientLeftError):
+            await call(scope, connection.receive, connection.send)
+    finally:
+        live.websockets.discard(connection)

@@ -1,0 +1,111 @@
+# mypy: disable-error-code=no-untyped-call
+"""gunicorn's own ASGI worker with a drain: by itself it waits for idle connections as long as for requests,
+and does not close WebSockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from mooring.engines.common import cut, event_loop
+from mooring.engines.common.gate import Gate
+from mooring.engines.common.looks import Idle
+from mooring.engines.common.spread import delays
+from mooring.engines.gunicorn.worker import MooringWorker
+
+
+class AsgiWorker(MooringWorker):
+    """Gunicorn's own ASGI worker, which would notice a stop only after its second of sleep."""
+
+    mooring_main: asyncio.Task[Any] | None = None
+    mooring_drain: asyncio.Task[None] | None = None
+    loop: asyncio.AbstractEventLoop
+
+    def init_signals(self) -> None:
+        """Take the signals; uvloop would lose a stop that comes before it runs."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        super().init_signals()
+        signal.signal(signal.SIGTERM, self.mooring_stop_early)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def mooring_stop_early(self, *_: object) -> None:
+        """TERM before gunicorn has handlers of its own."""
+        self.alive = False
+
+    async def _serve(self) -> None:
+        self.loop.add_signal_handler(signal.SIGTERM, self.handle_exit_signal)
+        if not self.alive:
+            return
+        gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
+        connections = weakref.WeakSet[Any]()
+        base: Any = gasgi.ASGIProtocol
+
+        class Protocol(base):  # type: ignore[misc]
+            def connection_made(self, transport: Any) -> None:
+                connections.add(self)
+                event_loop.close_once(transport)
+                super().connection_made(transport)
+
+        gasgi.ASGIProtocol = Protocol
+        self.mooring_connections = connections
+        self.mooring_main = asyncio.current_task()
+        await super()._serve()  # type: ignore[misc]  # there in the class it goes before
+
+    def handle_exit_signal(self) -> None:
+        """Begin the drain. The worker stays `alive` in it: else it closes connections behind answers."""
+        if not self.mooring_announced or self.mooring_main is None:
+            super().handle_exit_signal()  # type: ignore[misc]
+        elif self.mooring_drain is None:
+            self.mooring_job.serving.drain.begin()
+            self.mooring_main.cancel()
+            self.mooring_drain = asyncio.ensure_future(self.mooring_gate())
+
+    async def mooring_gate(self) -> None:
+        """Close the connections that wait for a request, as at the end of their keep-alive time, once no
+        client is left that would lose something.
+        """
+        serving = self.mooring_job.serving
+        end = time.monotonic() + self.cfg.graceful_timeout
+        gate, silent = Gate(serving, self.mooring_busy), Idle(self.mooring_idle)
+        transports = lambda: [each.transport for each in self.mooring_connections if each.transport]  # noqa: E731
+        self.mooring_tasks = [asyncio.ensure_future(event_loop.reap(transports)), *self.mooring_closing()]
+        while not gate.passed():
+            await asyncio.sleep(gate.pause)
+            now = time.monotonic()
+            found = [each._websocket for each in self.mooring_connections if each._websocket]
+            for websocket in silent.expired(now, [(each, "told") for each in found if each._close_sent]):
+                websocket._close_event.set()  # else it waits 5 s for a client that does not answer its close
+            if now >= end:
+                cut.warn(self.log.error_log, serving)
+                break
+        self.alive = False
+        for each in self.mooring_connections:
+            if each._awaiting_request:
+                each._keepalive_timeout()
+
+    def mooring_closing(self) -> Iterator[asyncio.Task[None]]:
+        """Close the WebSockets, many not at once."""
+        websockets = self.mooring_job.websockets
+        closers = websockets.closers() if websockets is not None else []
+        for delay, close in zip(delays(len(closers), self.cfg.graceful_timeout), closers, strict=True):
+            yield asyncio.ensure_future(_after(delay, close))
+
+    def mooring_busy(self) -> bool:
+        """Whether any connection has a request in flight."""
+        return any(not (each._awaiting_request or each._closed) for each in self.mooring_connections)
+
+    async def _shutdown(self) -> None:
+        worker: Any = self
+        await event_loop.stop_accepting(worker.servers)
+        await super()._shutdown()  # type: ignore[misc]
+
+
+async def _after(delay: float, close: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.sleep(delay)
+    await close()

@@ -1,0 +1,250 @@
+# mypy: disable-error-code=no-untyped-call
+"""gunicorn's configuration for a plan: GUNICORN_CMD_ARGS over the user's file over mooring's settings.
+
+That is gunicorn's own precedence (gunicorn/app/base.py); mooring's command line stands over them, as
+gunicorn's would. Over all of it is what cannot be the user's here: listeners, number of workers, no daemon,
+no reloader, no pid file, no control socket.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shlex
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gunicorn import util
+from gunicorn.app.base import Application as GunicornApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
+
+from mooring.application.failure import one_line
+from mooring.engines import Serving
+from mooring.engines.common import tls
+from mooring.engines.common.lifespan import Lifespan
+from mooring.engines.common.websockets import WebSockets
+from mooring.engines.gunicorn.interface import find_interface
+from mooring.engines.gunicorn.log import LOG, Logger
+from mooring.engines.gunicorn.report import Reports
+from mooring.engines.gunicorn.worker import Job, interface_of
+from mooring.engines.gunicorn.worker_classes import worker_class
+from mooring.errors import ConfigurationError, MooringError
+from mooring.plan.plan import Plan
+from mooring.plan.server_config.values import GUNICORN
+from mooring.settings.engines import REGISTRY
+from mooring.settings.table import Settings
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 (gunicorn makes its file there safely, and unlinks it at once)
+
+# By name, so that uvicorn's deprecated module is not imported.
+_MOVED = {
+    "uvicorn.workers.UvicornWorker": "uvicorn_worker.UvicornWorker",
+    "uvicorn.workers.UvicornH11Worker": "uvicorn_worker.UvicornH11Worker",
+}
+_DEFAULT_CLASS = {"asgi": "uvicorn.workers.UvicornWorker", "wsgi": "gthread"}
+
+
+_own_worker_class: Any = vars(Config)["worker_class"].fget
+
+
+class Configuration(Config):
+    """Gunicorn's configuration whose worker class is a subclass of the one that is named."""
+
+    job: Job
+    _class: type | None = None
+
+    @property
+    def base(self) -> type:
+        """The class that is named. Raises ConfigurationError where it cannot be loaded."""
+        name = self.settings["worker_class"].get()
+        try:
+            if name in _MOVED:
+                found: type = util.load_class(_MOVED[name])
+            else:
+                found = _own_worker_class(self)
+        except Exception as error:  # gunicorn puts a whole traceback into the text
+            last = str(error).strip().rstrip("]").strip().rpartition("\n")[2]
+            raise ConfigurationError(f"gunicorn worker class {name}: {last}") from None
+        return found
+
+    @property
+    def worker_class(self) -> type:
+        """What the arbiter starts."""
+        if self._class is None:
+            object.__setattr__(self, "_class", worker_class(self.base, self.job))
+        return self._class  # type: ignore[return-value]
+
+
+class Application(GunicornApplication):
+    """What gunicorn's arbiter asks for configuration and application."""
+
+    cfg: Any
+
+    def __init__(self, serving: Serving, reports: Reports) -> None:
+        self._serving, self._reports = serving, reports
+        super().__init__()
+
+    def do_load_config(self) -> None:
+        """Make the configuration anew. Raises ConfigurationError."""
+        plan = self._serving.plan
+        self.cfg = cfg = Configuration()
+        object.__setattr__(cfg, "job", Job(self._serving, self._reports))
+        try:
+            weakest = defaults(plan)
+            self._apply(weakest)
+            given = self._user(plan) - _own(plan)
+            self._apply({name: value for name, value in weakest.items() if name in _own(plan)})
+            if "worker_class" not in given | set(weakest):
+                cfg.set("worker_class", _default_class(self._serving))
+            if "threads" not in given and cfg.worker_class_str == "gthread":
+                cfg.set("threads", plan.threads)
+            self._apply({k: v for k, v in suggested(plan, given).items() if k not in given})
+            self._apply(decided(self._serving))
+            cfg.validate()
+        except MooringError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"gunicorn configuration: {one_line(error)}") from None
+        self.chdir()
+        for path in (cfg.pythonpath or "").split(","):
+            if path and os.path.abspath(path) not in sys.path:
+                sys.path.insert(0, os.path.abspath(path))
+
+    def load(self) -> Callable[..., Any]:
+        """The application, in gunicorn's worker; a failure goes to the process that started gunicorn."""
+        job = self.cfg.job
+        try:
+            application = self._serving.load()
+            able = interface_of(self.cfg.base)
+            if able and able != application.interface:
+                raise ConfigurationError(
+                    f"gunicorn's worker class {self.cfg.worker_class_str} cannot serve the "
+                    f"{application.interface.upper()} application {application.target}"
+                )
+        except MooringError as error:
+            self._reports.fail(error)
+            raise SystemExit(Arbiter.WORKER_BOOT_ERROR) from None
+        if application.interface == "asgi":
+            websockets = job.websockets = WebSockets(application.call)
+            lifespan = job.lifespan = Lifespan(websockets, LOG)
+            return lifespan
+        return application.call
+
+    def _apply(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, float):  # gunicorn's validators want whole seconds, its code does not
+                self.cfg.settings[name].value = value
+            else:
+                self.cfg.set(name, value)
+
+    def _user(self, plan: Plan) -> set[str]:
+        """Apply the user's file and arguments; the names of what they set."""
+        parser = self.cfg.parser()
+        words = shlex.split(plan.settings.gunicorn_cmd_args or "")
+        arguments = {k: v for k, v in vars(parser.parse_args(words)).items() if v is not None and k != "args"}
+        named = arguments.pop("config", None)
+        path = plan.conf.path if plan.conf is not None and plan.conf.kind == "gunicorn" else named
+        found: Mapping[str, Any] = {}
+        if path:
+            try:
+                found = self.load_config_from_module_name_or_filename(path)
+            except SystemExit:  # its traceback is out
+                raise ConfigurationError(f"gunicorn configuration {path} failed") from None
+        self._apply(arguments)
+        return {name for name in found if name in self.cfg.settings} | set(arguments)
+
+
+def defaults(plan: Plan) -> dict[str, Any]:
+    """Mooring's settings in gunicorn's names, weakest of all."""
+    settings = plan.settings
+    quiet = settings.error_log is None and settings.log_level in {"debug", "info"}
+    values: dict[str, Any] = {
+        "timeout": settings.timeout,
+        "graceful_timeout": settings.graceful_timeout,
+        "keepalive": settings.keep_alive,
+        "backlog": settings.backlog,
+        "max_requests": settings.max_requests,
+        "max_requests_jitter": _jitter(settings),
+        "loglevel": "warning" if quiet else settings.log_level,
+        "errorlog": "-",  # mooring's handler has the file open: gunicorn's user may not open it
+        "accesslog": None,
+        "asgi_loop": settings.loop,
+        # the instrumentation believes the same peers; "unix" is not gunicorn's to know
+        "forwarded_allow_ips": ",".join(each for each in settings.forwarded_allow_ips if each != "unix"),
+    }
+    if settings.worker_class and settings.worker_class not in REGISTRY["hypercorn"].worker_classes:
+        values["worker_class"] = settings.worker_class
+    if settings.threads is not None:
+        values["threads"] = settings.threads
+    folder = settings.worker_tmp_dir or _spare_folder()
+    if folder:
+        values["worker_tmp_dir"] = folder
+    return values
+
+
+def _jitter(settings: Settings) -> int:
+    given = settings.max_requests_jitter
+    return settings.max_requests // 10 if given is None else given
+
+
+def _spare_folder() -> str | None:
+    """Shared memory where there is no folder for temporary files, as in a read-only container."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return _SHARED_MEMORY
+    return None
+
+
+def _own(plan: Plan) -> set[str]:
+    """The names, in gunicorn's, of what was given on mooring's command line: the strongest of all."""
+    return {name for name, setting in GUNICORN.items() if plan.explained[setting].origin == "cli"}
+
+
+def suggested(plan: Plan, given: set[str]) -> dict[str, Any]:
+    """What stands where the user's configuration says nothing of it."""
+    settings = plan.settings
+    values: dict[str, Any] = {}
+    if not given & {"logconfig", "logconfig_dict", "logconfig_json", "syslog", "statsd_host"}:
+        values["logger_class"] = Logger
+    if plan.tls and "certfile" not in given:
+        tls.context(settings, [])  # complains now; the one that serves is made after gevent has patched
+        context = functools.cache(lambda: tls.context(settings, ["http/1.1"]))
+        values["certfile"], values["keyfile"] = settings.tls_certificate, settings.tls_key
+        values["ssl_context"] = lambda conf, default: context()
+    return values
+
+
+def decided(serving: Serving) -> dict[str, Any]:
+    """What is mooring's whatever the user's configuration says."""
+    return {
+        "bind": [_name(each) for each in serving.sockets],
+        "workers": serving.plan.workers,
+        "control_socket_disable": True,
+        "daemon": False,
+        "pidfile": None,
+        "reload": False,
+        "reuse_port": False,
+    }
+
+
+def _name(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+
+def _default_class(serving: Serving) -> str:
+    """The worker class where nobody named one; the application decides."""
+    interface = serving.plan.interface
+    if interface not in _DEFAULT_CLASS:
+        interface = find_interface(serving)
+    if interface == "asgi" and importlib.util.find_spec("uvicorn_worker") is None:
+        return "asgi"  # gunicorn's own
+    return _DEFAULT_CLASS[interface]

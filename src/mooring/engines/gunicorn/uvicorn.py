@@ -1,0 +1,63 @@
+"""The uvicorn server in gunicorn's uvicorn worker, with a drain that passes a gate as on uvicorn itself.
+
+Its protocol classes may be the user's own, so it looks at the connections from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import weakref
+from typing import Any
+
+from uvicorn import Config, Server
+
+from mooring.engines import Serving
+from mooring.engines.common import cut, event_loop
+from mooring.engines.common.gate import Gate
+from mooring.engines.common.spread import delays
+
+_LOG = logging.getLogger("uvicorn.error")
+
+
+class GatedServer(Server):
+    """Closes a connection only where its client knows, or where it has been idle for its time."""
+
+    def __init__(self, config: Config, serving: Serving) -> None:
+        super().__init__(config)
+        self.serving = serving
+        self.told: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """The drain; requests have the configuration's `timeout_graceful_shutdown`."""
+        state: Any = self.server_state
+        loop = asyncio.get_running_loop()
+        self.serving.drain.begin()
+        await event_loop.stop_accepting(self.servers)
+        reaper = asyncio.ensure_future(
+            event_loop.reap(lambda: [each.transport for each in state.connections])
+        )
+        gate, end = Gate(self.serving, lambda: state.tasks), loop.time() + self.seconds
+        while loop.time() < end and not gate.passed():
+            self.restart(end - loop.time())
+            await asyncio.sleep(gate.pause)
+        if loop.time() >= end:
+            cut.warn(_LOG, self.serving)
+        self.config.timeout_graceful_shutdown = max(0, end - loop.time())  # type: ignore[assignment]
+        await super().shutdown(sockets)
+        reaper.cancel()
+
+    @property
+    def seconds(self) -> float:
+        """What requests may take of the grace period."""
+        return self.config.timeout_graceful_shutdown or 0.0
+
+    def restart(self, left: float) -> None:
+        """Close those WebSockets with 1012 that were accepted since the last look."""
+        loop, patience = asyncio.get_running_loop(), self.serving.plan.settings.drain_idle
+        new = [each for each in self.server_state.connections if getattr(each, "open", False)]
+        new = [each for each in new if each not in self.told]
+        for each, delay in zip(new, delays(len(new), left), strict=True):
+            self.told.add(each)
+            loop.call_later(delay, each.restart, patience)  # type: ignore[union-attr]

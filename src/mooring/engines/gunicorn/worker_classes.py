@@ -1,0 +1,198 @@
+# mypy: disable-error-code=no-untyped-call
+"""The class that gunicorn starts in place of the one that the user named, and what each kind needs of its
+own.
+
+Most of it is about the drain: gunicorn's gevent and asgi workers wait for idle kept-alive connections as
+long as for requests, the asgi one does not close WebSockets, and uvicorn's ends by the signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.arbiter import Arbiter
+
+from mooring.engines.common import cut, tls
+from mooring.engines.common.connections import silence_of
+from mooring.engines.gunicorn.asgi import AsgiWorker
+from mooring.engines.gunicorn.worker import MEINHELD, Job, MooringWorker, for_requests
+
+if TYPE_CHECKING:
+    from mooring.plan.plan import Plan
+
+
+def worker_class(base: Any, job: Job) -> type:
+    """The class that gunicorn starts instead of `base`."""
+    body: dict[str, Any] = {"mooring_job": job, "mooring_announced": False}
+    mixins: tuple[type, ...] = (MooringWorker,)
+    if hasattr(base, "CONFIG_KWARGS"):
+        body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
+        mixins = (UvicornWorker,)
+    if hasattr(base, "handle_exit_signal"):
+        mixins = (AsgiWorker,)
+    if hasattr(base, "_cap_keepalive"):
+        mixins = (ThreadWorker,)
+    if hasattr(base, "timeout_ctx"):
+        mixins = (GeventWorker,)
+    if any(each.__module__ == MEINHELD for each in base.__mro__):
+        from mooring.engines.gunicorn.meinheld import MeinheldWorker
+
+        mixins = (MeinheldWorker,)
+    return type(base.__name__, (*mixins, base), body)
+
+
+def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """Options of uvicorn that its worker class does not set; what a subclass of the user's sets stands."""
+    from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+    from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
+
+    quiet()
+    settings = plan.settings
+    options: dict[str, Any] = {
+        "interface": "asgi3",
+        "server_header": False,  # the same on every engine
+        "ws": QuietWebSockets,
+        "proxy_headers": False,  # the instrumentation's
+        "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
+    }
+    if settings.loop != "auto":
+        own = {**own, "loop": settings.loop}
+    if plan.tls:
+        options["ssl_context_factory"] = lambda config, default: tls.context(settings, ["http/1.1"])
+    if own.get("http", "auto") == "auto":
+        own = {**own, "http": LimitedHttpToolsProtocol}
+    return {**options, **own}
+
+
+class UvicornWorker(MooringWorker):
+    """Uvicorn's worker, which ends by the signal that stopped it: no atexit function, no last log line."""
+
+    def run(self) -> None:
+        """Serve; uvicorn raises the signal again at its end, into this handler."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        super().run()
+
+    async def _serve(self) -> None:
+        """As uvicorn's worker does it, with a server that drains."""
+        from mooring.engines.gunicorn.uvicorn import GatedServer
+
+        worker: Any = self
+        worker.config.app = worker.wsgi
+        server = GatedServer(worker.config, self.mooring_job.serving)
+        worker._install_sigquit_handler()
+        await server.serve(sockets=worker.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class ThreadWorker(MooringWorker):
+    """Gunicorn's gthread worker, whose stop would wait 2 s for idle connections, and 5 s for silent ones."""
+
+    mooring_deadline = math.inf
+    pending_conns: Any
+
+    def init_process(self) -> None:
+        """First thing after the fork."""
+        gthread: Any = sys.modules["gunicorn.workers.gthread"]
+        gthread.DEFAULT_WORKER_DATA_TIMEOUT = 1.0  # then a silent connection leaves its thread for the poller
+        gthread.STOP_KEEPALIVE_LINGER = self.mooring_idle
+        self.mooring_reading: set[Any] = set()  # the connections that a thread reads a request's head from
+        super().init_process()
+
+    def handle(self, conn: Any) -> Any:
+        """Read a request and answer it, in one of the threads."""
+        self.mooring_reading.add(conn)
+        try:
+            return super().handle(conn)  # type: ignore[misc]
+        finally:
+            self.mooring_reading.discard(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request of HTTP/1."""
+        self.mooring_reading.discard(conn)
+        return super().handle_request(req, conn)  # type: ignore[misc]
+
+    def handle_http2(self, conn: Any) -> Any:
+        """Answer the requests of a connection: here gunicorn waits for all of them."""
+        self.mooring_reading.discard(conn)
+        return super().handle_http2(conn)  # type: ignore[misc]
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        self.mooring_deadline = min(deadline, time.monotonic() + self.mooring_idle)
+        super()._cap_keepalive(self.mooring_deadline)  # type: ignore[misc]
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait; in a drain not for gunicorn's second, which its end may not have."""
+        super().wait_for_and_dispatch_events(  # type: ignore[misc]
+            timeout if self.alive else min(timeout, 0.1)
+        )
+        if time.monotonic() >= self.mooring_deadline:
+            self.mooring_end_reading()
+
+    def mooring_end_reading(self) -> None:
+        """Wake the threads that wait for the rest of a head, or over TLS for a first request, in vain."""
+        for conn in list(self.mooring_reading):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                silent = silence_of(conn.sock)
+                if silent is None or silent >= self.mooring_idle:
+                    # not SSLSocket's own, which takes the TLS away from under the thread
+                    socket.socket.shutdown(conn.sock, socket.SHUT_RD)
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Close connections whose time is over; by force at the end, when requests have no time left."""
+        if force:
+            cut.warn(self.log.error_log, self.mooring_job.serving)
+        super().murder_keepalived(force)  # type: ignore[misc]
+
+    def murder_pending(self) -> None:
+        """Close connections that have not sent a request in their time."""
+        for each in self.pending_conns:
+            each.timeout = min(each.timeout, self.mooring_deadline)
+        super().murder_pending()  # type: ignore[misc]
+
+
+class GeventWorker(MooringWorker):
+    """Gunicorn's gevent worker, whose stop would wait for every connection's keep-alive time."""
+
+    def init_process(self) -> None:
+        """In the worker, after the fork."""
+        self.mooring_waiting: dict[Any, Any] = {}
+        super().init_process()
+
+    @contextlib.contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """The time that a connection may wait for its next request."""
+        import gevent
+
+        limit = self.cfg.keepalive if self.alive else min(self.mooring_idle, self.cfg.keepalive)
+        with gevent.Timeout(limit, False) as timeout:
+            self.mooring_waiting[timeout] = gevent.getcurrent()
+            try:
+                yield
+            finally:
+                del self.mooring_waiting[timeout]
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin the drain."""
+        import gevent
+
+        if self.alive:
+            waiting = list(self.mooring_waiting.items())  # those that come now have less time by themselves
+            gevent.spawn_later(self.mooring_idle, self.mooring_close_idle, waiting)
+            gevent.spawn_later(
+                self.cfg.graceful_timeout, cut.warn, self.log.error_log, self.mooring_job.serving
+            )
+        super().handle_exit(sig, frame)
+
+    def mooring_close_idle(self, waiting: list[tuple[Any, Any]]) -> None:
+        """End those of the waits that are still going on, each by its own timeout."""
+        for timeout, greenlet in waiting:
+            if timeout in self.mooring_waiting:
+                greenlet.kill(timeout, block=False)

@@ -1,0 +1,1 @@
+"""hypercorn as an engine."""

@@ -1,0 +1,108 @@
+"""The drain's gate on hypercorn, for asyncio and trio alike: it says what to do, the worker does it.
+
+Of HTTP/2: a connection without streams gets GOAWAY at once; one with streams when they have ended, or when
+its time is over. Not earlier, since common clients (the library h2) take it for the end of open streams too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import h11
+from hypercorn.events import RawData
+from hypercorn.protocol.h2 import H2Protocol
+
+from mooring.engines.common import cut
+from mooring.engines.common.connections import Connections, unread
+from mooring.engines.common.looks import Idle
+from mooring.engines.common.spread import delays
+from mooring.engines.hypercorn.config import Job
+from mooring.engines.hypercorn.connections import connections
+from mooring.engines.hypercorn.h2 import DrainingH2Protocol
+
+# The frame of RFC 9113, 6.8, for all streams that there may be: 8 bytes on stream 0, no error.
+_GOAWAY = RawData(data=bytes.fromhex("000008 07 00 00000000 7fffffff 00000000"))
+_log = logging.getLogger("hypercorn.error")
+
+Action = Callable[[], Awaitable[object]]
+
+
+class Gate:
+    """One drain; to be made when it begins, before the listeners are closed. Look every LOOK seconds."""
+
+    def __init__(self, job: Job) -> None:
+        serving, DrainingH2Protocol.draining = job.serving, True
+        self._job, self._patience = job, serving.plan.settings.drain_idle
+        self._idle = Idle(self._patience)
+        self._began = time.monotonic()
+        self._kernel = Connections(serving.sockets)
+        self._asked: set[Any] = set()  # who got GOAWAY
+        self._leaving: set[Any] = set()  # whom we close
+        closers = job.websockets.closers()
+        due = delays(len(closers), job.stop.remaining_for_requests())
+        self._closers = [(self._began + delay, close) for delay, close in zip(due, closers, strict=True)]
+
+    def look(self) -> list[Action] | None:
+        """What is to be done now, each in a task of its own; None when it is over.
+
+        It is when no connection is left, or requests have no time left; hypercorn's own timeout is set then.
+        """
+        now, left = time.monotonic(), self._job.stop.remaining_for_requests()
+        known = [each for each in connections if hasattr(each, "protocol")]
+        greeting = now < self._began + self._patience and self._greeting(len(known))
+        if not (known or greeting) or not left:
+            if known:
+                cut.warn(_log, self._job.serving)
+            self._job.config.graceful_timeout = left if not connections else 0
+            self._job.config.shutdown_timeout = self._job.stop.remaining()
+            return None
+        marks = [(each, mark(each)) for each in known]
+        actions: list[Action] = [close for at, close in self._closers if at <= now]
+        self._closers = [each for each in self._closers if each[0] > now]
+        for each, found in marks:
+            over = now - self._began >= self._patience
+            if (found is not None or over) and is_http2(each) and each not in self._asked:
+                self._asked.add(each)
+                leave = each.protocol.protocol.leave
+                actions.append(leave if found is not None else functools.partial(each.protocol_send, _GOAWAY))
+        for each in self._idle.expired(now, marks):
+            if each not in self._leaving and not _has_more(each):
+                self._leaving.add(each)
+                actions.append(each._initiate_server_close)
+        return actions
+
+    def _greeting(self, known: int) -> bool:
+        """Whether there are connections that hypercorn has not told of: over TLS, while they shake hands."""
+        return self._job.config.ssl_enabled and len(self._kernel.silences()) > known
+
+
+def is_http2(connection: Any) -> bool:
+    """Whether it speaks HTTP/2 by now."""
+    return isinstance(connection.protocol.protocol, H2Protocol)
+
+
+def mark(connection: Any) -> object:
+    """None while it is busy, else what changes with all that its client does."""
+    protocol = connection.protocol.protocol
+    if isinstance(protocol, H2Protocol):
+        return None if protocol.streams or protocol.stream_buffers else protocol.keep_alive_requests
+    if (
+        protocol.stream is not None
+    ):  # idle is a WebSocket that we have closed, and whose client doesn't answer
+        return "closed" if protocol.stream.idle else None
+    state = getattr(protocol.connection, "their_state", None)
+    if state not in (h11.IDLE, None):
+        return None  # a request that is about to begin
+    return protocol.keep_alive_requests, len(protocol.connection.trailing_data[0])
+
+
+def _has_more(connection: Any) -> bool:
+    """Whether its client has sent what hypercorn has not seen yet."""
+    if hasattr(connection, "writer"):
+        return bool(connection.reader._buffer) or unread(connection.writer.get_extra_info("socket").fileno())
+    stream = connection.stream
+    return unread(getattr(stream, "transport_stream", stream).socket.fileno())

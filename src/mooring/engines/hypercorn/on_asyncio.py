@@ -1,0 +1,94 @@
+"""hypercorn's asyncio and uvloop workers: start and drain. Not for their configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from hypercorn.asyncio import run as hypercorn_run
+
+from mooring.engines.common import event_loop
+from mooring.engines.common.looks import LOOK
+from mooring.engines.hypercorn import connections
+from mooring.engines.hypercorn.config import Job
+from mooring.engines.hypercorn.gate import Gate
+
+
+class _Asyncio:
+    """The asyncio module as hypercorn's worker_serve sees it: servers and connections are caught here."""
+
+    def __init__(self) -> None:
+        self.servers: list[asyncio.Server] = []
+        self.transports: set[asyncio.WriteTransport] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def start_server(self, callback: Callable[..., Any], **options: Any) -> _Listener:
+        async def caught(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            transport = writer.transport
+            event_loop.close_once(transport)
+            self.transports.add(transport)
+            try:
+                await callback(reader, writer)
+            finally:
+                self.transports.discard(transport)
+
+        server = await asyncio.start_server(caught, **options)
+        self.servers.append(server)
+        return _Listener(server)
+
+
+class _Listener:
+    """Since Python 3.12 wait_closed() waits for connections, and worker_serve calls it without a limit."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self.close = server.close
+
+    async def wait_closed(self) -> None:
+        return
+
+
+async def serve(job: Job) -> None:
+    """Serve until drained, within the grace period. Raises what hypercorn raises."""
+    stop = job.stop
+    caught = _Asyncio()
+    vars(hypercorn_run)["asyncio"] = caught
+    connections.install(hypercorn_run)
+    asyncio.get_running_loop().set_exception_handler(_exception_handler)
+    stopping = event_loop.event_of(stop)
+    started = asyncio.Event()
+    closing: list[asyncio.Future[Any]] = []
+
+    async def until_stopped() -> None:
+        started.set()
+        job.ready()
+        await stopping.wait()
+        job.serving.drain.begin()
+        gate = Gate(job)
+        await event_loop.stop_accepting(caught.servers)
+        await asyncio.sleep(LOOK)
+        while (actions := gate.look()) is not None:
+            closing.extend(asyncio.ensure_future(action()) for action in actions)
+            await asyncio.sleep(LOOK)
+
+    worker = asyncio.ensure_future(
+        hypercorn_run.worker_serve(job.app, job.config, sockets=job.sockets, shutdown_trigger=until_stopped)
+    )
+    waiting = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({worker, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not worker.done():
+        if not started.is_set():
+            worker.cancel()
+        reaper = asyncio.ensure_future(event_loop.reap(lambda: caught.transports))
+        await asyncio.wait({worker}, timeout=stop.remaining())
+        reaper.cancel()
+    if worker.done() and not worker.cancelled():
+        worker.result()
+
+
+def _exception_handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), ssl.SSLError):  # a failed handshake is the client's affair
+        event_loop.handle(loop, context)

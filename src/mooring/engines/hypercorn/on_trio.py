@@ -1,0 +1,75 @@
+"""hypercorn's trio worker: start and drain. Not for its configuration."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+import trio
+from hypercorn.trio import run as hypercorn_run
+
+from mooring.engines.common.looks import LOOK
+from mooring.engines.hypercorn import connections
+from mooring.engines.hypercorn.config import Job
+from mooring.engines.hypercorn.gate import Gate
+
+
+def abandoned(sync_spawn: Any) -> Any:
+    """The function that runs a thread, changed so that a cancelled request leaves its thread behind."""
+    return functools.partial(sync_spawn, abandon_on_cancel=True)
+
+
+class _Trio:
+    """The trio module as hypercorn's worker_serve sees it: its accept loop can be left by itself."""
+
+    def __init__(self) -> None:
+        self.accepting = trio.CancelScope()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+    async def serve_listeners(self, *given: Any, **options: Any) -> None:
+        with self.accepting:
+            await trio.serve_listeners(*given, **options)
+
+
+async def serve(job: Job) -> None:
+    """Serve until drained, within the grace period. Raises what hypercorn raises, in exception groups."""
+    stop = job.stop
+    if job.threads is not None:
+        trio.to_thread.current_default_thread_limiter().total_tokens = job.threads
+    vars(hypercorn_run)["trio"] = caught = _Trio()
+    connections.install(hypercorn_run)
+    # ten tracebacks a second while there is no descriptor; exhaustion.py says it once
+    logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
+    stopping, started = trio.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    stop.on_request(lambda: token.run_sync_soon(stopping.set))
+
+    async with trio.open_nursery() as nursery:
+
+        async def until_stopped() -> None:
+            started.set()
+            job.ready()
+            await stopping.wait()
+            job.serving.drain.begin()
+            gate = Gate(job)
+            caught.accepting.cancel()
+            await trio.sleep(LOOK)
+            while (actions := gate.look()) is not None:
+                for action in actions:
+                    nursery.start_soon(action)
+                await trio.sleep(LOOK)
+
+        async def limit() -> None:
+            await stopping.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + (
+                stop.remaining() if started.is_set() else 0
+            )
+
+        nursery.start_soon(limit)
+        await hypercorn_run.worker_serve(
+            job.app, job.config, sockets=job.sockets, shutdown_trigger=until_stopped
+        )
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,85 @@
+"""hypercorn's WSGI wrapper, without what it does wrong. Not for the size of the thread pool.
+
+As of hypercorn 0.18 it answers 500 to an empty response (a HEAD or 304 from Flask), runs the application with
+half a body when the client goes away, streams on for nobody when it leaves later, gives SERVER_PORT as a
+number, takes stdout for wsgi.errors, and ends the trio worker at once because it leaves the lifespan.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from hypercorn.app_wrappers import WSGIWrapper
+
+from mooring.engines.common.lifespan import Lifespan
+
+
+class _DisconnectedError(Exception):
+    """The client went away before its request was complete."""
+
+
+class WsgiApplication:
+    """What hypercorn calls. `abandon` changes what runs threads, so that a stop need not wait for them."""
+
+    def __init__(
+        self, app: Callable[..., Any], lifespan: Lifespan, max_body: int, abandon: Callable[[Any], Any]
+    ) -> None:
+        self._wsgi = WSGIWrapper(_completed(app), max_body)
+        self._lifespan, self._abandon = lifespan, abandon
+
+    async def __call__(self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
+        """One request, or the lifespan, or a WebSocket (refused)."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+
+        # In an environ X_Forwarded_For could not be told from X-Forwarded-For: dropped, as gunicorn does it.
+        scope["headers"] = [each for each in scope["headers"] if b"_" not in each[0]]
+        stream = getattr(send, "__self__", None)
+
+        async def connected() -> Any:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _DisconnectedError
+            return message
+
+        async def to_client(message: Any) -> None:
+            if getattr(stream, "closed", False):
+                raise _DisconnectedError
+            await send(message)
+
+        try:
+            await self._wsgi(scope, connected, to_client, self._abandon(sync_spawn), call_soon)
+        except _DisconnectedError:
+            return
+
+
+def _completed(app: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
+    def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        environ["SERVER_PORT"] = str(environ["SERVER_PORT"])
+        environ["wsgi.errors"] = sys.stderr
+        environ["wsgi.input_terminated"] = True  # or Werkzeug reads nothing of a chunked body
+        written: list[bytes] = []
+
+        def start(*given: Any) -> Callable[[bytes], None]:
+            start_response(*given)
+            return written.append
+
+        return _chunks(app(environ, start), written)
+
+    return call
+
+
+def _chunks(body: Iterable[bytes], written: list[bytes]) -> Iterator[bytes]:
+    """The response with at least one chunk; what went to the old write() callable comes first."""
+    try:
+        iterator = iter(body)
+        first = next(iterator, b"")
+        yield b"".join(written) + first
+        yield from iterator
+    finally:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()

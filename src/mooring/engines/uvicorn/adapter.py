@@ -1,0 +1,171 @@
+"""uvicorn on mooring's listeners, the default for ASGI.
+
+Only the part that is the engine's own: configuration, start, drain. Access log, X-Forwarded-*, root_path and
+metrics are the instrumentation's, processes the supervisor's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+import weakref
+from collections.abc import Generator
+from socket import socket
+from typing import TYPE_CHECKING, Any
+
+from uvicorn import Config, Server
+
+from mooring.engines import Serving
+from mooring.engines.common import cut, event_loop, tls
+from mooring.engines.common.connections import Connections, unread
+from mooring.engines.common.lifespan import Lifespan
+from mooring.engines.common.looks import LOOK, Idle
+from mooring.engines.common.spread import delays
+from mooring.engines.common.stop import Stop
+from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
+from mooring.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mooring.plan.plan import Plan
+    from mooring.settings.table import Settings
+
+_log = logging.getLogger("uvicorn.error")
+
+
+def check(plan: Plan) -> None:
+    """Raise ConfigurationError for what uvicorn cannot do."""
+    if plan.settings.http == "2":
+        raise ConfigurationError("engine uvicorn serves no HTTP/2; these do: granian, hypercorn")
+    event_loop.loop_factory(plan.settings.loop)
+
+
+def serve(serving: Serving) -> None:
+    """Serve until drained. Raises ApplicationError for a failed startup, ConfigurationError for TLS files."""
+    check(serving.plan)
+    settings = serving.plan.settings
+    stop = Stop(settings.graceful_timeout)
+    stop.install()
+    lifespan = Lifespan(serving.load().call, _log)
+    quiet()
+    server = _Server(_config(lifespan, settings), serving, stop)
+    event_loop.run(server.serve(list(serving.sockets)), event_loop.loop_factory(settings.loop), stop)
+    lifespan.check()
+
+
+def _config(app: Lifespan, settings: Settings) -> Config:
+    options: dict[str, Any] = {
+        "http": LimitedHttpToolsProtocol,
+        "ws": QuietWebSockets,
+        "lifespan": "auto",
+        "interface": "asgi3",
+        "log_config": None,
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,  # the same on every engine
+        "workers": 1,  # None would read WEB_CONCURRENCY
+        "backlog": settings.backlog,
+        "timeout_keep_alive": settings.keep_alive,
+    }
+    if settings.tls_certificate is not None:
+        context = tls.context(settings, ["http/1.1"])
+        options["ssl_context_factory"] = lambda config, default: context
+    return Config(app, **options)
+
+
+class _Server(Server):
+    """Start and drain as `Serving` describes them; requests are uvicorn's."""
+
+    def __init__(self, config: Config, serving: Serving, stop: Stop) -> None:
+        super().__init__(config)
+        self.serving, self.stop = serving, stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are Stop's."""
+        yield
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """The lifespan startup, which a stop interrupts, then the listeners."""
+        self.stopping = event_loop.event_of(self.stop)
+        await self.on_tick(0)  # sets the Date header
+        starting = asyncio.ensure_future(self.lifespan.startup())
+        waiting = asyncio.ensure_future(self.stopping.wait())
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        self.should_exit = not starting.done() or self.lifespan.should_exit
+        if self.should_exit:
+            return
+        self.config.loaded_app = self.config.app.app  # type: ignore[union-attr]
+        protocol_class: Any = self.config.http_protocol_class
+        protocol = functools.partial(
+            protocol_class,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        loop, config = asyncio.get_running_loop(), self.config
+        self.servers = [
+            await loop.create_server(protocol, sock=listener, ssl=config.ssl, backlog=config.backlog)
+            for listener in sockets or ()
+        ]
+        self.started = True
+        self.serving.ready()
+
+    async def main_loop(self) -> None:
+        """Wait for the stop; meanwhile keep the Date header right."""
+        while not self.stopping.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), 1)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """The drain: within the grace period, whatever requests and the lifespan shutdown do."""
+        self.serving.drain.begin()
+        kernel = Connections(self.serving.sockets)  # which are about to be closed
+        await event_loop.stop_accepting(self.servers)
+        connections: Any = self.server_state.connections
+        reaper = asyncio.ensure_future(event_loop.reap(lambda: [each.transport for each in connections]))
+        await self._gate(kernel)
+        self.config.timeout_graceful_shutdown = self.stop.remaining_for_requests()  # type: ignore[assignment]
+        try:
+            async with asyncio.timeout(self.stop.remaining()):
+                await super().shutdown(sockets)
+        except TimeoutError:
+            _log.error("the lifespan shutdown was cut: the grace period is over")
+        finally:
+            reaper.cancel()
+
+    async def _gate(self, kernel: Connections) -> None:
+        """Come back when no connection is left, or when requests have no time left."""
+        patience, began = self.serving.plan.settings.drain_idle, time.monotonic()
+        idle, told = Idle(patience), weakref.WeakSet[QuietWebSockets]()
+        while True:
+            await asyncio.sleep(LOOK)
+            now, connections = time.monotonic(), list(self.server_state.connections)
+            # over TLS uvicorn is told of a connection when it has shaken hands
+            greeting = self.config.is_ssl and now < began + patience and kernel.silences()
+            if not (connections or greeting):
+                return
+            if not self.stop.remaining_for_requests():
+                cut.warn(_log, self.serving)
+                return
+            self._restart([each for each in connections if isinstance(each, QuietWebSockets)], told)
+            marks = [
+                (each, each.mark()) for each in connections if isinstance(each, LimitedHttpToolsProtocol)
+            ]
+            for connection in idle.expired(now, marks):
+                if not unread(connection.transport.get_extra_info("socket").fileno()):
+                    connection.transport.close()
+
+    def _restart(self, found: list[QuietWebSockets], told: weakref.WeakSet[QuietWebSockets]) -> None:
+        """Close those WebSockets that have been accepted since the last look; many not at once."""
+        new, patience = (
+            [each for each in found if each.open and each not in told],
+            self.serving.plan.settings.drain_idle,
+        )
+        for each, delay in zip(new, delays(len(new), self.stop.remaining_for_requests()), strict=True):
+            told.add(each)
+            asyncio.get_running_loop().call_later(delay, each.restart, patience)

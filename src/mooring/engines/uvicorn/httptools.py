@@ -1,0 +1,71 @@
+"""uvicorn's HTTP/1 protocol with what it lacks: a limit for the head of a request, answers to HTTP/1.0, and
+what the drain's gate asks.
+
+httptools takes endless headers, and uvicorn 0.54 sends chunks to clients of HTTP/1.0, which know none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+MAX_HEAD = 64 * 1024  # bytes of a request's line and headers that are always taken
+
+
+class UnchunkedCycle(RequestResponseCycle):
+    """An answer that ends with its connection where it has no length: RFC 9112, 6.1 and 6.3."""
+
+    endless = False
+
+    async def send(self, message: Any) -> None:
+        """As uvicorn's, which wants a length or chunks: each part of an endless body is its own length."""
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            self.endless = b"content-length" not in names
+            if self.endless:
+                self.chunked_encoding = False
+        elif self.endless:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+class LimitedHttpToolsProtocol(HttpToolsProtocol):
+    """Answers 431 to a head that is still unfinished MAX_HEAD bytes after its first read.
+
+    What came with the first read (64 KiB on uvloop, 256 KiB on asyncio) is bounded already, and counting it
+    would cost every request more than this one look.
+    """
+
+    unfinished = 0
+    head: object = None
+
+    def on_headers_complete(self) -> None:
+        """As uvicorn's, which always answers as to HTTP/1.1."""
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not before and self.scope["http_version"] == "1.0":
+            self.cycle.__class__ = UnchunkedCycle
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, then look whether a head is left unfinished."""
+        super().data_received(data)
+        scope: Any = self.scope
+        if scope is None or "method" in scope:  # uvicorn sets it when the head is complete
+            return
+        if self.headers is not self.head:  # a list of its own for each request
+            self.head, self.unfinished = self.headers, 0
+            return
+        self.unfinished += len(data)
+        if self.unfinished > MAX_HEAD and not self.transport.is_closing():
+            self.transport.write(STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+    def mark(self) -> object:
+        """For the drain's gate (engines/common/looks.py): None while it is busy, else what changes with each
+        action.
+        """
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.transport.is_closing() or self.transport.get_write_buffer_size():
+            return None
+        return self.cycle, self.timeout_keep_alive_task, self.unfinished, len(self.headers or ())
