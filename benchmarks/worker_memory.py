@@ -14,9 +14,9 @@ from typing import Any
 from start_time import APPS, free_port
 from throughput import wait
 
-from mooring import worker
-from mooring.seat import Seat
 from mooring.system import process
+from mooring.worker import run
+from mooring.worker.seat import Seat
 
 
 def serve(kind: str) -> None:
@@ -33,7 +33,7 @@ def serve(kind: str) -> None:
     if kind == "without":
         wrap.wrap = unwrapped  # type: ignore[assignment]
         crew.Crew._seat = no_seat  # type: ignore[method-assign]
-        worker.seats.ready = lambda *_: None  # type: ignore[attr-defined]
+        run.seats.ready = lambda *_: None  # type: ignore[attr-defined]
     sys.argv = ["mooring", *sys.argv[3:]]
     __main__.main()
 

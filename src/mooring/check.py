@@ -15,8 +15,7 @@ from typing import Any
 
 import click
 
-from mooring import prestart, reports, resources, runtime, worker
-from mooring.assignment import Assignment
+from mooring import prestart, resources, runtime
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.logs.log import Files, Log, last_words, show_traceback
 from mooring.plan import redact, tls
@@ -27,6 +26,8 @@ from mooring.settings import engines
 from mooring.settings.resolve import resolve
 from mooring.settings.table import show
 from mooring.system import accounts, listeners, process
+from mooring.worker import messages, run
+from mooring.worker.assignment import Assignment
 
 
 @dataclass(slots=True)
@@ -152,13 +153,13 @@ def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.A
         environ=environ,
         folder=plan.settings.app_root or ".",
     )
-    pid = process.spawn(lambda: worker.probe(assignment), [write, log.fd])
+    pid = process.spawn(lambda: run.probe(assignment), [write, log.fd])
     os.close(write)
     message = _hear(read, pid, plan.settings.boot_timeout)
-    report = reports.report(message)
+    report = messages.report(message)
     if report is not None:
         return report
-    failure = reports.failure(message)
+    failure = messages.failure(message)
     if failure is None:
         raise ApplicationError("the application ended its process while it was imported")
     if failure.code == ConfigurationError.exit_code:
@@ -174,7 +175,7 @@ def _hear(pipe: int, pid: int, timeout: float) -> dict[str, Any]:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([pipe], [], [], left)[0]:
             late = f"the application was not imported within {timeout:g} s (MOORING_BOOT_TIMEOUT)"
-            received = reports.encode("failed", {"message": late, "code": ApplicationError.exit_code})
+            received = messages.encode("failed", {"message": late, "code": ApplicationError.exit_code})
             break
         data = os.read(pipe, 65536)
         if not data:
@@ -184,7 +185,7 @@ def _hear(pipe: int, pid: int, timeout: float) -> dict[str, Any]:
     os.waitpid(pid, 0)
     os.close(pipe)
     lines = received.splitlines()
-    return reports.decode(lines[0]) or {} if lines else {}
+    return messages.decode(lines[0]) or {} if lines else {}
 
 
 def _print(findings: Findings) -> None:

@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mooring import heartbeat, reports
 from mooring.plan.plan import Plan, Report
-from mooring.reports import Failure
 from mooring.scoreboard.row import DROPPED
 from mooring.scoreboard.totals import Tally
-from mooring.seat import Seat
 from mooring.system import process
 from mooring.system.memory import memory
+from mooring.worker import heartbeat, messages
+from mooring.worker.messages import Failure
+from mooring.worker.seat import Seat
 
 if TYPE_CHECKING:
     from mooring.logs.access.keeper import LogKeeper
@@ -227,7 +227,7 @@ class Crew:
             self.spawner.hear()  # of its pid, which came before anything it says
         *lines, member.buffer = member.buffer.split(b"\n")
         member.buffer = member.buffer[-65536:]
-        return [message for message in map(reports.decode, lines) if message is not None]
+        return [message for message in map(messages.decode, lines) if message is not None]
 
     def _deafen(self, member: Member) -> None:
         if member.pipe >= 0:

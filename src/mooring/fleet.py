@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mooring import heartbeat, lifecycle
+from mooring import lifecycle
 from mooring import runtime as runtimes
 from mooring.admin import Admin
 from mooring.adminports import Ports
@@ -25,13 +25,14 @@ from mooring.plan.replan import Start
 from mooring.postmortem import PostMortem
 from mooring.recycling import Recycler
 from mooring.renewal import Renewal
-from mooring.reports import Failure
 from mooring.routes import Routes
 from mooring.settings.table import Settings
 from mooring.supervisor import Supervisor
 from mooring.system import process
 from mooring.system.accounts import Account
 from mooring.system.signals import SignalQueue
+from mooring.worker import heartbeat
+from mooring.worker.messages import Failure
 
 if TYPE_CHECKING:
     from mooring.reloader import Watcher

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from mooring import resources
 from mooring.crew import Member
-from mooring.heartbeat import SIGNAL
 from mooring.logs.escape import escape
 from mooring.scoreboard.row import MEMORY
 from mooring.supervisor import Supervisor
 from mooring.system import process
+from mooring.worker.heartbeat import SIGNAL
 
 LONGEST = 0.8  # seconds, less than until the lifecycle has it killed again (Policy.reap)
 HANGS = 5  # that /status shows

@@ -13,9 +13,9 @@ from mooring import lifecycle
 from mooring.lifecycle import WorkerState
 from mooring.plan.plan import Plan
 from mooring.scoreboard.row import COUNTS, HISTOGRAM, MEMORY, Row
-from mooring.seat import SAMPLE
 from mooring.supervisor import Supervisor
 from mooring.system import units
+from mooring.worker.seat import SAMPLE
 
 LOOK = 0.5  # seconds from one look at requests and ages to the next
 LOOK_MEMORY = SAMPLE * 1.25  # later than the worker's next sample, so that each look sees another one

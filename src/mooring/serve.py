@@ -13,10 +13,9 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, adminports, confdump, worker
+from mooring import __version__, adminports, confdump
 from mooring import runtime as runtimes
 from mooring.application import discovery
-from mooring.assignment import Assignment
 from mooring.crew import Crew, Forks
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.log import Files, Log
@@ -25,10 +24,12 @@ from mooring.plan import redact
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
 from mooring.prestart import After
-from mooring.seat import Seat
 from mooring.system import accounts, listeners
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.system.signals import SignalQueue
+from mooring.worker import run
+from mooring.worker.assignment import Assignment
+from mooring.worker.seat import Seat
 
 
 class Logs(NamedTuple):
@@ -122,7 +123,7 @@ def _crew(  # noqa: PLR0917
 
     def work(current: Plan, report: int, seat: Seat) -> Callable[[], int]:
         assignment = assigned(current, report, seat)
-        return lambda: worker.run(assignment)
+        return lambda: run.run(assignment)
 
     keep = [listener.socket.fileno() for listener in opened]
     keep.append(logs.own.fd)
@@ -135,9 +136,9 @@ def _crew(  # noqa: PLR0917
 
 def _preload(crew: Crew, assigned: Callable[[Plan, int, None], Assignment], log: Log) -> None:
     """Have the crew's workers forked from templates that have imported the application."""
-    from mooring import template
     from mooring.system import process
     from mooring.templates import Templates
+    from mooring.worker import template
 
     def begin(current: Plan, channel: socket, supervisor: int) -> Callable[[], int]:
         assignment = assigned(current, channel.fileno(), None)

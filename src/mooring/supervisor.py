@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mooring import fleetlog, lifecycle, reports
+from mooring import fleetlog, lifecycle
 from mooring.crew import Crew, Member
 from mooring.exits import OUT_OF_MEMORY
 from mooring.history import History
@@ -21,6 +21,7 @@ from mooring.plan.fit import fit, resized
 from mooring.plan.plan import Plan, Report
 from mooring.system import process
 from mooring.system.signals import SignalQueue
+from mooring.worker import messages
 
 if TYPE_CHECKING:
     from mooring.companions import Companion
@@ -224,8 +225,8 @@ class Supervisor(Hooks):
             self._on_message(member, message)
 
     def _on_message(self, member: Member, message: dict[str, Any]) -> None:
-        member.failure = reports.failure(message) or member.failure
-        report = reports.report(message)
+        member.failure = messages.failure(message) or member.failure
+        report = messages.report(message)
         if report is not None:
             member.report = report
             self.post(lifecycle.Ready(member.serial))
@@ -234,10 +235,10 @@ class Supervisor(Hooks):
                 pass  # its plan is fitted when the lifecycle has taken note
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, member)
-        if reports.gone(message) is not None:
+        if messages.gone(message) is not None:
             self.crew.tally.sweep(member.serial)
             self.on_told_gone()
-        size = reports.size(message)
+        size = messages.size(message)
         if size is not None and member.plan.engine == "gunicorn":
             member.size, member.resizing = size, False
             self.resize_arbiter(member)

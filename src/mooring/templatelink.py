@@ -1,6 +1,6 @@
 """One template as the supervisor knows it: its process, the channel to it, and the workers that it owes.
 
-What it does: template.py. Which one a worker comes from: templates.py.
+What it does: worker/template.py. Which one a worker comes from: templates.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mooring import reports
 from mooring.plan.plan import Plan
-from mooring.reports import Failure
-from mooring.seat import Seat
 from mooring.system import process
-from mooring.template import Order
+from mooring.worker import messages
+from mooring.worker.messages import Failure
+from mooring.worker.seat import Seat
+from mooring.worker.template import Order
 
 _PACKET = 65536
 
@@ -104,9 +104,9 @@ class Template:
             if not data:
                 self._deafen()  # it has ended: the reaper will tell
                 return
-            message = reports.decode(data)
+            message = messages.decode(data)
             if message is not None:
-                self.failure = reports.failure(message) or self.failure
+                self.failure = messages.failure(message) or self.failure
                 yield message
 
     def end(self) -> None:

@@ -20,10 +20,10 @@ from mooring import templatelink
 from mooring.lifecycle import Notice
 from mooring.logs.log import Log
 from mooring.plan.plan import Plan
-from mooring.reports import Failure
-from mooring.seat import Seat
 from mooring.system import process
 from mooring.templatelink import Awaited, Template
+from mooring.worker.messages import Failure
+from mooring.worker.seat import Seat
 
 
 class Roster(Protocol):

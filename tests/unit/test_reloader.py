@@ -160,10 +160,10 @@ def test_a_silent_volume_below_the_root_is_enough(tmp_path, monkeypatch):
 def test_bytecode_is_written_but_not_for_what_was_just_saved(tmp_path, monkeypatch):
     from importlib.machinery import SourceFileLoader
 
-    from mooring import freshcode
+    from mooring.worker import bytecode
 
     monkeypatch.setattr(SourceFileLoader, "set_data", SourceFileLoader.set_data)
-    freshcode.install()
+    bytecode.install()
     path = write(tmp_path / "part.py", "x = 1")
     loader = SourceFileLoader("part", str(path))
     cached = tmp_path / "cache/part.pyc"

@@ -67,7 +67,8 @@ def run(
 
 
 def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log as by default, but for a lack of descriptors: exhaustion.py says it once, asyncio all the time.
+    """Log as by default, but for a lack of descriptors: worker/descriptors.py says it once, asyncio all the
+    time.
 
     Its loop over the backlog goes on after EMFILE, and each turn starts a timer to accept again, also from a
     listener that is closed by then.

@@ -2,7 +2,7 @@
 """gunicorn, with an arbiter of its own inside this process: for those who bring gunicorn configuration.
 
 Its workers are children of this process; they load the application. gunicorn's hooks stay the user's: what
-mooring needs is in a subclass of the worker class (worker.py). Its control socket, its reloader,
+mooring needs is in a subclass of the worker class (worker/run.py). Its control socket, its reloader,
 its pid file and its own binding are off (config.py).
 """
 

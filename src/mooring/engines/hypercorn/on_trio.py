@@ -41,7 +41,7 @@ async def serve(job: Job) -> None:
         trio.to_thread.current_default_thread_limiter().total_tokens = job.threads
     vars(hypercorn_run)["trio"] = caught = _Trio()
     connections.install(hypercorn_run)
-    # ten tracebacks a second while there is no descriptor; exhaustion.py says it once
+    # ten tracebacks a second while there is no descriptor; worker/descriptors.py says it once
     logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
     stopping, started = trio.Event(), trio.Event()
     token = trio.lowlevel.current_trio_token()

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mooring import seat as seats
 from mooring.application.model import Application
-from mooring.assignment import Assignment
 from mooring.instrument.drain import Drain
 from mooring.plan.plan import Plan
-from mooring.seat import Desk
+from mooring.worker import seat as seats
+from mooring.worker.assignment import Assignment
+from mooring.worker.seat import Desk
 
 if TYPE_CHECKING:
     from mooring.instrument.meter import Meter

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from mooring.application.model import Application
 from mooring.logs.log import Files, Log
 from mooring.plan.plan import Plan
-from mooring.seat import Seat
 from mooring.system.accounts import Account
+from mooring.worker.seat import Seat
 
 
 class Assignment(NamedTuple):

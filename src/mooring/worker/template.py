@@ -15,11 +15,12 @@ import sys
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mooring import survivors, worker
-from mooring.assignment import Assignment
 from mooring.plan.plan import Plan
-from mooring.seat import Seat
 from mooring.system import double_fork
+from mooring.worker import fork_safety
+from mooring.worker import run as worker
+from mooring.worker.assignment import Assignment
+from mooring.worker.seat import Seat
 
 _LONGEST = 1 << 20  # bytes of an order
 _TLS = ("tls_certificate", "tls_key", "tls_client_ca")
@@ -61,9 +62,9 @@ def run(assignment: Assignment, channel: socket.socket, supervisor: int) -> int:
 
 
 def _serve(assignment: Assignment, channel: socket.socket, supervisor: int) -> None:
-    before = survivors.snapshot()
+    before = fork_safety.snapshot()
     application = worker.preload(assignment)
-    survivors.enforce(survivors.find(before), assignment.plan.settings.preload, assignment.log)
+    fork_safety.enforce(fork_safety.find(before), assignment.plan.settings.preload, assignment.log)
     gc.collect()  # garbage that is frozen would stay for good
     gc.freeze()  # else the workers' collectors would write to, and so copy, every page with an object
     worker.tell(channel.fileno(), "booted")

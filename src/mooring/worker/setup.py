@@ -8,12 +8,12 @@ import os
 import sys
 from typing import Any
 
-from mooring.assignment import Assignment
 from mooring.errors import ConfigurationError
 from mooring.plan.plan import Plan
 from mooring.system import process
 from mooring.system.accounts import Account
 from mooring.system.memory import memory
+from mooring.worker.assignment import Assignment
 
 
 def settle(assignment: Assignment) -> Assignment:

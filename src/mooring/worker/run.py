@@ -10,10 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mooring import __version__, exhaustion, heartbeat, reports, survivors, wrapping
-from mooring import seat as seats
+from mooring import __version__
 from mooring.application.model import Application
-from mooring.assignment import Assignment
 from mooring.engines import Serving
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
@@ -21,11 +19,15 @@ from mooring.instrument.drain import Drain
 from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.plan.plan import Plan
-from mooring.seat import Desk
 from mooring.settings import engines
-from mooring.settling import settle
 from mooring.system import process
-from mooring.wrapping import collect_garbage
+from mooring.worker import descriptors, fork_safety, heartbeat, messages
+from mooring.worker import seat as seats
+from mooring.worker import wrap as wrapping
+from mooring.worker.assignment import Assignment
+from mooring.worker.seat import Desk
+from mooring.worker.setup import settle
+from mooring.worker.wrap import collect_garbage
 
 if TYPE_CHECKING:
     from mooring.scoreboard.row import Row
@@ -82,7 +84,7 @@ def _upgraded() -> str:
 
 def tell(report: int, event: str, **facts: Any) -> None:
     """One message to the supervisor; shorter than PIPE_BUF, so never interleaved."""
-    os.write(report, reports.encode(event, {"pid": os.getpid(), **facts}))
+    os.write(report, messages.encode(event, {"pid": os.getpid(), **facts}))
 
 
 def preload(assignment: Assignment) -> Application:
@@ -104,15 +106,15 @@ def preload(assignment: Assignment) -> Application:
 
 def _set_up(assignment: Assignment) -> None:
     """Before the application is imported: where log lines go, and that they can be reopened."""
-    from mooring import debugger, freshcode, settling
     from mooring.logs.bridge import configure
+    from mooring.worker import bytecode, debugger, setup
 
-    level = settling.engine_log_level(assignment.plan)
+    level = setup.engine_log_level(assignment.plan)
     handler = configure(assignment.log, level, assignment.files)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
     if assignment.plan.settings.reload:
-        freshcode.install()
-        settling.share_terminal()
+        bytecode.install()
+        setup.share_terminal()
     if assignment.plan.settings.debugpy is not None and assignment.seat is not None:
         debugger.listen(assignment.plan.settings.debugpy)
 
@@ -167,10 +169,10 @@ def _serve(assignment: Assignment) -> None:
 
 def _look(assignment: Assignment) -> None:
     os.environ["OTEL_SDK_DISABLED"] = "true"  # nothing is served: nothing to report
-    before = survivors.snapshot()
+    before = fork_safety.snapshot()
     application = wrapping.load(assignment).application
     if assignment.plan.settings.preload != "off":
-        survivors.enforce(survivors.find(before), assignment.plan.settings.preload, assignment.log)
+        fork_safety.enforce(fork_safety.find(before), assignment.plan.settings.preload, assignment.log)
     engine = engines.choose(assignment.plan.engine, application.interface)
     _check(engine, assignment.plan)
     _ready(assignment, application, engine)
@@ -192,7 +194,7 @@ def _desk(assignment: Assignment) -> Desk | None:
 def _serves(row: Row, log: Log, look: float = seats.LOOK) -> None:
     """Note that the process serves; what it has, and lacks, is looked at from now on."""
     seats.ready(row, look)
-    exhaustion.watch(log)
+    descriptors.watch(log)
 
 
 def _ready(assignment: Assignment, application: Application, engine: str, workers: int = 1) -> None:
