@@ -32,13 +32,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mooring import lifecycle, resources, stats
-from mooring.answers import Answer
-from mooring.history import History
+from mooring import resources
+from mooring.admin import stats
+from mooring.admin.answers import Answer
 from mooring.metrics import prometheus
 from mooring.scoreboard import row as scoreboard
 from mooring.scoreboard.row import BUCKETS, COUNTS, DURATIONS, HISTOGRAM, METHOD_BASE, PLACES, RECORD, Row
 from mooring.scoreboard.totals import Tally
+from mooring.supervisor import lifecycle
+from mooring.supervisor.history import History
 
 APPS = Path(__file__).parent / "apps"
 WORKERS = 64

@@ -21,18 +21,19 @@ from mooring.worker.seat import Seat
 
 def serve(kind: str) -> None:
     """Be `mooring run`; `without` the instrumentation the application is served as it was imported."""
-    from mooring import __main__, crew
+    from mooring import __main__
     from mooring.instrument import wrap
+    from mooring.supervisor import workers
 
     def unwrapped(application: Any, *_: Any) -> Any:
         return application.call
 
-    def no_seat(self: crew.Crew, serial: int, slot: int, generation: int, plan: Any) -> Seat:
+    def no_seat(self: workers.Crew, serial: int, slot: int, generation: int, plan: Any) -> Seat:
         return Seat(slot, generation, self.tally.fd, (), None, None)
 
     if kind == "without":
         wrap.wrap = unwrapped  # type: ignore[assignment]
-        crew.Crew._seat = no_seat  # type: ignore[method-assign]
+        workers.Crew._seat = no_seat  # type: ignore[method-assign]
         run.seats.ready = lambda *_: None  # type: ignore[attr-defined]
     sys.argv = ["mooring", *sys.argv[3:]]
     __main__.main()

@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from mooring import prestart, resources, runtime
+from mooring import prestart, resources
+from mooring.admin import instance
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.logs.log import Files, Log, last_words, show_traceback
 from mooring.plan import redact, tls
@@ -127,15 +128,15 @@ def _bind(plan: Plan, environ: Mapping[str, str]) -> str:
     settings, first = plan.settings, plan.binds[0]
     if settings.name is None and first.kind not in ("tcp", "unix"):
         return ""  # an inherited socket: only `run` gets it
-    name = runtime.instance_name(settings, first)
-    if any(found.alive and found.name == name for found in runtime.list_instances(settings, environ)):
+    name = instance.instance_name(settings, first)
+    if any(found.alive and found.name == name for found in instance.list_instances(settings, environ)):
         return f"the instance {name} is running: its listeners and its runtime folder were not tried"
     binds = [bind for bind in plan.binds if bind.kind == "tcp"]
     with ExitStack() as last:
         opened = listeners.open_listeners(binds, backlog=1, unix_mode=0o600, environ={})
         last.callback(listeners.close_listeners, opened)
         address = opened[0].address if opened else first
-        last.callback(runtime.open_runtime(settings, address, environ).close)
+        last.callback(instance.open_runtime(settings, address, environ).close)
     return ""
 
 

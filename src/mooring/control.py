@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from mooring import runtime
+from mooring.admin import instance as runtime
 from mooring.errors import ConfigurationError
 from mooring.logs.escape import escape
 from mooring.settings.resolve import resolve_some
 
-_RESOLVING = 60.0  # seconds; longer than the settings of a roll may take (renewal.py)
+_RESOLVING = 60.0  # seconds; longer than the settings of a roll may take (supervisor/reconfigure.py)
 
 
 def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> runtime.Instance:

@@ -9,25 +9,25 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mooring import lifecycle
-from mooring import runtime as runtimes
-from mooring.admin import Admin
-from mooring.adminports import Ports
-from mooring.crew import Crew
-from mooring.hangs import Watch
-from mooring.headroom import Headroom
+from mooring.admin import instance as runtimes
+from mooring.admin.ports import Ports
+from mooring.admin.routes import Routes
+from mooring.admin.server import Admin
 from mooring.logs import log as logs
 from mooring.logs.log import Files, Log
 from mooring.metrics.multiprocess.client import AppMetrics
 from mooring.metrics.multiprocess.folder import Folder
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
-from mooring.postmortem import PostMortem
-from mooring.recycling import Recycler
-from mooring.renewal import Renewal
-from mooring.routes import Routes
 from mooring.settings.table import Settings
-from mooring.supervisor import Supervisor
+from mooring.supervisor import lifecycle
+from mooring.supervisor.hangs import Watch
+from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.reconfigure import Renewal
+from mooring.supervisor.recycle import Recycler
+from mooring.supervisor.stacks import PostMortem
+from mooring.supervisor.surge import Headroom
+from mooring.supervisor.workers import Crew
 from mooring.system import process
 from mooring.system.accounts import Account
 from mooring.system.signals import SignalQueue
@@ -35,8 +35,8 @@ from mooring.worker import heartbeat
 from mooring.worker.messages import Failure
 
 if TYPE_CHECKING:
-    from mooring.reloader import Watcher
-    from mooring.templates import Templates
+    from mooring.supervisor.reload.watcher import Watcher
+    from mooring.supervisor.templates import Templates
 
 
 class Place(NamedTuple):
@@ -121,7 +121,7 @@ def _preload(supervisor: Supervisor) -> None:
 
 def _accompany(place: Place, supervisor: Supervisor, settings: Settings) -> None:
     """Run the companions beside the workers."""
-    from mooring.companions import Companions, Surroundings
+    from mooring.supervisor.companions import Companions, Surroundings
 
     around = Surroundings(
         place.environ, place.folder, place.account, lambda: supervisor.plan.settings.graceful_timeout
@@ -197,7 +197,7 @@ def _watch(supervisor: Supervisor, log: Log, selector: selectors.BaseSelector) -
     """Live reload, where it is on: every burst of changes is a roll."""
     if not supervisor.plan.settings.reload:
         return None
-    from mooring.reloader import Watcher
+    from mooring.supervisor.reload.watcher import Watcher
 
     def changed(path: str, files: int) -> None:
         if supervisor.fleet.outcome is None:

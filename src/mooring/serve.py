@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, adminports, confdump
-from mooring import runtime as runtimes
+from mooring import __version__, confdump
+from mooring.admin import instance as runtimes
+from mooring.admin import ports as adminports
 from mooring.application import discovery
-from mooring.crew import Crew, Forks
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.log import Files, Log
 from mooring.metrics.multiprocess.folder import Folder, open_folder
@@ -24,6 +24,7 @@ from mooring.plan import redact
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
 from mooring.prestart import After
+from mooring.supervisor.workers import Crew, Forks
 from mooring.system import accounts, listeners
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.system.signals import SignalQueue
@@ -136,8 +137,8 @@ def _crew(  # noqa: PLR0917
 
 def _preload(crew: Crew, assigned: Callable[[Plan, int, None], Assignment], log: Log) -> None:
     """Have the crew's workers forked from templates that have imported the application."""
+    from mooring.supervisor.templates import Templates
     from mooring.system import process
-    from mooring.templates import Templates
     from mooring.worker import template
 
     def begin(current: Plan, channel: socket, supervisor: int) -> Callable[[], int]:

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mooring import __version__, runtime
+from mooring import __version__
+from mooring.admin import instance as runtime
 from mooring.columns import Row
 from mooring.control import ask, find
 from mooring.errors import ConfigurationError, MooringError

@@ -69,10 +69,13 @@ def test_one_that_is_killed_comes_back(mooring):
 
 FORKS = """
 import os, time
+told, tell = os.pipe()
 if os.fork() == 0:
     open("children", "a").write(f"{os.getpid()}\\n")
+    os.write(tell, b".")
     while True:
         time.sleep(1)
+os.read(told, 1)
 os._exit(3)
 """
 

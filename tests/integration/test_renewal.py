@@ -401,7 +401,7 @@ def test_a_stop_while_the_file_system_hangs(mooring):
 
 
 def test_a_file_system_that_hangs_costs_the_roll_and_no_more(mooring):
-    program = "import mooring.renewal as r, mooring.__main__ as m; r.LONGEST = 1.0; m.main()"
+    program = "import mooring.supervisor.reconfigure as r, mooring.__main__ as m; r.LONGEST = 1.0; m.main()"
     mooring.command = [sys.executable, "-c", program]
     app = run(mooring, "", ASGI_APP, files={"settings.toml": "workers = 1\n"}, MOORING_CONFIG="settings.toml")
     fifo(app)

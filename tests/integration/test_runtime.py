@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from mooring import runtime
+from mooring.admin import instance as runtime
+from mooring.admin.instance import Runtime, connect, instance_name, list_instances, open_runtime, peer_allowed
 from mooring.errors import ConfigurationError
-from mooring.runtime import Runtime, connect, instance_name, list_instances, open_runtime, peer_allowed
 from mooring.settings.table import Settings
 from mooring.system.address import Address
 
@@ -157,7 +157,7 @@ def test_a_running_instance_of_that_name_is_refused_and_stays(start: Opener, bas
     start("shop")
     code = f"""
 from mooring.system.address import Address
-from mooring.runtime import open_runtime
+from mooring.admin.instance import open_runtime
 from mooring.settings.table import Settings
 try:
     open_runtime(Settings(name="shop", runtime_dir={str(base)!r}), Address("tcp"), {{}})
@@ -177,7 +177,7 @@ except Exception as error:
 KILLED = """
 import os, signal, sys
 from mooring.system.address import Address
-from mooring.runtime import open_runtime
+from mooring.admin.instance import open_runtime
 from mooring.settings.table import Settings
 made = open_runtime(Settings(name="shop", runtime_dir=sys.argv[1] or None), Address("tcp"), os.environ)
 open(made.path + "/left", "w").close()
@@ -191,7 +191,7 @@ def test_what_a_killed_supervisor_left_does_not_block_the_next(
 ) -> None:
     base.mkdir()
     environ = {**os.environ, "XDG_RUNTIME_DIR": str(base)}
-    code = KILLED if given else f"import mooring.runtime as r; r.SYSTEM_BASE = '/proc/no'\n{KILLED}"
+    code = KILLED if given else f"import mooring.admin.instance as r; r.SYSTEM_BASE = '/proc/no'\n{KILLED}"
     command = [sys.executable, "-c", code, str(base) if given else ""]
     done = subprocess.run(command, env=environ, timeout=30, check=False)
     assert done.returncode == -signal.SIGKILL

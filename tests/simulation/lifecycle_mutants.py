@@ -8,11 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-import mooring.lifecycle
+import mooring.supervisor.lifecycle
 
-PACKAGE = "mooring.lifecycle"
+PACKAGE = "mooring.supervisor.lifecycle"
 FILES = ("table", "model", "messages", "turn", "changes", "reconcile", "core", "__init__")
-SOURCE = Path(mooring.lifecycle.__file__).parent
+SOURCE = Path(mooring.supervisor.lifecycle.__file__).parent
 
 
 class Mutant(NamedTuple):

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from lifecycle_world import World
 
-import mooring.lifecycle
+import mooring.supervisor.lifecycle
 
 SCHEDULES = int(os.environ.get("MOORING_SIMULATION_SCHEDULES", "4000"))
 SEED = os.environ.get("MOORING_SIMULATION_SEED")
@@ -32,4 +32,4 @@ def live(core: ModuleType, seed: int) -> World:
 def test_every_invariant_holds_in_random_schedules(batch: int) -> None:
     seeds = [int(SEED)] if SEED else range(batch * SCHEDULES // BATCHES, (batch + 1) * SCHEDULES // BATCHES)
     for seed in seeds:
-        live(mooring.lifecycle, seed)
+        live(mooring.supervisor.lifecycle, seed)

@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from mooring import admin
-from mooring.admin import Admin
-from mooring.answers import Answer, Deferred, parse
+from mooring.admin import server
+from mooring.admin.answers import Answer, Deferred, parse
+from mooring.admin.server import Admin
 
 
 class Served:
@@ -111,7 +111,7 @@ def later(monkeypatch):
     now = time.monotonic
 
     def move(seconds: float) -> None:
-        monkeypatch.setattr(admin.time, "monotonic", lambda: now() + seconds)
+        monkeypatch.setattr(server.time, "monotonic", lambda: now() + seconds)
 
     return move
 

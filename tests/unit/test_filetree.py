@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mooring import filetree
-from mooring.filetree import Folder, Rules, look
+from mooring.supervisor.reload import files
+from mooring.supervisor.reload.files import Folder, Rules, look
 from mooring.system import mounts
 
 ROOT = Folder("/srv/app")
@@ -116,9 +116,7 @@ def test_changed_tells_new_gone_and_written_but_not_new_rights(tmp_path):
     written.write_text("longer")
     gone.unlink()
     new = write(tmp_path / "new.py")
-    assert filetree.changed(before, look([str(tmp_path)], Rules()).files) == set(
-        map(str, (written, gone, new))
-    )
+    assert files.changed(before, look([str(tmp_path)], Rules()).files) == set(map(str, (written, gone, new)))
 
 
 MOUNTINFO = """\

@@ -6,9 +6,9 @@ import time
 from collections import deque
 from types import SimpleNamespace
 
-from mooring import lifecycle
-from mooring.hangs import Watch, _busy
 from mooring.scoreboard.row import PLACES, REQUEST_BASE, Row
+from mooring.supervisor import lifecycle
+from mooring.supervisor.hangs import Watch, _busy
 
 
 def begin(row: Row, place: int, began: float) -> None:

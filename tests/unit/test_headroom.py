@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from trees import TREES, build
 
-from mooring.headroom import Found, decide
 from mooring.resources import Room, memory_rooms
+from mooring.supervisor.surge import Found, decide
 
 MIB = 1 << 20
 FILE = "/sys/fs/cgroup/memory.max"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mooring.lifecycle import (
+from mooring.supervisor.lifecycle import (
     Action,
     Announce,
     Beat,
@@ -39,7 +39,7 @@ from mooring.lifecycle import (
     next_deadline,
     step,
 )
-from mooring.lifecycle.table import NEXT, TABLE, Cause, Row
+from mooring.supervisor.lifecycle.table import NEXT, TABLE, Cause, Row
 
 STARTING, READY, DRAINING, KILLED = WorkerState
 
@@ -395,6 +395,6 @@ def test_a_step_leaves_the_fleet_it_was_given_alone() -> None:
 
 def test_importing_the_lifecycle_is_cheap() -> None:
     heavy = "{'asyncio', 'logging', 'socket', 'signal', 'subprocess'}"
-    code = f"import sys, mooring.lifecycle; print(*{heavy} & sys.modules.keys())"
+    code = f"import sys, mooring.supervisor.lifecycle; print(*{heavy} & sys.modules.keys())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""

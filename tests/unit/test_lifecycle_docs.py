@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring.lifecycle.table import as_markdown, as_mermaid
+from mooring.supervisor.lifecycle.table import as_markdown, as_mermaid
 
 PAGE = Path(__file__).parents[2] / "docs" / "lifecycle.md"
 GENERATED = {"table": as_markdown(), "diagram": f"```mermaid\n{as_mermaid()}\n```"}

@@ -6,7 +6,7 @@ import math
 
 from test_lifecycle import Run
 
-from mooring.lifecycle import (
+from mooring.supervisor.lifecycle import (
     Beat,
     Drain,
     Exit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_lifecycle import Run
 
-from mooring.lifecycle import (
+from mooring.supervisor.lifecycle import (
     Beat,
     Drain,
     Event,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from mooring import fleetlog
-from mooring.lifecycle import Notice
 from mooring.logs.log import Log
 from mooring.logs.record import Record, as_json, as_text
+from mooring.supervisor import notices
+from mooring.supervisor.lifecycle import Notice
 
 NOW = 1795236302.0259
 WIDE = 1 << 20
@@ -80,13 +80,13 @@ def test_the_lines_of_mooring_and_the_engines_are_as_people_know_them(logger):
 
 def test_an_announcement_says_each_of_its_data_once(pipe_log):
     data = {"serial": 4, "slot": 0, "generation": 2, "seconds": 0.31499}
-    fleetlog.tell(pipe_log.log, Notice.READY, data)
+    notices.tell(pipe_log.log, Notice.READY, data)
     assert pipe_log.read().endswith("worker 0 is ready after 0.31 s serial=4 generation=2\n")
     pipe_log.log.form = "json"
-    fleetlog.tell(pipe_log.log, Notice.READY, data)
+    notices.tell(pipe_log.log, Notice.READY, data)
     found = loaded(pipe_log.read().encode())
     assert found.items() >= {"notice": "ready", "slot": 0, "generation": 2, "seconds": 0.315}.items()
-    fleetlog.tell(
+    notices.tell(
         pipe_log.log, Notice.BACKOFF, {"slot": 1, "seconds": math.inf, "failures": 1, "why": "broken"}
     )
     assert loaded(pipe_log.read().encode())["seconds"] is None

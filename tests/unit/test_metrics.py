@@ -12,13 +12,13 @@ from collections.abc import Callable
 import pytest
 from trees import TREES, build
 
-from mooring.exits import REASONS, Exits
-from mooring.lifecycle import Notice, WorkerState
 from mooring.metrics.prometheus import Facts, render
 from mooring.resources import oom_kills
 from mooring.scoreboard import row as scoreboard
 from mooring.scoreboard.row import BOUNDS, BUCKETS, DROPPED, DURATIONS, HISTOGRAM, METHOD_BASE, Row
 from mooring.scoreboard.totals import Tally
+from mooring.supervisor.exits import REASONS, Exits
+from mooring.supervisor.lifecycle import Notice, WorkerState
 
 SAMPLE = re.compile(r'^(mooring_\w+)(\{(?:\w+="(?:[^"\\\n]|\\[\\"n])*",?)*\})? (\S+)$')
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from mooring.recycling import Limits, why
 from mooring.settings import parsers
+from mooring.supervisor.recycle import Limits, why
 
 NONE = Limits(0, 0, 0.0, 0)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mooring import filetree, sources, watching
-from mooring.filetree import Rules
-from mooring.sources import Notified, Polled, Watch
+from mooring.supervisor.reload import files, process, sources
+from mooring.supervisor.reload.files import Rules
+from mooring.supervisor.reload.sources import Notified, Polled, Watch
 from mooring.system import mounts
 
 
@@ -25,8 +25,8 @@ class Script:
     """A source that gives what it was told to: sets of paths; seconds are counted, not waited for."""
 
     def __init__(self, monkeypatch, *steps: tuple[float, str]) -> None:
-        self.now, self.steps, self.tree = 0.0, list(steps), filetree.Tree()
-        monkeypatch.setattr(watching.time, "monotonic", lambda: self.now)
+        self.now, self.steps, self.tree = 0.0, list(steps), files.Tree()
+        monkeypatch.setattr(process.time, "monotonic", lambda: self.now)
 
     def wait(self, timeout: float | None) -> set[str]:
         if not self.steps:
@@ -45,7 +45,7 @@ def bursts(source: Script, quiet: float) -> list[set[str]]:
     """What comes before the script's end."""
     found: list[set[str]] = []
     with pytest.raises(OSError, match="the end"):
-        found.extend(watching.bursts(source, quiet))
+        found.extend(process.bursts(source, quiet))
     return found
 
 
@@ -118,7 +118,7 @@ def refuse(error: Exception):
 def test_what_inotify_refuses_is_polled_with_one_warning(error, tmp_path, monkeypatch):
     monkeypatch.setattr("watchfiles.watch", refuse(error))
     log = Said()
-    source = watching._open(watch(tmp_path), log)
+    source = process._open(watch(tmp_path), log)
     assert isinstance(source, Polled)
     assert [level for level, _ in log.lines] == ["warning", "info"]
     assert "about" not in log.lines[0][1]
@@ -127,7 +127,7 @@ def test_what_inotify_refuses_is_polled_with_one_warning(error, tmp_path, monkey
 def test_polling_off_never_polls(tmp_path, monkeypatch):
     monkeypatch.setattr("watchfiles.watch", refuse(OSError("no")))
     log = Said()
-    assert watching._open(watch(tmp_path, polling="off"), log) is None
+    assert process._open(watch(tmp_path, polling="off"), log) is None
     assert log.lines == [("error", "live reload is off: no")]
 
 
@@ -151,9 +151,9 @@ def test_a_silent_volume_below_the_root_is_enough(tmp_path, monkeypatch):
     info = write(
         tmp_path / "mountinfo", f"1 0 0:1 / / rw - ext4 x rw\n2 1 0:2 / {tmp_path}/volume rw - 9p x rw\n"
     )
-    monkeypatch.setattr(watching.mounts, "silent", lambda folders, real=mounts.silent: real(folders, info))
+    monkeypatch.setattr(process.mounts, "silent", lambda folders, real=mounts.silent: real(folders, info))
     log = Said()
-    assert isinstance(watching._open(watch(tmp_path), log), Polled)
+    assert isinstance(process._open(watch(tmp_path), log), Polled)
     assert f"{tmp_path}/volume is on 9p, which sends no notifications" in log.lines[0][1]
 
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mooring import lifecycle, routes
-from mooring.answers import Answer, Deferred
+from mooring.admin import routes
+from mooring.admin.answers import Answer, Deferred
+from mooring.admin.routes import Routes
 from mooring.application.discovery import Target
-from mooring.crew import Crew, Forks, Member
 from mooring.logs.log import Log
 from mooring.plan.plan import Report, plan
 from mooring.resources import read
-from mooring.routes import Routes
 from mooring.scoreboard.row import (
     BUCKETS,
     HISTOGRAM,
@@ -30,7 +29,9 @@ from mooring.scoreboard.row import (
     Row,
 )
 from mooring.settings.resolve import resolve
-from mooring.supervisor import Supervisor
+from mooring.supervisor import lifecycle
+from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.workers import Crew, Forks, Member
 from mooring.system.signals import SignalQueue
 
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mooring.crew import Crew
 from mooring.plan.plan import Report
+from mooring.supervisor.workers import Crew
 from mooring.system import process
 
 MEMORY = {"self": 20, "11": 9, "12": 30}

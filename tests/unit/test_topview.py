@@ -330,7 +330,7 @@ class Tags(HTMLParser):
 
 
 def test_the_page_is_one_file_that_a_strict_policy_can_serve():
-    text = (Path(mooring.__file__).parent / "page.html").read_text()
+    text = (Path(mooring.__file__).parent / "admin/page.html").read_text()
     assert len(text.encode()) < 25_000
     tags = Tags()
     tags.feed(text)

@@ -1,4 +1,7 @@
-"""What live reload and a debugger change about the plan. Pure; the reloading itself is in reloader.py."""
+"""What live reload and a debugger change about the plan.
+
+Pure; the reloading itself is in supervisor/reload/watcher.py.
+"""
 
 from __future__ import annotations
 

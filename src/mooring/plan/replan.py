@@ -1,7 +1,7 @@
 """What a roll takes up: settings and plan made anew, from the configuration file as it is now.
 
 With the environment and the arguments of the start. What only a restart can change keeps its value, and is
-named. Not for when this is done, nor where: in a process of its own, renewal.py.
+named. Not for when this is done, nor where: in a process of its own, supervisor/reconfigure.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A worker's heartbeat: a cell of its row, written by the event loop itself, so that it stops with the loop.
 
 Where there is none (WSGI), a thread writes it: that stops where nobody gets the interpreter's lock, or the
-process is frozen. Whether the thread pool moves is seen from outside (hangs.py). And what a hung worker does
-when it is asked where it hangs: stacks, by a C handler that needs no lock.
+process is frozen. Whether the thread pool moves is seen from outside (supervisor/hangs.py). And what a hung
+worker does when it is asked where it hangs: stacks, by a C handler that needs no lock.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A template: imports the application once, and forks workers when the supervisor asks. Serves nothing.
 
-What the supervisor's side of it does, and when there is a new one: templates.py.
+What the supervisor's side of it does, and when there is a new one: supervisor/templates.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""What the admin endpoint answers to which path at which door: the control socket, for reading, probes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+
+from mooring.admin import stats, status
+from mooring.admin.answers import Answer, Deferred, attempt
+from mooring.metrics import prometheus
+from mooring.supervisor.loop import Supervisor
+
+# Asks for the application's own metrics without waiting; the text is told at once or later, and may be empty.
+AppMetrics = Callable[[Callable[[bytes], None]], None]
+
+PAGE = os.path.join(os.path.dirname(__file__), "page.html")
+_FRESH = 0.1  # seconds for which a page is good: a flood of requests costs one in so many
+_APP_METRICS_TIME = 6.0  # seconds; Prometheus gives a scrape 10
+_PROBES = ("/livez", "/readyz")
+_PAGES = (*_PROBES, "/status", "/stats", "/metrics", "/")
+_ALLOW = ("allow: GET, HEAD",)
+_POLICY = (
+    "content-security-policy: default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class Routes:
+    """The answers of one supervisor. `app_metrics`, where it is set, brings the application's own metrics."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.app_metrics: AppMetrics | None = None
+        self._kept: dict[str, tuple[float, Answer]] = {}
+        self._scrape: Deferred | None = None
+
+    def failed(self, error: Exception) -> None:
+        """Tell the log of an answer that raised an error."""
+        self.supervisor.log.error(f"the admin endpoint failed: {error!r}")
+
+    # -- the doors -----------------------------------------------------------------------------------------
+
+    def control(self, method: str, path: str) -> Answer | Deferred:
+        """The control socket: everything, and the order to roll."""
+        if method == "POST" and path == "/roll":
+            self.supervisor.roll()
+            return Answer(202, {"generation": self.supervisor.fleet.generation})
+        return self._answer(method, path, public=False)
+
+    def public(self, method: str, path: str) -> Answer | Deferred:
+        """MOORING_ADMIN_BIND: for reading."""
+        if path == "/roll":
+            return Answer(403, "orders are taken by signal and on the control socket: mooring reload")
+        return self._answer(method, path, public=True)
+
+    def probe(self, method: str, path: str) -> Answer | Deferred:
+        """MOORING_PROBE_BIND: liveness and readiness alone."""
+        if path not in _PROBES:
+            return Answer(404, "not found: there are /livez and /readyz")
+        return self._answer(method, path, public=True)
+
+    def _answer(self, method: str, path: str, *, public: bool) -> Answer | Deferred:
+        if path not in _PAGES:
+            return Answer(404, f"not found: there are {', '.join(_PAGES)}")
+        if method not in {"GET", "HEAD"}:
+            return Answer(405, "only GET and HEAD", headers=_ALLOW)
+        if path == "/livez":
+            return Answer(200, "ok")
+        if path == "/readyz":
+            reason = status.not_ready(self.supervisor)
+            return Answer(503, reason) if reason else Answer(200, "ok")
+        if path == "/":
+            return page()
+        if path == "/metrics":
+            return self._metrics(public=public)
+        make = status.status if path == "/status" else status.feed
+        return self._keep(path, public, lambda: Answer(200, make(self.supervisor, public=public)))
+
+    def _keep(self, path: str, public: bool, make: Callable[[], Answer]) -> Answer:
+        """A new answer; where anybody may ask, perhaps that of a moment ago."""
+        if not public:
+            return make()
+        until, answer = self._kept.get(path, (0.0, None))
+        if answer is None or time.monotonic() >= until:
+            answer = make().whole()
+            self._kept[path] = time.monotonic() + _FRESH, answer
+        return answer
+
+    # -- /metrics ------------------------------------------------------------------------------------------
+
+    def _metrics(self, *, public: bool) -> Answer | Deferred:
+        until, answer = self._kept.get("/metrics", (0.0, None))
+        if public and answer is not None and time.monotonic() < until:
+            return answer
+        if self._scrape is not None and self._scrape.answer is None:
+            return self._scrape  # one that is under way
+        if self.app_metrics is None:
+            return self._keep("/metrics", public, self._scraped)
+        without = partial(attempt, partial(self._scraped, up=False), self.failed)
+        scrape = Deferred(time.monotonic() + _APP_METRICS_TIME, without)
+
+        def tell(text: bytes) -> None:
+            if scrape.answer is None:
+                made = partial(self._keep, "/metrics", public, partial(self._scraped, text))
+                scrape.complete(attempt(made, self.failed))
+
+        self._scrape = scrape
+        self.app_metrics(tell)
+        return scrape.answer or scrape
+
+    def _scraped(self, text: bytes = b"", up: bool | None = None) -> Answer:
+        """The page with the application's own text, which says itself whether it could be read."""
+        own = prometheus.render(stats.facts(self.supervisor, up)).encode()
+        return Answer(200, own + text, prometheus.CONTENT_TYPE)
+
+
+def page() -> Answer:
+    """The live view. Its script and style run by a nonce, and nothing else does."""
+    try:
+        with open(PAGE, encoding="utf-8") as file:
+            text = file.read()
+    except OSError:
+        return Answer(404, "this installation has no page")
+    nonce = os.urandom(16).hex()
+    for tag in ("script", "style"):
+        text = text.replace(f"<{tag}>", f'<{tag} nonce="{nonce}">')
+    headers = (_POLICY.format(nonce), "referrer-policy: no-referrer", "x-frame-options: DENY")
+    return Answer(200, text.encode(), "text/html; charset=utf-8", headers)

@@ -1,0 +1,235 @@
+"""What the scoreboard and the supervisor say of the workers at one moment: read once, for every page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from mooring import __version__, resources
+from mooring.logs.escape import escape
+from mooring.metrics.prometheus import STATUSES, Facts
+from mooring.scoreboard.row import (
+    BOUNDS,
+    BUCKETS,
+    CLASSES,
+    COUNTS,
+    DROPPED,
+    DURATIONS,
+    HISTOGRAM,
+    MEMORY,
+    PID,
+    RAISED,
+    STARTED,
+    STATE,
+    STATES,
+    WEBSOCKETS,
+    Row,
+    quantile,
+)
+from mooring.supervisor.lifecycle import Worker, WorkerState
+from mooring.supervisor.loop import Supervisor
+
+_MOST = 2**53  # counts are doubles, and rows are not to be trusted
+
+
+class Seen(NamedTuple):
+    """A worker: its serial, and what is known of it; `counts` as Row.counts, empty before it has a row."""
+
+    serial: int
+    slot: int
+    pid: int | None
+    arbiter_pid: int | None
+    state: str
+    generation: int
+    age: float  # seconds
+    memory: int | None  # bytes
+    restarts: int  # workers of its slot that have failed
+    counts: Sequence[float]
+    in_flight: int
+    websockets: int
+    row: Row | None
+
+
+class Request(NamedTuple):
+    """A request in flight, escaped, without its query; `age_s` in seconds."""
+
+    method: str
+    path: str
+    age_s: float
+    pid: int | None
+    slot: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For /status."""
+        return self._asdict()
+
+
+def look(supervisor: Supervisor, now: float) -> list[Seen]:
+    """Every worker, by slot, the oldest first; gunicorn's arbiter is shown by its workers."""
+    rows: dict[int, list[Row]] = {}
+    for seat in supervisor.crew.tally.seats():
+        rows.setdefault(seat.serial, []).append(seat.row)
+    found = []
+    for serial, worker in supervisor.fleet.workers.items():
+        if serial not in supervisor.crew.members:
+            continue  # reaped, or refused by the system: the lifecycle is about to hear of it
+        own: Sequence[Row | None] = rows.get(serial) or (None,)
+        for row in own:
+            found.append(_seen(supervisor, serial, worker, row, now))
+    return sorted(found, key=lambda seen: (seen.slot, -seen.age))
+
+
+def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, now: float) -> Seen:
+    member = supervisor.crew.members.get(serial)
+    pid = (member.pid or None) if member else None
+    report = member.report if member else None
+    engine = report.engine if report else (member.plan if member else supervisor.plan).engine
+    own = row is not None and engine == "gunicorn"  # a worker of its arbiter
+    age = now - (row.read(STARTED) if row is not None and own else worker.spawned_at)
+    memory = min(int(row.read(MEMORY)), _MOST) if row is not None else 0
+    return Seen(
+        serial=serial,
+        slot=worker.slot,
+        pid=min(int(row.read(PID)), _MOST) if row is not None and own else pid,
+        arbiter_pid=pid if own else None,
+        state=_state(worker, row if own else None),
+        generation=worker.generation,
+        age=max(0.0, age),
+        memory=memory or (report.memory if report and not own else None),
+        restarts=supervisor.history.exits.failed.get(worker.slot, 0),
+        counts=row.counts() if row is not None else (),
+        in_flight=min(row.in_flight_count(), _MOST) if row is not None else 0,
+        websockets=min(int(row.read(WEBSOCKETS)), _MOST) if row is not None else 0,
+        row=row,
+    )
+
+
+def _state(worker: Worker, row: Row | None) -> str:
+    """The lifecycle's word; of a worker that an arbiter keeps, its own, until the arbiter is to leave."""
+    if row is None or worker.state in (WorkerState.DRAINING, WorkerState.KILLED):
+        return str(worker.state)
+    number = int(row.read(STATE))
+    state = STATES[number] if number < len(STATES) else ""
+    return state if state in ("starting", "ready", "draining") else str(worker.state)
+
+
+def requests(workers: Sequence[Seen], now: float, most: int) -> list[Request]:
+    """The oldest requests in flight."""
+    busy = [seen for seen in workers if seen.row is not None and seen.in_flight]
+    found = [(each, seen) for seen in busy if seen.row for each in seen.row.in_flight(now)[:most]]
+    oldest = sorted(found, key=lambda pair: -pair[0].age)[:most]
+    return [
+        Request(
+            escape(each.method), escape(each.path.partition("?")[0]), round(each.age, 3), seen.pid, seen.slot
+        )
+        for each, seen in oldest
+    ]
+
+
+def count(counts: Sequence[float], digit: int | None = None) -> int:
+    """Requests in Row.counts; with `digit`, those of one status class (5: 5xx)."""
+    cells = counts[COUNTS:HISTOGRAM] if digit is None else counts[COUNTS + digit : HISTOGRAM : CLASSES]
+    return int(min(sum(cells), _MOST))
+
+
+def milliseconds(counts: Sequence[float], share: float) -> float | None:
+    """A quantile of the requests' durations; None before the first."""
+    found = quantile(list(counts[HISTOGRAM:]), share)
+    return None if found is None else round(found * 1000, 3)
+
+
+def facts(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Facts:
+    """For /metrics."""
+    workers = look(supervisor, time.monotonic())
+    plan, history = supervisor.plan, supervisor.history
+    states = dict.fromkeys(map(str, WorkerState), 0)
+    memory: dict[int, int] = {}
+    for seen in workers:
+        states[seen.state] += 1
+        memory[seen.slot] = memory.get(seen.slot, 0) + (seen.memory or 0)
+    return Facts(
+        totals=supervisor.crew.totals(),
+        in_flight=sum(seen.in_flight for seen in workers),
+        websockets=sum(seen.websockets for seen in workers),
+        workers=states,
+        exits=history.exits.by_reason,
+        rolls=history.rolls,
+        memory={slot: size for slot, size in memory.items() if size},
+        generation=supervisor.fleet.generation,
+        version=__version__,
+        engine=plan.engine,
+        interface=plan.interface,
+        started=history.started_at,
+        cpu_cores=plan.resources.cpus.value,
+        throttled=resources.cpu_throttled_seconds(),
+        memory_limit=plan.resources.memory_limit.value,
+        app_metrics_up=app_metrics_up,
+    )
+
+
+def feed(supervisor: Supervisor, head: dict[str, Any]) -> dict[str, Any]:
+    """For /stats: `head`, and all counts since the start; two answers give the rates. docs/reference.md."""
+    now = time.monotonic()
+    workers = look(supervisor, now)
+    totals, history, limits = supervisor.crew.totals(), supervisor.history, supervisor.plan.resources
+    return {
+        "now": round(now, 6),
+        "time": round(time.time(), 3),
+        **head,
+        "limits": {
+            "cpu_cores": limits.cpus.value,
+            "memory_bytes": limits.memory_limit.value,
+            "throttled_s": resources.cpu_throttled_seconds(),
+        },
+        "bounds": BOUNDS,
+        "totals": {
+            **_counted(totals),
+            "by_status": {name: count(totals, digit) for digit, name in enumerate(STATUSES, 1)},
+            "in_flight": sum(seen.in_flight for seen in workers),
+            "websockets": sum(seen.websockets for seen in workers),
+            "memory_bytes": sum(seen.memory or 0 for seen in workers),
+            "dropped_lines": int(min(totals[DROPPED], _MOST)),
+            "raised": int(min(totals[RAISED], _MOST)),
+            "restarts": sum(history.exits.failed.values()),
+            "rolls": history.rolls,
+        },
+        "workers": [_entry(seen) for seen in workers],
+        "oldest": [
+            {"what": f"{each.method} {each.path}", **each.as_json()} for each in requests(workers, now, 10)
+        ],
+        "exits": history.exits.by_reason,
+    }
+
+
+def _entry(seen: Seen) -> dict[str, Any]:
+    return {
+        "serial": seen.serial,
+        "slot": seen.slot,
+        "pid": seen.pid,
+        "state": seen.state,
+        "generation": seen.generation,
+        "age_s": round(seen.age, 3),
+        **_counted(seen.counts),
+        "in_flight": seen.in_flight,
+        "websockets": seen.websockets,
+        "memory_bytes": seen.memory,
+        "restarts": seen.restarts,
+        "p50_ms": milliseconds(seen.counts, 0.5),
+        "p99_ms": milliseconds(seen.counts, 0.99),
+        **({"arbiter_pid": seen.arbiter_pid} if seen.arbiter_pid is not None else {}),
+    }
+
+
+def _counted(counts: Sequence[float]) -> dict[str, Any]:
+    cells = counts[HISTOGRAM : HISTOGRAM + BUCKETS]
+    sane = max(cells, default=0) < _MOST
+    buckets = list(map(int, cells)) if sane else [int(min(each, _MOST)) for each in cells]
+    while buckets and not buckets[-1]:
+        buckets.pop()
+    return {
+        "requests": count(counts),
+        "errors": count(counts, 5),
+        "durations_s": round(min(counts[DURATIONS], _MOST), 6) if counts else 0,
+        "buckets": buckets,
+    }

@@ -1,0 +1,108 @@
+"""What /status, /livez and /readyz say, from the supervisor's state. Pure but for the clock."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from mooring import __version__
+from mooring.admin import stats
+from mooring.plan import redact
+from mooring.supervisor.lifecycle import FleetState, WorkerState
+from mooring.supervisor.loop import Supervisor
+
+_REQUESTS = 100  # in flight, that are shown
+_IN_FEED = ("workers", "threads", "engine", "timeout", "graceful_timeout", "profile")
+
+
+def head(supervisor: Supervisor, *, public: bool) -> dict[str, Any]:
+    """What /status and /stats have in common. `public`: without what the application itself has said."""
+    fleet, plan, history = supervisor.fleet, supervisor.plan, supervisor.history
+    reason = not_ready(supervisor)
+    return {
+        "state": str(fleet.state),
+        "ready": reason is None,
+        "reason": reason,
+        "generation": fleet.generation,
+        "engine": plan.engine,
+        "interface": plan.interface,
+        "framework": plan.framework,
+        "application": redact.call(plan.explained["app"].value),
+        "version": __version__,
+        "pid": os.getpid(),
+        "name": plan.settings.name,
+        "uptime_s": round(time.monotonic() - history.started, 3),
+        "size": fleet.size,
+        "listeners": supervisor.urls,
+        "admin": supervisor.admin_urls,
+        "probes": supervisor.probe_urls,
+        "last_roll": _discreet(history.last_roll, "why") if public else history.last_roll,
+        "last_exits": [_discreet(each, "reason") if public else each for each in history.last_exits],
+    }
+
+
+def _discreet(facts: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    if not facts or name not in facts:
+        return facts
+    refused = facts.get("outcome") == "roll refused"  # may name a file's content
+    hidden = "the settings were refused: see mooring status, or the log"
+    return {**facts, name: hidden if refused else redact.own_words(facts[name])}
+
+
+def status(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:
+    """The /status object; its fields are promised in docs/reference.md."""
+    plan, now = supervisor.plan, time.monotonic()
+    workers = stats.look(supervisor, now)
+    hangs = supervisor.history.last_hangs
+    return {
+        **head(supervisor, public=public),
+        "surge": supervisor.history.surge,
+        "last_hangs": [{k: v for k, v in h.items() if k != "stacks"} for h in hangs] if public else hangs,
+        "conf": plan.conf.path if plan.conf else None,
+        "workers": [_worker(seen) for seen in workers],
+        "requests_in_flight": [each.as_json() for each in stats.requests(workers, now, _REQUESTS)],
+        "companions": [
+            {"name": each.name, "pid": each.pid or None, "starts": each.starts, "last_exit": each.last_exit}
+            for each in supervisor.companions
+        ],
+        "templates": supervisor.crew.spawner.as_json(),
+        "plan": {"revision": plan.revision, **redact.plan(plan.as_json())},
+        "warnings": [redact.without_arguments(each, plan.explained["app"].value) for each in plan.warnings],
+    }
+
+
+def _worker(seen: stats.Seen) -> dict[str, Any]:
+    return {
+        "slot": seen.slot,
+        "pid": seen.pid,
+        "state": seen.state,
+        "generation": seen.generation,
+        "requests": stats.count(seen.counts),
+        "in_flight": seen.in_flight,
+        "memory_bytes": seen.memory,
+        "age_s": round(seen.age, 3),
+        "errors": stats.count(seen.counts, 5),
+        "websockets": seen.websockets,
+        "p50_ms": stats.milliseconds(seen.counts, 0.5),
+        "p99_ms": stats.milliseconds(seen.counts, 0.99),
+        "restarts": seen.restarts,
+        **({"arbiter_pid": seen.arbiter_pid} if seen.arbiter_pid is not None else {}),
+    }
+
+
+def feed(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:
+    """The /stats object, for `mooring top` and the page; its fields are told in docs/reference.md."""
+    shown = redact.plan(supervisor.plan.as_json())
+    few = {name: shown[name] for name in _IN_FEED if name in shown}
+    return stats.feed(supervisor, {**head(supervisor, public=public), "plan": few})
+
+
+def not_ready(supervisor: Supervisor) -> str | None:
+    """Why no load balancer should send requests here; None where it should."""
+    fleet = supervisor.fleet
+    if fleet.state in {FleetState.STOPPING, FleetState.STOPPED}:
+        return "stopping"
+    if not any(worker.state is WorkerState.READY for worker in fleet.workers.values()):
+        return "no worker is ready"
+    return None

@@ -1,0 +1,1 @@
+"""Process 1: keeps as many workers as are wanted, and replaces, drains and ends them."""

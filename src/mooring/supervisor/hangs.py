@@ -1,0 +1,96 @@
+"""Which workers move: the supervisor's look at their heartbeats. What silence means is the lifecycle's.
+
+An ASGI worker moves while its event loop beats. A WSGI worker moves while its process beats and not all of
+its threads are busy with the same requests as at the last look: so one slow request is no hang, and a pool
+of them is. gunicorn's arbiter watches its workers itself.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from mooring.scoreboard.row import BEAT, Row
+from mooring.supervisor import lifecycle
+from mooring.supervisor.lifecycle import Worker, WorkerState
+from mooring.supervisor.loop import Supervisor
+
+_LATE = 0.5  # seconds. Whoever wakes this much later was frozen: so perhaps were the workers
+
+
+class Sign(NamedTuple):
+    """What was last seen of a worker: its beat, its busy pool's requests (None: not all are busy), and when
+    it moved.
+    """
+
+    beat: float
+    busy: tuple[float, ...] | None
+    at: float
+
+
+class Watch:
+    """Looks at all rows again and again; a timer of the supervisor's."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._next: float | None = None
+        self._signs: dict[int, Sign] = {}
+
+    def next_deadline(self) -> float | None:
+        """The next look; None while there is nobody to look at."""
+        pause = self._pause
+        if pause is None:
+            self._next = None
+        elif self._next is None:
+            self._next = time.monotonic() + pause
+        return self._next
+
+    def expire(self) -> None:
+        """Tell the lifecycle who has moved: before anything else, and before a deadline has anyone killed."""
+        due, now = lifecycle.next_deadline(self._supervisor.fleet), time.monotonic()
+        if self._next is None or (now < self._next and (due is None or now < due)):
+            return
+        late = now - self._next > _LATE
+        pause = self._pause
+        self._next = None if pause is None else now + pause
+        moved = [worker.serial for worker in self._ready() if self._moved(worker, now) or late]
+        self._signs = {s: sign for s, sign in self._signs.items() if s in self._supervisor.fleet.workers}
+        if moved:
+            self._supervisor.post_first(lifecycle.Beats(tuple(moved)))
+
+    def silent(self, serial: int, now: float) -> float:
+        """Seconds since a worker was last seen to move."""
+        sign = self._signs.get(serial)
+        return now - sign.at if sign is not None else 0.0
+
+    @property
+    def _pause(self) -> float | None:
+        """Seconds from one look to the next; None while there is nobody to look at."""
+        timeouts = [t for worker in self._ready() if (t := worker.policy.heartbeat_timeout)]
+        return min(2.0, min(timeouts) / 4) if timeouts else None
+
+    def _ready(self) -> list[Worker]:
+        return [w for w in self._supervisor.fleet.workers.values() if w.state is WorkerState.READY]
+
+    def _moved(self, worker: Worker, now: float) -> bool:
+        row = next(iter(self._supervisor.crew.tally.rows.get(worker.serial, ())), None)
+        member = self._supervisor.crew.members.get(worker.serial)
+        report = member.report if member is not None else None
+        if row is None or member is None or report is None or report.engine == "gunicorn":
+            return True  # it has no row of its own: nothing can be said
+        beat = row.read(BEAT)
+        busy = _busy(row, member.plan.threads) if report.interface == "wsgi" else None
+        before = self._signs.get(worker.serial)
+        if before is not None and (beat == before.beat or (busy is not None and busy == before.busy)):
+            self._signs[worker.serial] = before._replace(beat=beat, busy=busy)
+            return False
+        self._signs[worker.serial] = Sign(beat, busy, now)
+        return True
+
+
+def _busy(row: Row, threads: int) -> tuple[float, ...] | None:
+    """When the oldest requests in flight began, where there are as many as threads; what is newer may be
+    about to be refused (MOORING_MAX_IN_FLIGHT).
+    """
+    began = row.began()
+    return tuple(began[:threads]) if row.in_flight_count() >= threads else None

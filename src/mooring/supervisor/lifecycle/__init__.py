@@ -1,0 +1,85 @@
+"""The pure core of supervision: which workers there should be, and what to do next.
+
+    fleet = new_fleet(policy)
+    fleet, actions = step(fleet, Tick(), now)  # again for every event, and when next_deadline(fleet) has come
+
+No input or output, no clock, no randomness: the shell (supervisor/loop.py) executes the actions, and tells
+what became of them as events. Not for processes, signals or sockets. The rules are told in docs/lifecycle.md,
+generated in part from the table in table.py; the simulation in tests/simulation checks them.
+
+Read in this order: table (the worker's states), model (the values), messages (events and actions), core (one
+step), changes (what an event means for the fleet), reconcile (what is missing or too much), turn (the moves).
+"""
+
+from mooring.supervisor.lifecycle.core import next_deadline, step
+from mooring.supervisor.lifecycle.messages import (
+    Action,
+    Announce,
+    Beat,
+    Beats,
+    Drain,
+    Event,
+    Exit,
+    Exited,
+    Kill,
+    Measure,
+    Notice,
+    Ready,
+    RecycleDue,
+    Resize,
+    Roll,
+    SetSize,
+    Spawn,
+    SpawnFailed,
+    Stop,
+    StopNow,
+    Surge,
+    Tick,
+)
+from mooring.supervisor.lifecycle.model import (
+    Failures,
+    Fleet,
+    FleetState,
+    Outcome,
+    Policy,
+    StopReason,
+    Worker,
+    new_fleet,
+)
+from mooring.supervisor.lifecycle.table import WorkerState
+
+__all__ = [
+    "Action",
+    "Announce",
+    "Beat",
+    "Beats",
+    "Drain",
+    "Event",
+    "Exit",
+    "Exited",
+    "Failures",
+    "Fleet",
+    "FleetState",
+    "Kill",
+    "Measure",
+    "Notice",
+    "Outcome",
+    "Policy",
+    "Ready",
+    "RecycleDue",
+    "Resize",
+    "Roll",
+    "SetSize",
+    "Spawn",
+    "SpawnFailed",
+    "Stop",
+    "StopNow",
+    "StopReason",
+    "Surge",
+    "Tick",
+    "Worker",
+    "WorkerState",
+    "new_fleet",
+    "next_deadline",
+    "step",
+]

@@ -1,0 +1,255 @@
+"""The imperative shell of supervision: wait in one place, translate, execute. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mooring.logs.log import Log
+from mooring.plan.fit import fit, resized
+from mooring.plan.plan import Plan, Report
+from mooring.supervisor import lifecycle, notices
+from mooring.supervisor.exits import OUT_OF_MEMORY
+from mooring.supervisor.history import History
+from mooring.supervisor.hooks import Hooks
+from mooring.supervisor.lifecycle import WorkerState
+from mooring.supervisor.workers import Crew, Member
+from mooring.system import process
+from mooring.system.signals import SignalQueue
+from mooring.worker import messages
+
+if TYPE_CHECKING:
+    from mooring.supervisor.companions import Companion
+
+_LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int, so takes 24 days at most
+
+
+class Supervisor(Hooks):
+    """Runs the fleet of one plan until it has stopped."""
+
+    def __init__(self, crew: Crew, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
+        super().__init__()
+        self.crew = crew
+        self.log = log
+        self.queue = queue
+        self.selector = crew.selector
+        self.fleet = lifecycle.new_fleet(policy)
+        self.history = History()
+        self.exit_code: int | None = None
+        self.urls: list[str] = []
+        self.admin_urls: list[str] = []
+        self.probe_urls: list[str] = []
+        self.hurried = False  # told to stop now
+        self.companions: list[Companion] = []
+        self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
+        self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation yet to prove itself
+        self._events: deque[lifecycle.Event] = deque()
+        self._interrupted = False
+        self._on_terminal = os.isatty(2)
+
+    @property
+    def plan(self) -> Plan:
+        """The newest revision of the plan that serves."""
+        return self.crew.plan
+
+    def plan_of(self, policy: lifecycle.Policy) -> Plan:
+        """The plan that goes with a generation's policy."""
+        return self.renewed.get(policy.edition, self.plan)
+
+    def run(self) -> int:
+        """Supervise until nothing is left. Returns the exit code."""
+        self.selector.register(self.queue.fileno(), selectors.EVENT_READ, self._read_signals)
+        self.post(lifecycle.Tick())
+        while True:
+            self._advance()
+            if self.exit_code is not None and not any(busy() for busy in self.held_by):
+                return self.exit_code
+            self._wait()
+
+    def post(self, event: lifecycle.Event) -> None:
+        """Have an event stepped before the next wait."""
+        self._events.append(event)
+
+    def post_first(self, event: lifecycle.Event) -> None:
+        """Have an event stepped before any that has been posted: time passes for all in each step."""
+        self._events.appendleft(event)
+
+    def roll(self) -> None:
+        """Replace the generation by the next, with the settings as they are now."""
+        self.on_roll()
+
+    def _advance(self) -> None:
+        while self._events:
+            self.fleet, actions = lifecycle.step(self.fleet, self._events.popleft(), time.monotonic())
+            for action in actions:
+                self._execute(action)
+
+    def _wait(self) -> None:
+        times = [lifecycle.next_deadline(self.fleet), *(timer.next_deadline() for timer in self.timers)]
+        deadline = min((moment for moment in times if moment is not None), default=None)
+        timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
+        for key, _ in self.selector.select(timeout):
+            if isinstance(key.data, Member):
+                self._hear(key.data)
+            else:
+                key.data()
+        for timer in self.timers:
+            timer.expire()
+        if not self._events:
+            self.post(lifecycle.Tick())
+
+    # -- actions -------------------------------------------------------------------------------------------
+
+    def _execute(self, action: lifecycle.Action) -> None:
+        match action:
+            case lifecycle.Spawn(serial, slot, generation):
+                try:
+                    self.crew.spawn(serial, slot, generation, self.plan_of(self.fleet.policy))
+                except OSError as error:
+                    self.post(lifecycle.SpawnFailed(serial, f"could not be spawned: {error.strerror}"))
+            case lifecycle.Drain(serial):
+                self._signal(serial, process.terminate)
+            case lifecycle.Kill(serial, why):
+                if not self.on_kill(serial, why):
+                    self._signal(serial, process.kill_group)
+            case lifecycle.Measure():
+                self.post_first(lifecycle.Surge(self.on_measure()))
+            case lifecycle.Announce(kind, data):
+                self.history.note(kind, dict(data))
+                for told in self.on_notice:
+                    told(kind, data)
+                notices.tell(self.log, kind, data, live_reload=self.plan.settings.reload)
+            case lifecycle.Exit(code):
+                self.exit_code = code
+
+    def _signal(self, serial: int, send: Callable[[int], None]) -> None:
+        member = self.crew.members.get(serial)
+        if member is not None and member.pid:
+            send(member.pid)
+        elif member is not None:
+            self.crew.spawner.give_up(serial, killed=send is process.kill_group)
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def _read_signals(self) -> None:
+        for number in self.queue.read():
+            self._on_signal(number)
+        self._reap()  # at every signal: a full queue may have lost a CHLD
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGQUIT or (number == signal.SIGINT and self._interrupted):
+            self.hurried = True
+            self.post(lifecycle.StopNow())
+        elif number in {signal.SIGTERM, signal.SIGINT}:
+            self._interrupted = self._interrupted or number == signal.SIGINT
+            self.post(lifecycle.Stop())
+        elif number == signal.SIGHUP and self._on_terminal and not os.isatty(2):
+            self.post(lifecycle.Stop())  # the terminal is gone, and with it whoever started this
+        elif number == signal.SIGHUP:
+            self.roll()
+        elif number in {signal.SIGTTIN, signal.SIGTTOU}:
+            self.resize(1 if number == signal.SIGTTIN else -1)
+        elif number == signal.SIGUSR1:
+            self.reopen_logs()
+
+    def reopen_logs(self) -> None:
+        """Open the log files anew: here first, so that a worker that starts now inherits the new ones."""
+        self.on_reopen()
+        for pid in self.crew.serials:
+            process.reopen_logs(pid)
+        self.crew.spawner.reopen_logs()
+
+    def resize(self, delta: int) -> None:
+        """One worker more or fewer: of the plan while worker 0 boots alone, and with gunicorn; else here."""
+        if self.plan.engine != "gunicorn" and self.plan.revision > 1:
+            self.post(lifecycle.Resize(delta))
+            return
+        self.crew.plan = resized(self.plan, delta)
+        self.renewed = {edition: resized(plan, delta) for edition, plan in self.renewed.items()}
+        for member in self.crew.members.values():
+            self.resize_arbiter(member)
+
+    def resize_arbiter(self, member: Member) -> None:
+        """Bring gunicorn's arbiter one worker closer to its plan, and wait for what it says to that.
+
+        One signal at a time: several that are pending arrive as one, signal(7).
+        """
+        worker = self.fleet.workers.get(member.serial)
+        if worker is None or worker.state not in {WorkerState.STARTING, WorkerState.READY}:
+            return
+        wanted = self.plan_of(worker.policy).workers
+        if member.size is not None and member.size != wanted and not member.resizing:
+            member.resizing = True
+            more = member.size < wanted
+            process.resize(member.pid, signal.SIGTTIN if more else signal.SIGTTOU)
+
+    def _leads(self, pid: int) -> bool:
+        """Whether what a child leaves behind is to end with it."""
+        return pid in self.crew or any(each.pid == pid for each in self.companions)
+
+    def _reap(self) -> None:
+        for ended in process.reap(self._leads, self.on_dying):
+            member = self.crew.forget(ended.pid)
+            if member is None:
+                for told in self.on_stranger:
+                    told(ended)
+                continue
+            self.lost(member, ended)
+
+    def lost(self, member: Member, ended: process.Exit) -> None:
+        """A forgotten member's process has ended: hear its last words, and tell the lifecycle."""
+        self._hear(member)
+        self.crew.release(member)
+        self.post(self._exited(member, ended))
+
+    def _exited(self, member: Member, ended: process.Exit) -> lifecycle.Exited:
+        failure = member.failure
+        if failure is not None:
+            return lifecycle.Exited(member.serial, failure.message, failure.code, fatal=True)
+        why = process.describe(ended.code)
+        worker = self.fleet.workers.get(member.serial)
+        if worker is None or worker.state is WorkerState.KILLED:
+            return lifecycle.Exited(member.serial, why)
+        why = self.history.exits.in_words(why)
+        if worker.state is WorkerState.STARTING and member.report is None and why != OUT_OF_MEMORY:
+            why = f"the application ended its worker before it was ready: {why}"
+        return lifecycle.Exited(member.serial, why)
+
+    def _hear(self, member: Member) -> None:
+        for message in self.crew.hear(member):
+            self._on_message(member, message)
+
+    def _on_message(self, member: Member, message: dict[str, Any]) -> None:
+        member.failure = messages.failure(message) or member.failure
+        report = messages.report(message)
+        if report is not None:
+            member.report = report
+            self.post(lifecycle.Ready(member.serial))
+            worker = self.fleet.workers.get(member.serial)
+            if worker is not None and worker.policy.edition in self.renewed:
+                pass  # its plan is fitted when the lifecycle has taken note
+            elif self.plan.revision == 1 or report.interface != self.plan.interface:
+                self._fit(report, member)
+        if messages.gone(message) is not None:
+            self.crew.tally.sweep(member.serial)
+            self.on_told_gone()
+        size = messages.size(message)
+        if size is not None and member.plan.engine == "gunicorn":
+            member.size, member.resizing = size, False
+            self.resize_arbiter(member)
+
+    def _fit(self, report: Report, member: Member) -> None:
+        """Worker 0 has reported: make the plan's second revision, and start the other workers.
+
+        Another revision, where a roll has brought an application of the other interface: their number stays.
+        """
+        first = self.plan.revision == 1
+        self.crew.plan = fit(self.plan, report, self.crew.reserved(report, member))
+        if first and self.plan.engine != "gunicorn":
+            self.post(lifecycle.SetSize(self.plan.workers))
+        self.on_fit(self.plan)

@@ -1,0 +1,246 @@
+"""A roll takes up new settings: they are resolved in a process of its own, then follow their generation.
+
+The supervisor reads no file for it, and neither a file system that hangs nor a bad file can hold it. What is
+found is in force (/status, the limits, the size) from the first worker of the new generation that is ready.
+Not for what is resolved, and what needs a restart: plan/replan.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mooring.errors import MooringError
+from mooring.logs.log import show_traceback
+from mooring.plan import replan
+from mooring.plan.fit import fit
+from mooring.plan.plan import Plan, Report
+from mooring.plan.replan import Made, Start
+from mooring.settings.table import Settings
+from mooring.supervisor import lifecycle
+from mooring.supervisor.lifecycle import FleetState, Notice
+from mooring.supervisor.loop import Supervisor
+from mooring.system import process
+from mooring.system.memory import memory
+from mooring.system.signals import SignalQueue, Stopped
+
+LONGEST = 45.0  # seconds; longer than a server's configuration file may take (serverconf.TIMEOUT)
+_PATIENCE = 0.5  # seconds from TERM, which reaches a configuration file's process too, to KILL
+_UNKILLABLE = 1.0  # seconds after which a stop waits no longer: in an uninterruptible sleep, it dies with us
+_NEVER = float("inf")
+
+
+class Renewal:
+    """Resolves at each `ask`, and gives each generation its plan; a timer of the supervisor's."""
+
+    def __init__(
+        self, supervisor: Supervisor, start: Start, policy: Callable[[Settings], lifecycle.Policy]
+    ) -> None:
+        self._supervisor, self._start, self._policy = supervisor, start, policy
+        self._serving = Made(supervisor.plan, start.resolved)
+        self._made: dict[int, Made] = {}  # by edition: not in force yet
+        self._edition = 0
+        self._pid, self._answer = 0, -1
+        self._deadline, self._killed = _NEVER, _NEVER
+        self._late = self._again = False
+
+    def ask(self) -> None:
+        """Roll with the settings as they are now; while they are being resolved, once more after that."""
+        if self._supervisor.fleet.outcome is not None:
+            return
+        self._again = bool(self._pid)
+        if not self._pid:
+            self._begin()
+
+    # -- the process ---------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        serving = self._serving
+        try:
+            self._answer = memory("mooring-renewal")
+            self._pid = process.spawn(lambda: _work(self._start, serving, self._answer), [self._answer])
+        except OSError as error:
+            self._close()
+            self._refuse(f"the settings could not be resolved: {error.strerror}")
+            return
+        self._deadline, self._late = time.monotonic() + LONGEST, False
+
+    def _close(self) -> None:
+        if self._answer >= 0:
+            os.close(self._answer)
+        self._pid, self._answer = 0, -1
+        self._deadline = self._killed = _NEVER
+
+    def busy(self) -> bool:
+        """Whether its process is there, and worth waiting for."""
+        return bool(self._pid) and time.monotonic() < self._killed + _UNKILLABLE
+
+    def next_deadline(self) -> float | None:
+        """When `expire` is due (monotonic seconds)."""
+        soonest = min(self._deadline, self._killed + _UNKILLABLE)
+        return None if soonest == _NEVER else soonest
+
+    def expire(self) -> None:
+        """End a process that takes too long: by TERM, then by KILL."""
+        now = time.monotonic()
+        if now < self._deadline:
+            return
+        if self._late:
+            process.kill_group(self._pid)
+            self._killed, self._deadline = min(self._killed, now), now + _PATIENCE
+        else:
+            self._end(now)
+
+    def _end(self, now: float) -> None:
+        process.terminate(self._pid)
+        self._late, self._deadline = True, now + _PATIENCE
+
+    def exited(self, ended: process.Exit) -> None:
+        """A process has ended: that one, perhaps, and its answer is there."""
+        if not self._pid or ended.pid != self._pid:
+            return
+        data = os.pread(self._answer, os.fstat(self._answer).st_size, 0)
+        late, again = self._late, self._again
+        self._close()
+        if self._supervisor.fleet.outcome is not None:
+            return
+        if late:
+            self._refuse(f"the settings were not resolved within {LONGEST:g} s")
+        elif ended.code != 0 or not data:
+            self._refuse(f"the settings could not be resolved: {process.describe(ended.code)}")
+        else:
+            self._answered(replan.decode(data))
+        if again:
+            self._again = False
+            self._begin()
+
+    # -- its answer ----------------------------------------------------------------------------------------
+
+    def _answered(self, answer: Made | str) -> None:
+        if isinstance(answer, str):
+            self._refuse(answer)
+            return
+        log, known = self._supervisor.log, self._serving.plan.warnings
+        for warning in answer.plan.warnings:
+            if warning not in known:
+                log.warning(warning)
+        if answer.kept:  # at each roll anew, and in /status
+            text = f"changes need a restart: {', '.join(answer.kept)}"
+            log.warning(text)
+            warnings = (*answer.plan.warnings, text)
+            answer = answer._replace(plan=dataclasses.replace(answer.plan, warnings=warnings))
+        self._edition += 1
+        self._made[self._edition] = answer
+        rules = dataclasses.replace(self._policy(answer.plan.settings), edition=self._edition)
+        self._supervisor.post(lifecycle.Roll(rules))
+
+    def _refuse(self, why: str) -> None:
+        supervisor = self._supervisor
+        generation, booting = supervisor.fleet.generation, supervisor.fleet.state is FleetState.BOOTING
+        goes_on = "goes on starting" if booting else "keeps serving"
+        supervisor.log.error(f"roll refused ({why}); generation {generation} {goes_on}")
+        supervisor.history.refused(generation, why)
+
+    # -- its generation ------------------------------------------------------------------------------------
+
+    def told(self, kind: Notice, data: Mapping[str, Any]) -> None:
+        """What the lifecycle has announced."""
+        supervisor = self._supervisor
+        fleet, waiting = supervisor.fleet, supervisor.renewed
+        if kind is Notice.STOPPING and self._pid and not self._late:
+            self._end(time.monotonic())
+        elif kind is Notice.ROLLING and fleet.policy.edition in self._made:
+            waiting[fleet.policy.edition] = self._first(self._made[fleet.policy.edition].plan)
+        elif kind is Notice.READY and data["serial"] in fleet.workers:
+            edition = fleet.workers[data["serial"]].policy.edition
+            if edition in waiting:
+                self._take_up(edition, data["serial"])
+        if kind in {Notice.ROLLING, Notice.ROLL_FAILED}:
+            rest = {fleet.policy.edition, fleet.next_policy.edition if fleet.next_policy else -1}
+            newest = max(rest)  # one that is newer still has not reached the lifecycle yet
+            self._made = {e: made for e, made in self._made.items() if e in rest or e > newest}
+            for edition in waiting.keys() - rest:
+                del waiting[edition]
+
+    def _first(self, plan: Plan) -> Plan:
+        """What the generation's first workers are given. gunicorn's arbiter has all its workers from the
+        start, but where a number is tuned anew.
+        """
+        now = self._supervisor.plan
+        if self._same_size(plan):
+            return dataclasses.replace(plan, workers=self._count(), revision=now.revision)
+        tuned = plan.explained["workers"].origin == "tuned"
+        return plan if tuned else dataclasses.replace(plan, revision=now.revision)
+
+    def _same_size(self, plan: Plan) -> bool:
+        """Whether what decides the number of workers is as before: then TTIN and TTOU, and the memory's cap,
+        keep what they have done.
+        """
+        return _size(plan) == _size(self._serving.plan)
+
+    def _count(self) -> int:
+        plan = self._supervisor.plan
+        return plan.workers if plan.engine == "gunicorn" else self._supervisor.fleet.size
+
+    def _take_up(self, edition: int, serial: int) -> None:
+        """From now on these settings are in force: there is no going back from a worker that is ready."""
+        supervisor, made = self._supervisor, self._made.pop(edition)
+        member = supervisor.crew.members.get(serial)
+        before, plan = supervisor.plan, supervisor.renewed.pop(edition)
+        if member is None or member.report is None:  # it has ended in this moment: as without a report
+            after = dataclasses.replace(plan, revision=before.revision + 1)
+        else:
+            after = self._fitted(made.plan, member.report, supervisor.crew.reserved(member.report, member))
+        if after.engine == "gunicorn":
+            target = 1
+        elif self._same_size(made.plan):
+            target = self._count()
+        else:
+            target = after.workers
+        self._serving = made
+        supervisor.crew.plan = after
+        supervisor.log.set_level(after.settings.log_level)
+        if target != supervisor.fleet.size:
+            supervisor.post(lifecycle.SetSize(target))
+        if member is not None:
+            supervisor.resize_arbiter(member)
+        names = replan.changed(before, after)
+        if names:
+            supervisor.log.info(f"new settings: {', '.join(names)}")
+            supervisor.on_fit(after)
+
+    def _fitted(self, plan: Plan, report: Report, own: int) -> Plan:
+        """The plan's second stage. The number of workers stays where its reasons do."""
+        before, after = self._supervisor.plan, fit(plan, report, own)
+        if self._same_size(plan):
+            explained = {**after.explained, "workers": before.explained["workers"]}
+            both = (before.engine == "gunicorn") == (after.engine == "gunicorn")
+            workers = before.workers if both else self._count()
+            after = dataclasses.replace(after, workers=workers, explained=explained)
+        return dataclasses.replace(after, revision=before.revision + 1)
+
+
+def _size(plan: Plan) -> tuple[Any, ...]:
+    """What the number of workers follows from."""
+    return plan.workers, plan.resources.memory_limit.value, plan.settings.memory_headroom
+
+
+def _work(start: Start, serving: Made, answer: int) -> int:
+    """In the process: resolve, and leave the answer in that file."""
+    try:
+        found: Made | str = replan.remake(start, serving, SignalQueue())
+    except Stopped:
+        return 1
+    except MooringError as error:
+        show_traceback(getattr(error, "traceback", ""))
+        found = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        found = f"{error.filename}: {error.strerror}"
+    with open(answer, "wb", closefd=False) as file:
+        file.write(replan.encode(found))
+    return 0

@@ -1,0 +1,1 @@
+"""Live reload: which files count, who watches them, and what a change starts."""

@@ -1,0 +1,179 @@
+"""Which files live reload looks at: the rules of includes and excludes, and one look at the folders.
+
+Standard library only, no waiting and no notifications: those are in process.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+# What editors leave beside a file, and bytecode. Names with a leading dot are skipped by a rule of their own.
+_LITTER = ("*~", "#*#", "*.py[co]", "*___jb_*___", "flycheck_*")
+_SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
+_MOST_KNOWN = 100_000
+
+Stamp = tuple[int, int, int]
+"""A file's mtime_ns, size and ctime_ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder that is looked at: the root that it was reached from, and whether an include names it."""
+
+    root: str
+    included: bool = False
+
+
+@dataclass(slots=True)
+class Tree:
+    """What one look found. `links` are the targets of linked files, each with the link's path."""
+
+    folders: dict[str, Folder] = field(default_factory=dict)
+    files: dict[str, Stamp] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+
+class Rules:
+    """Includes and excludes.
+
+    A pattern without a slash is for names (`*.html`, `migrations`), one with a slash for paths from the
+    root (`app/templates/*.html`, `**/fixtures/*.json`), one that begins with a slash for whole paths. A
+    folder that matches stands for all that is in it. As in a shell, `*` matches no leading dot. `*.py` is
+    always included, and an exclude wins over an include.
+    """
+
+    def __init__(self, includes: Iterable[str] = (), excludes: Iterable[str] = ()) -> None:
+        self._includes = tuple(dict.fromkeys(_parts(each) for each in ("*.py", *includes)))
+        self._excludes = tuple(dict.fromkeys(_parts(each) for each in excludes))
+        self._known: dict[str, bool] = {}
+
+    def counts(self, folder: Folder, path: str) -> bool:
+        """Whether a change of this file, which is in this folder, makes a reload."""
+        known = self._known.get(path)
+        if known is None:
+            if len(self._known) > _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[path] = self._counts(folder, path)
+        return known
+
+    def _counts(self, folder: Folder, path: str) -> bool:
+        name = os.path.basename(path)
+        if any(fnmatchcase(name, litter) for litter in _LITTER):
+            return False
+        wanted = folder.included and not name.startswith(".")
+        return (wanted or _any(self._includes, folder.root, path)) and not _any(
+            self._excludes, folder.root, path
+        )
+
+    def enter(self, folder: Folder, path: str) -> Folder | None:
+        """The folder at this path, which is in that folder; None where it is not looked at."""
+        name = os.path.basename(path)
+        if name.startswith(".") or name in _SKIPPED_FOLDERS or _any(self._excludes, folder.root, path):
+            return None
+        if os.path.exists(f"{path}/pyvenv.cfg"):
+            return None  # a virtual environment, https://docs.python.org/3/library/venv.html
+        return Folder(folder.root, folder.included or _any(self._includes, folder.root, path))
+
+
+def _parts(pattern: str) -> tuple[str, ...]:
+    """A pattern by its slashes; the first part of a whole path is empty."""
+    if pattern.startswith("/"):
+        return tuple(os.path.normpath(pattern).split("/"))
+    return (
+        tuple(os.path.normpath(pattern).split("/")) if "/" in pattern.rstrip("/") else (pattern.rstrip("/"),)
+    )
+
+
+def _any(patterns: tuple[tuple[str, ...], ...], root: str, path: str) -> bool:
+    return any(_matches(pattern, root, path) for pattern in patterns)
+
+
+def _matches(pattern: tuple[str, ...], root: str, path: str) -> bool:
+    if len(pattern) == 1:
+        return _one(os.path.basename(path), pattern[0])
+    if pattern[0] == "":
+        return _all(path.split("/"), pattern)
+    return _all(path[len(root) :].strip("/").split("/"), pattern)
+
+
+def _all(parts: list[str], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_all(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and _one(parts[0], pattern[0]) and _all(parts[1:], pattern[1:])
+
+
+def _one(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
+
+
+def look(roots: Iterable[str], rules: Rules) -> Tree:
+    """Every folder and every file that counts. Linked folders are followed, each folder is looked at once."""
+    tree = Tree()
+    seen: set[tuple[int, int]] = set()
+    waiting: list[tuple[str, Folder]] = []
+    for root in roots:
+        if os.path.isdir(root):
+            waiting.insert(0, (root, Folder(root)))
+        else:
+            tree.missing += (root,)
+    linked: list[tuple[str, Folder]] = []
+    while waiting or linked:
+        path, folder = waiting.pop() if waiting else linked.pop()  # links last: the path without one is shown
+        try:
+            facts = os.stat(path)
+            entries = list(os.scandir(path))
+        except OSError:
+            continue  # gone meanwhile, or not ours to read
+        if (facts.st_dev, facts.st_ino) in seen:
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        tree.folders[path] = folder
+        for entry in entries:
+            _take(tree, rules, folder, entry, linked if entry.is_symlink() else waiting)
+    return tree
+
+
+def _take(
+    tree: Tree, rules: Rules, folder: Folder, entry: os.DirEntry[str], folders: list[tuple[str, Folder]]
+) -> None:
+    try:
+        if entry.is_dir():
+            entered = rules.enter(folder, entry.path)
+            if entered is not None:
+                folders.append((entry.path, entered))
+        elif rules.counts(folder, entry.path):
+            tree.files[entry.path] = _stamp(entry.stat())
+            if entry.is_symlink():
+                tree.links[os.path.realpath(entry.path)] = entry.path
+    except OSError:
+        pass  # gone meanwhile, or a link to nowhere
+
+
+def refresh(tree: Tree, path: str) -> None:
+    """Note what a file is now."""
+    try:
+        tree.files[path] = _stamp(os.stat(path))
+    except OSError:
+        tree.files.pop(path, None)
+
+
+def _stamp(facts: os.stat_result) -> Stamp:
+    return facts.st_mtime_ns, facts.st_size, facts.st_ctime_ns
+
+
+def changed(before: Mapping[str, Stamp], after: Mapping[str, Stamp]) -> set[str]:
+    """The files that are new, gone, or have another time or size."""
+    return {
+        path for path in before.keys() | after.keys() if before.get(path, ())[:2] != after.get(path, ())[:2]
+    }
+
+
+def changed_since(files: Mapping[str, Stamp], moment: int) -> Iterator[str]:
+    """The files that were written, or put where they are, after a moment in nanoseconds since the epoch."""
+    return (path for path, (_, _, ctime) in files.items() if ctime > moment)

@@ -1,0 +1,93 @@
+"""The watcher's process: waits for changes, by notification or by polling, and reports one for each burst.
+
+In a process of its own because watchfiles runs threads, and the supervisor, which forks, must not
+(watcher.py is the supervisor's side). Which files count: files.py; where changes come from: sources.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mooring.supervisor.reload import files
+from mooring.supervisor.reload.files import Tree
+from mooring.supervisor.reload.sources import Notified, Polled, Source, Watch
+from mooring.system import mounts
+
+if TYPE_CHECKING:
+    from mooring.logs.log import Log
+
+_LONGEST_BURST = 5.0  # seconds; a file that is written without end must not put off the reload for ever
+
+
+def run(watch: Watch, log: Log, report: int) -> int:
+    """Report bursts on the descriptor `report`, as lines of JSON, until killed. Returns 0 where it can't."""
+    source = _open(watch, log)
+    while source is not None:
+        try:
+            for burst in bursts(source, watch.quiet):
+                line = {"path": min(burst), "files": len(burst)}
+                os.write(report, json.dumps(line).encode() + b"\n")
+        except BrokenPipeError:
+            break  # nobody is there to tell
+        except OSError as error:
+            source = _fall_back(watch, log, error, source.tree)
+    return 0
+
+
+def _open(watch: Watch, log: Log) -> Source | None:
+    source: Source
+    reason = _why_polling(watch)
+    if reason:
+        source = Polled(watch)
+    else:
+        try:
+            source = Notified(watch)
+        except (OSError, RuntimeError) as error:
+            return _fall_back(watch, log, error, None)
+    for root in source.tree.missing:
+        log.warning(f"reload_dirs: there is no folder {root}; it is watched as soon as there is one")
+    _tell(watch, log, source, reason)
+    return source
+
+
+def _why_polling(watch: Watch) -> str:
+    if watch.polling == "on":
+        return "reload_polling is on"
+    if watch.polling == "off":
+        return ""
+    folders = {os.path.realpath(each) for each in files.look(watch.roots, watch.rules).folders}
+    found = mounts.silent(sorted(folders))
+    return f"{found[0]} is on {found[1]}, which sends no notifications" if found else ""
+
+
+def _fall_back(watch: Watch, log: Log, error: Exception, tree: Tree | None) -> Source | None:
+    """Poll from now on. None, where polling is off or was what failed."""
+    why = str(error).partition(" about [")[0]  # and then Rust's own view of it
+    if watch.polling != "auto":
+        log.error(f"live reload is off: {why}")
+        return None
+    log.warning(f"live reload polls, since the system cannot notify (fs.inotify limits?): {why}")
+    source = Polled(watch, tree)
+    _tell(watch, log, source, "the system cannot notify")
+    return source
+
+
+def _tell(watch: Watch, log: Log, source: Source, polling: str) -> None:
+    how = f", polling: {polling}" if polling else ""
+    log.info(f"live reload watches {len(source.tree.files)} files in {', '.join(watch.roots)}{how}")
+
+
+def bursts(source: Source, quiet: float) -> Iterator[set[str]]:
+    """Changes, joined until `quiet` seconds have passed without one, or _LONGEST_BURST in all."""
+    while True:
+        found = source.wait(None)
+        end = time.monotonic() + max(_LONGEST_BURST, quiet)
+        with contextlib.suppress(OSError):  # the next wait says it again: what was found comes first
+            while time.monotonic() < end and (more := source.wait(quiet)):
+                found |= more
+        yield found

@@ -1,0 +1,131 @@
+"""Before a hung worker is killed: where it hangs, as one record in the log and in /status.
+
+It is asked by a signal for the stacks of all its threads, which faulthandler writes into a file in memory
+without the interpreter's lock; one that cannot even do that (it is frozen) is killed after LONGEST seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mooring import resources
+from mooring.logs.escape import escape
+from mooring.scoreboard.row import MEMORY
+from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.workers import Member
+from mooring.system import process
+from mooring.worker.heartbeat import SIGNAL
+
+LONGEST = 0.8  # seconds, less than until the lifecycle has it killed again (Policy.reap)
+HANGS = 5  # that /status shows
+_POLL, _SETTLED = (
+    0.02,
+    0.1,
+)  # seconds between two looks; without another byte, after which the stacks are whole
+_REQUESTS = 20
+_MOST = 24_576  # bytes of stacks: the last, where the main thread is
+
+
+class Case(NamedTuple):
+    """A hung worker whose stacks are awaited: what is known of it, how many bytes there are, since when."""
+
+    member: Member
+    stacks: int
+    facts: dict[str, Any]
+    began: float
+    size: int
+    grown: float
+
+
+class PostMortem:
+    """Puts off the kill of a hung worker until its stacks are there; a timer of the supervisor's."""
+
+    def __init__(self, supervisor: Supervisor, silent: Callable[[int, float], float]) -> None:
+        self._supervisor = supervisor
+        self._silent = silent
+        self._cases: dict[int, Case] = {}
+        self._asked: set[int] = set()
+
+    def examine(self, serial: int, why: str) -> bool:
+        """Whether the kill of this worker is to be left to us: it hangs, and is asked where."""
+        member = self._supervisor.crew.members.get(serial)
+        if serial in self._cases:
+            self._close(serial)
+            return True
+        if why != "heartbeat deadline exceeded" or member is None or serial in self._asked:
+            return False
+        self._asked = {each for each in self._asked if each in self._supervisor.crew.members} | {serial}
+        now = time.monotonic()
+        stacks, member.stacks = member.stacks, -1  # ours now: there may be no descriptor for a duplicate
+        self._cases[serial] = Case(member, stacks, self._facts(member, now), now, 0, now)
+        if stacks < 0:
+            self._close(serial)
+        else:
+            process.send(member.pid, SIGNAL)
+        return True
+
+    def next_deadline(self) -> float | None:
+        """The next look at what has been written."""
+        return time.monotonic() + _POLL if self._cases else None
+
+    def expire(self) -> None:
+        """Kill whom there is nothing more to wait for."""
+        now = time.monotonic()
+        for serial, case in list(self._cases.items()):
+            size = os.fstat(case.stacks).st_size
+            if size != case.size:
+                self._cases[serial] = case = case._replace(size=size, grown=now)  # noqa: PLW2901
+            gone = serial not in self._supervisor.crew.members
+            if gone or (size and now - case.grown >= _SETTLED) or now - case.began >= LONGEST:
+                self._close(serial)
+
+    def _facts(self, member: Member, now: float) -> dict[str, Any]:
+        row = next(iter(self._supervisor.crew.tally.rows.get(member.serial, ())), None)
+        requests = row.in_flight(now)[:_REQUESTS] if row is not None else []
+        return {
+            "slot": member.slot,
+            "pid": member.pid,
+            "generation": member.generation,
+            "silent_s": round(self._silent(member.serial, now), 1),
+            "requests": [
+                {"method": r.method, "path": escape(r.path.partition("?")[0]), "age_s": round(r.age, 1)}
+                for r in requests
+            ],
+            "memory_bytes": int(row.read(MEMORY)) if row is not None else None,
+            "oom_kills": resources.oom_kills(),
+        }
+
+    def _close(self, serial: int) -> None:
+        """Tell what was found, and kill it."""
+        case = self._cases.pop(serial)
+        stacks = _read(case.stacks)
+        if serial in self._supervisor.crew.members:
+            process.kill_group(case.member.pid)
+        facts = case.facts
+        self._supervisor.log.record(
+            "error",
+            f"worker {facts['slot']} (pid {facts['pid']}) is hung: no move for {facts['silent_s']} s",
+            {"notice": "hung", "serial": serial, **facts},
+            told=("notice", "slot", "pid", "silent_s"),
+            traceback=stacks or "no stacks: it did not answer in time",
+        )
+        hangs = self._supervisor.history.last_hangs
+        shown = [escape(line) for line in stacks.splitlines()]
+        hangs.append({"time": time.time(), **facts, "stacks": shown})
+        del hangs[:-HANGS]
+
+
+def _read(fd: int) -> str:
+    if fd < 0:
+        return ""
+    try:
+        size = os.fstat(fd).st_size
+        data = os.pread(fd, _MOST, max(0, size - _MOST))
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    return data.decode("utf-8", "backslashreplace")

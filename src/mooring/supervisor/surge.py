@@ -1,0 +1,150 @@
+"""How many workers may exist beside those that are wanted, while a roll or a recycle replaces them.
+
+The lifecycle asks before it replaces, and decides what to do with the answer (docs/lifecycle.md); here it is
+measured: the limit with the least room, what is in use below it, and what one worker takes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mooring import resources
+from mooring.resources import Room
+from mooring.scoreboard.row import MEMORY
+from mooring.supervisor.lifecycle import FleetState, Worker, WorkerState
+from mooring.supervisor.loop import Supervisor
+from mooring.system import process, units
+
+_MOST = 1 << 60  # bytes; rows are the workers', and untrusted
+
+
+class Found(NamedTuple):
+    """What was measured: how many workers are wanted, how many processes there are, what one takes (0: not
+    known), what those that start will still take, and the limits with what is in use below them.
+    """
+
+    size: int
+    processes: int
+    each: int
+    growing: int
+    rooms: list[Room]
+
+
+class Manner(NamedTuple):
+    """How workers are replaced: so many above the size, that in words, and why."""
+
+    width: int
+    how: str
+    why: str
+
+
+def decide(found: Found, headroom: int) -> Manner:
+    """How many above the size there is memory for: at most the size, 0 where not one more fits.
+
+    Half of the headroom (percent) that the plan leaves free may be used: that is what it is there for.
+    """
+    if not found.rooms:
+        return _manner(found, found.size, "no memory limit is known")
+    if not found.each:
+        return _manner(found, 1, "it is not known what memory a worker takes")
+    spare, room = min((_spare(room, found, headroom), room) for room in found.rooms)
+    more = max(0, spare // found.each)
+    width = min(found.size, max(0, found.processes + more - found.size))
+    under = f"under the limit of {units.size(room.limit)} ({room.source})"
+    if width >= found.size:
+        return _manner(found, width, f"{found.size} x {units.size(found.each)} fit {under}")
+    used = f"{units.size(room.used or 0)} are in use"
+    if width:
+        return _manner(found, width, f"{found.size} x {units.size(found.each)} do not fit {under}: {used}")
+    return _manner(found, 0, f"not one more ({units.size(found.each)}) fits {under}: {used}")
+
+
+def _spare(room: Room, found: Found, headroom: int) -> int:
+    return room.limit * (200 - headroom) // 200 - (room.used or 0) - found.growing
+
+
+def _manner(found: Found, width: int, why: str) -> Manner:
+    if found.size == 1:
+        how = "beside the old worker" + (", although it may not fit" if width == 0 else "")
+    elif width >= found.size:
+        how = "all at once"
+    elif width == 0:
+        how = "one by one, each drained before its replacement starts"
+    else:
+        how = "one by one" if width == 1 else f"{width} at a time"
+    return Manner(width, how, why)
+
+
+class Headroom:
+    """Measures for one supervisor, and says how it replaces its workers."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._roll = 0  # the generation whose roll was told
+        self._width = 0  # as was told
+        self._warned = False  # of a recycle
+
+    def measure(self) -> int:
+        """How many workers above the size there may be now; it is logged, and kept for /status."""
+        supervisor = self._supervisor
+        manner = decide(self._look(), supervisor.plan.settings.memory_headroom)
+        if supervisor.fleet.state is FleetState.ROLLING:
+            self._tell_roll(manner)
+        else:
+            self._tell_recycle(manner)
+        return manner.width
+
+    def _tell_roll(self, manner: Manner) -> None:
+        """Once for each roll, and again where it turns out that fewer fit."""
+        fleet = self._supervisor.fleet
+        again = self._roll == fleet.generation
+        if again and manner.width >= self._width:
+            return
+        self._supervisor.history.surge = manner._asdict()
+        self._roll, self._width = fleet.generation, manner.width
+        if manner.width == 0:
+            self._supervisor.log.warning(f"rolls {manner.how}: {manner.why}")
+        elif fleet.size > 1:
+            self._supervisor.log.info(f"rolls {manner.how}: {manner.why}")
+
+    def _tell_recycle(self, manner: Manner) -> None:
+        """Only where it costs something, and once until there is room again."""
+        self._supervisor.history.surge = manner._asdict()
+        if manner.width == 0 and not self._warned:
+            self._supervisor.log.warning(f"recycles {manner.how}: {manner.why}")
+        self._warned = manner.width == 0
+
+    # -- measuring -----------------------------------------------------------------------------------------
+
+    def _look(self) -> Found:
+        workers = list(self._supervisor.fleet.workers.values())
+        each = self._each([worker for worker in workers if worker.state is WorkerState.READY])
+        starting = [worker for worker in workers if worker.state is WorkerState.STARTING]
+        growing = sum(max(0, each - self._now(worker)) for worker in starting)
+        rooms = resources.memory_rooms()
+        if any(room.used is None for room in rooms):
+            used = sum(self._memory(worker) for worker in workers) + (process.proportional_set_size() or 0)
+            rooms = [room if room.used is not None else room._replace(used=used) for room in rooms]
+        return Found(self._supervisor.fleet.size, len(workers), each, growing, rooms)
+
+    def _each(self, ready: list[Worker]) -> int:
+        """What a worker of the newest code takes: the leanest one's memory, no less than after its start."""
+        newest = max((worker.generation for worker in ready), default=0)
+        same = [worker for worker in ready if worker.generation == newest]
+        return max(
+            max((self._fresh(worker) for worker in same), default=0),
+            min((self._memory(worker) for worker in same), default=0),
+        )
+
+    def _fresh(self, worker: Worker) -> int:
+        member = self._supervisor.crew.members.get(worker.serial)
+        return (member.report.memory if member is not None and member.report is not None else 0) or 0
+
+    def _memory(self, worker: Worker) -> int:
+        """As its rows have it: gunicorn's arbiter has several."""
+        rows = self._supervisor.crew.tally.rows.get(worker.serial, ())
+        return sum(min(int(row.read(MEMORY)), _MOST) for row in rows)
+
+    def _now(self, worker: Worker) -> int:
+        member = self._supervisor.crew.members.get(worker.serial)
+        return (process.proportional_set_size(str(member.pid)) if member is not None else 0) or 0

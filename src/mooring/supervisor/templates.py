@@ -1,0 +1,233 @@
+"""The supervisor's side of preloading: which template a worker comes from; when templates come and go.
+
+A template is of one generation. It is made when a worker is wanted and there is none to fork it from. It
+stays while it is its generation's newest, or a worker of its own lives. A recycled worker's replacement never
+comes from the template that the worker itself came from. Not for the talk with one (template.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from mooring.logs.log import Log
+from mooring.plan.plan import Plan
+from mooring.supervisor import template as templatelink
+from mooring.supervisor.lifecycle import Notice
+from mooring.supervisor.template import Awaited, Template
+from mooring.system import process
+from mooring.worker.messages import Failure
+from mooring.worker.seat import Seat
+
+
+class Roster(Protocol):
+    """The workers that there are, as crew.Crew knows them."""
+
+    selector: selectors.BaseSelector
+
+    def is_alive(self, serial: int) -> bool:
+        """Whether a worker of that serial number has been ordered, and not yet forgotten."""
+
+    def is_worker(self, pid: int) -> bool:
+        """Whether that is the pid of a worker."""
+
+    def inherited(self) -> list[int]:
+        """All descriptors that any worker inherits."""
+
+    def forked(self, serial: int, pid: int) -> None:
+        """The worker that was ordered has that pid."""
+
+
+class Templates:
+    """All templates; a timer of the supervisor's. `begin` returns what a template runs."""
+
+    def __init__(
+        self, roster: Roster, begin: Callable[[Plan, socket.socket, int], Callable[[], int]], log: Log
+    ) -> None:
+        self.all: list[Template] = []
+        self.on_exit: Callable[[int, process.Exit, Failure | None], None] = lambda *_: None
+        self.on_refused: Callable[[int, str], None] = lambda *_: None
+        self._roster, self._begin, self._log = roster, begin, log
+        self._number = 0
+        self._wanted = {1}  # generations that workers may yet be forked for
+        self._origin: dict[int, int] = {}  # by a worker's serial, the number of its template
+        self._recycled: dict[int, int] = {}  # by slot, the template of the worker that is to be replaced
+
+    # -- what the crew and the supervisor ask for ------------------------------------------------------------
+
+    def order(self, serial: int, slot: int, generation: int, seat: Seat, report: int, plan: Plan) -> int:  # noqa: PLR0917
+        """Have a worker forked; a later message tells its pid. Raises OSError where the system refuses."""
+        awaited = Awaited(serial, generation, seat, os.dup(report), plan)
+        try:
+            self._enlist(awaited, self._recycled.pop(slot, 0))
+        except OSError:
+            os.close(awaited.report)
+            raise
+        return 0
+
+    def give_up(self, serial: int, *, killed: bool) -> None:
+        """A worker that has no pid yet is to end (`killed`: its deadline has passed)."""
+        for template in self.all:
+            template.give_up(serial, killed=killed)
+
+    def leads(self, pid: int) -> bool:
+        """Whether it is a template's process."""
+        return any(template.pid == pid for template in self.all)
+
+    def hear(self) -> None:
+        """Hear all templates: a child that nobody knows may have been forked just now."""
+        for template in list(self.all):
+            self._hear(template)
+
+    def reopen_logs(self) -> None:
+        """Have them open their log files anew, since workers inherit them."""
+        for template in self.all:
+            process.reopen_logs(template.pid)
+
+    def memory(self) -> int:
+        """Their proportional set sizes, in bytes."""
+        return sum(process.proportional_set_size(str(template.pid)) or 0 for template in self.all)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """For /status."""
+        return [
+            {"pid": t.pid, "generation": t.generation, "ready": t.booted, "workers": self._alive(t)}
+            for t in self.all
+        ]
+
+    # -- what happens ----------------------------------------------------------------------------------------
+
+    def told(self, kind: Notice, data: Mapping[str, Any]) -> None:
+        """What the lifecycle has announced."""
+        if kind is Notice.ROLLING:
+            self._wanted = {data["generation"], data["previous"]}
+        elif kind in {Notice.ROLLED, Notice.ROLL_FAILED}:
+            self._wanted = {data["generation"]}
+        elif kind is Notice.RECYCLING:
+            self._recycled[data["slot"]] = self._origin.get(data["serial"], 0)
+        elif kind is Notice.STOPPING:
+            self._wanted = set()
+
+    def exited(self, ended: process.Exit) -> None:
+        """A process that is no worker was reaped: what a dead template owes is lost, or another's to do."""
+        template = next((each for each in self.all if each.pid == ended.pid), None)
+        if template is None:
+            return
+        self._hear(template)
+        self.all.remove(template)
+        template.close()
+        if template.booted and not template.ending:
+            why = process.describe(ended.code)
+            self._log.warning(f"template {template.number} has ended: {why}; its workers serve on")
+        for awaited in template.owes:
+            if template.booted and not awaited.unwanted and not awaited.again:
+                awaited.again = True
+                self._move(awaited)
+            else:
+                os.close(awaited.report)
+                self.on_exit(awaited.serial, ended, template.failure)
+
+    def next_deadline(self) -> float | None:
+        """None: it only acts on what happens."""
+        return None
+
+    def expire(self) -> None:
+        """End the templates that nobody needs any more."""
+        self._origin = {s: number for s, number in self._origin.items() if self._roster.is_alive(s)}
+        for template in self.all:
+            newest = template.generation in self._wanted and template is self._choose(template.generation, 0)
+            if not (template.owes or self._alive(template) or newest):
+                template.end()
+
+    def busy(self) -> bool:
+        """Whether there is any, while the supervisor waits for its end."""
+        self.expire()
+        return bool(self.all)
+
+    # -- which template --------------------------------------------------------------------------------------
+
+    def _enlist(self, awaited: Awaited, beyond: int) -> None:
+        """Give it to a template with a number beyond that one; to a new one where there is none."""
+        template = self._choose(awaited.generation, beyond) or self._start(awaited.generation, awaited.plan)
+        self._origin[awaited.serial] = template.number
+        template.owes.append(awaited)
+        template.ask()
+
+    def _move(self, awaited: Awaited) -> None:
+        try:
+            self._enlist(awaited, 0)
+        except OSError as error:
+            self._refuse(awaited, error)
+
+    def _refuse(self, awaited: Awaited, error: OSError) -> None:
+        os.close(awaited.report)
+        self.on_refused(awaited.serial, f"could not be spawned: {error.strerror}")
+
+    def _choose(self, generation: int, beyond: int) -> Template | None:
+        """The newest that has booted, else the newest."""
+        found = [t for t in self.all if t.generation == generation and t.number > beyond and not t.ending]
+        return max(found, key=lambda template: (template.booted, template.number), default=None)
+
+    def _alive(self, template: Template) -> int:
+        """How many workers that it has forked, or owes, there are."""
+        alive = [number for serial, number in self._origin.items() if self._roster.is_alive(serial)]
+        return alive.count(template.number)
+
+    def _start(self, generation: int, plan: Plan) -> Template:
+        selector = self._roster.selector
+        begin = functools.partial(self._begin, plan)
+        self._number += 1
+        template = templatelink.start(self._number, generation, begin, self._roster.inherited(), selector)
+        self.all.append(template)
+        selector.register(template.channel, selectors.EVENT_READ, lambda: self._hear(template))
+        self._log.debug(f"template {template.number} is starting (generation {generation})")
+        return template
+
+    # -- what a template says --------------------------------------------------------------------------------
+
+    def _hear(self, template: Template) -> None:
+        for message in template.read():
+            self._on_message(template, message)
+
+    def _on_message(self, template: Template, message: dict[str, Any]) -> None:
+        event = message.get("event")
+        if event == "booted" and not template.booted:
+            template.booted = True
+            seconds = time.monotonic() - template.born
+            self._log.info(f"template {template.number} is ready after {seconds:.2f} s")
+        if not template.asked or template.owes[0].serial != message.get("serial"):
+            return
+        pid, why = message.get("worker"), message.get("why")
+        if event == "forked" and type(pid) is int and self._is_new(pid):
+            self._forked(template.answered(), pid)
+        elif event == "refused" and isinstance(why, str):
+            self.on_refused(template.answered().serial, f"could not be spawned: {why}")
+        self._go_on(template)
+
+    def _go_on(self, template: Template) -> None:
+        while template.owes and not template.asked:
+            awaited = template.owes[0]
+            try:
+                template.ask()
+            except OSError as error:
+                self._refuse(awaited, error)
+
+    def _is_new(self, pid: int) -> bool:
+        """Whether a pid can be a new worker's: the application has the channel too, and is not trusted."""
+        return pid > 1 and not self._roster.is_worker(pid) and not self.leads(pid)
+
+    def _forked(self, awaited: Awaited, pid: int) -> None:
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:  # killed before it was told to begin, and reaped as nobody we know
+            self.on_exit(awaited.serial, process.Exit(pid, -signal.SIGKILL), None)
+            return
+        self._roster.forked(awaited.serial, pid)
+        if awaited.unwanted:
+            process.kill_group(pid)
