@@ -93,7 +93,7 @@ def _serve(values: dict[str, Any]) -> None:
     queue = SignalQueue()
 
     def start() -> int:
-        from mooring.run import run
+        from mooring.commands.run.start import run
 
         return run(_given(values), dict(os.environ), _folder(), queue)
 
@@ -143,7 +143,7 @@ def dev(**values: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check(as_json: bool, **values: Any) -> None:
     """Resolve everything, import APP, serve nothing, and say what `run` would do and why."""
-    from mooring.check import check as look
+    from mooring.commands.check import check as look
 
     _end(lambda: look(_given(values), dict(os.environ), _folder(), as_json=as_json))
 
@@ -152,7 +152,7 @@ def check(as_json: bool, **values: Any) -> None:
 @click.option("--markdown", is_flag=True, help="As the page docs/settings.md.")
 def settings(markdown: bool) -> None:
     """Print the reference of all settings."""
-    from mooring.reference import as_markdown, as_text
+    from mooring.commands.settings import as_markdown, as_text
 
     click.echo(as_markdown() if markdown else as_text(), nl=False)
 
@@ -168,7 +168,7 @@ def _instance_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="Print /status as JSON.")
 def status(as_json: bool, **values: Any) -> None:
     """Say what the running instance is doing."""
-    from mooring.control import show_status
+    from mooring.commands.control import show_status
 
     _end(lambda: show_status(_given(values), dict(os.environ), as_json=as_json))
 
@@ -179,7 +179,7 @@ def status(as_json: bool, **values: Any) -> None:
 @click.option("--once", is_flag=True, help="Print one plain snapshot, as where stdout is no terminal.")
 def top(interval: float, once: bool, **values: Any) -> None:
     """Show the running instance live: its plan, its workers, their rates and latencies; q quits."""
-    from mooring.top import top as show
+    from mooring.commands.top.screen import top as show
 
     _end(lambda: show(_given(values), dict(os.environ), interval=interval, once=once))
 
@@ -188,7 +188,7 @@ def top(interval: float, once: bool, **values: Any) -> None:
 @_instance_options
 def reload(**values: Any) -> None:
     """Roll the running instance to a new generation, and wait for the outcome."""
-    from mooring.control import reload as roll
+    from mooring.commands.control import reload as roll
 
     _end(lambda: roll(_given(values), dict(os.environ)))
 
@@ -197,7 +197,7 @@ def reload(**values: Any) -> None:
 @_instance_options
 def health(**values: Any) -> None:
     """Exit with 0 where the running instance is ready to serve, else with 1 and the reason."""
-    from mooring.control import health as ask
+    from mooring.commands.control import health as ask
 
     _end(lambda: ask(_given(values), dict(os.environ)))
 
@@ -221,9 +221,9 @@ def install(
     folder: str | None, source: str | None, prefix: str | None, cache_dir: str | None, **more: Any
 ) -> None:
     """Install what the application's folder declares, for production: the step of a Dockerfile."""
-    from mooring.install.command import Asked
-    from mooring.install.command import install as work
-    from mooring.install.plans import Wanted
+    from mooring.commands.install.command import Asked
+    from mooring.commands.install.command import install as work
+    from mooring.commands.install.plans import Wanted
 
     wanted = Wanted(more.pop("groups"), more.pop("extras"))
     asked = Asked(folder or "", source or "", prefix or "", cache_dir or "", wanted, **more)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mooring.install.toolbox import Toolbox, environment
+from mooring.commands.install.toolbox import Toolbox, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = """

@@ -17,8 +17,9 @@ import pytest
 from harness import WSGI_APP, eventually, free_port, pids_marked
 from profile_tools import CONF, CONFS, CORES, conf, run_conf, says, serve, start, stop
 
-from mooring import confdump, resources
+from mooring import resources
 from mooring.application import discovery
+from mooring.commands.run import config_dump
 from mooring.errors import ConfigurationError
 from mooring.plan.plan import plan
 from mooring.plan.server_config.find import MARKER
@@ -91,7 +92,9 @@ def dumped(profile: str, environ: dict[str, str], root: Path) -> str:
     variables = {"MOORING_PROFILE": profile, "MOORING_APP_ROOT": str(root), **environ}
     target = discovery.Target("main", "app", "default", "", (root,))
     resolved = resolve({}, variables, root)
-    return json.dumps(confdump.dump(plan(resolved, resources.read(environ=variables), target, None))) + "\n"
+    return (
+        json.dumps(config_dump.dump(plan(resolved, resources.read(environ=variables), target, None))) + "\n"
+    )
 
 
 @pytest.mark.parametrize("profile", CONFS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from install_stage import JOBS, MORE, PACKAGES, PRODUCTION, PYPROJECT, ROOT, Stage, versions
 
-from mooring.install.finding import ORDER
+from mooring.commands.install.finding import ORDER
 
 pytestmark = pytest.mark.timeout(600)
 

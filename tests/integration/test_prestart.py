@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mooring.commands.run.hook import Hook, HookResult, run_blocking
+from mooring.commands.run.prestart import After, find, messages, run_before
 from mooring.errors import ConfigurationError, HookError
-from mooring.hook import Hook, HookResult, run_blocking
 from mooring.logs.log import Log
-from mooring.prestart import After, find, messages, run_before
 from mooring.settings.resolve import Resolved, resolve
 from mooring.system.signals import SignalQueue, Stopped
 

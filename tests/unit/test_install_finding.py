@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mooring.commands.install.agreement import parse
+from mooring.commands.install.finding import ORDER, find
+from mooring.commands.install.plans import Wanted, steps
+from mooring.commands.install.target import Target
+from mooring.commands.install.toolbox import LOCKS, cache_folder, label, pinned
+from mooring.commands.install.versions import satisfies
 from mooring.errors import ConfigurationError
-from mooring.install.agreement import parse
-from mooring.install.finding import ORDER, find
-from mooring.install.plans import Wanted, steps
-from mooring.install.target import Target
-from mooring.install.toolbox import LOCKS, cache_folder, label, pinned
-from mooring.install.versions import satisfies
 
 CONTENT = {
     "uv.lock": 'requires-python = ">=3.11"\n',

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mooring import confdump, demo
+from mooring import demo
+from mooring.commands.run import config_dump
 from mooring.errors import ConfigurationError
 from mooring.logs.access.line import formatter
 from mooring.settings.profiles import PROFILES, Profile
@@ -24,7 +25,7 @@ BARE = {variable for row in ROWS.values() for variable in row.bare}
 )
 def test_every_name_in_a_profile_is_known(profile: Profile) -> None:
     assert set(profile.defaults) <= set(ROWS)
-    assert set(profile.dump) <= set(confdump._KEYS)
+    assert set(profile.dump) <= set(config_dump._KEYS)
     assert set(profile.first_variable.values()) | set(profile.ignored) | set(profile.any_text_is_true) <= BARE
     assert profile.demo == "" or callable(getattr(demo, profile.demo))
     formatter(profile.access_format)

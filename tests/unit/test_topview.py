@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 import mooring
-from mooring.columns import Span, clip, columns, wrap
-from mooring.rates import Pace, between
+from mooring.commands.top.columns import Span, clip, columns, wrap
+from mooring.commands.top.rates import Pace, between
+from mooring.commands.top.view import View, render
 from mooring.scoreboard.row import BOUNDS, quantile
 from mooring.system.units import age, latency, per_second, size
-from mooring.topview import View, render
 
 PLAN = {
     "workers": {"value": 2, "origin": "tuned", "reason": "2 CPU cores (host) x 1"},

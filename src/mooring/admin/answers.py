@@ -1,4 +1,4 @@
-"""What the admin endpoint is asked, and answers: at once, or later. Not for sending it (admin.py)."""
+"""What the admin endpoint is asked, and answers: at once, or later. Not for sending it (server.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who has come to the admin endpoint, and by which door. Not for what is done with them: admin.py."""
+"""Who has come to the admin endpoint, and by which door. Not for what is done with them: server.py."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class SignalQueue:
         # A full pipe means that the loop is behind by 65,536 signals: it will look at everything anyway.
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)  # what reexec.py has kept waiting
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)  # what commands/run/reexec.py has kept waiting
 
     def fileno(self) -> int:
         """The descriptor to watch for reading."""

@@ -1,6 +1,6 @@
 """What has happened last, for `mooring top`: rolls, exits, and requests that take long. Pure.
 
-All text of the application or of clients is escaped here. Not for the present: topview.py.
+All text of the application or of clients is escaped here. Not for the present: view.py.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from mooring.columns import Row, Span, clip
+from mooring.commands.top.columns import Row, Span, clip
+from mooring.commands.top.rates import Facts
 from mooring.logs.escape import escape
-from mooring.rates import Facts
 from mooring.system.units import age, latency
 
 _OLD = 1.0  # seconds: younger requests in flight come and go too fast to be read

@@ -1,6 +1,6 @@
 """What `mooring top` shows: an answer of /stats and its pace in, lines of a given width and number out. Pure.
 
-A line is a list of spans, text with a style; top.py makes escape sequences of them. All text of the
+A line is a list of spans, text with a style; screen.py makes escape sequences of them. All text of the
 application or of clients is escaped here.
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from mooring.columns import Row, Span, clip, fit_columns, wrap
+from mooring.commands.top.columns import Row, Span, clip, fit_columns, wrap
+from mooring.commands.top.last import because, below, duration
+from mooring.commands.top.rates import Facts, Pace
 from mooring.logs.escape import escape
-from mooring.rates import Facts, Pace
 from mooring.system.units import age, latency, per_second, size
-from mooring.toplast import because, below, duration
 
 _NARROWEST = 20
 BARS = "▁▂▃▄▅▆▇█"

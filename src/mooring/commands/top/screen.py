@@ -1,6 +1,6 @@
 """`mooring top`: the live view in a terminal, or one plain snapshot where there is none.
 
-A thread asks the instance, so that keys, resizing and the end never wait for it. What is shown: topview.py.
+A thread asks the instance, so that keys, resizing and the end never wait for it. What is shown: view.py.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 
 from mooring import __version__
 from mooring.admin import instance as runtime
-from mooring.columns import Row
-from mooring.control import ask, find
+from mooring.commands.control import ask, find
+from mooring.commands.top.columns import Row
+from mooring.commands.top.rates import Facts, between
+from mooring.commands.top.view import BARS, View, render
 from mooring.errors import ConfigurationError, MooringError
-from mooring.rates import Facts, between
 from mooring.system.sockets import socket_state
-from mooring.topview import BARS, View, render
 
 _HISTORY = 60  # intervals
 _SHORTEST, _LONGEST = 0.2, 3600  # seconds

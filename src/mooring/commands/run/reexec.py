@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from mooring.prestart import After
+from mooring.commands.run.prestart import After
 from mooring.system.signals import SUPERVISED
 
 _PREFIXES = ("LD_", "PYTHON", "MALLOC_", "GLIBC_")

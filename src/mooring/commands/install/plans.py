@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mooring.commands.install.finding import Declaration
+from mooring.commands.install.target import Target
 from mooring.errors import ConfigurationError
-from mooring.install.finding import Declaration
-from mooring.install.target import Target
 
 WORKER = Path(__file__).with_name("conda.py")
 

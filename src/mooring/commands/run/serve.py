@@ -13,17 +13,18 @@ from contextlib import ExitStack
 from socket import socket
 from typing import NamedTuple
 
-from mooring import __version__, confdump
+from mooring import __version__
 from mooring.admin import instance as runtimes
 from mooring.admin import ports as adminports
 from mooring.application import discovery
+from mooring.commands.run import config_dump
+from mooring.commands.run.prestart import After
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.log import Files, Log
 from mooring.metrics.multiprocess.folder import Folder, open_folder
 from mooring.plan import redact
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
-from mooring.prestart import After
 from mooring.supervisor.workers import Crew, Forks
 from mooring.system import accounts, listeners
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
@@ -63,7 +64,7 @@ def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start
         metrics = _metrics_folder(plan, after, account, runtime.path, logs.own)
         if metrics is not None:
             last.callback(metrics.close)
-        confdump.show_dump(plan)
+        config_dump.show_dump(plan)
         crew = _crew(plan, after, account, opened, logs, metrics)
         last.callback(crew.close)
         crew.spawn_early()
@@ -73,7 +74,7 @@ def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start
         )
         crew.wait_for_news(queue.fileno())
 
-        from mooring.fleet import Place, supervise
+        from mooring.commands.run.wiring import Place, supervise
 
         place = Place(urls, runtime, ports, metrics, account, after.environ, _working(plan, after), start)
         return supervise(crew, queue, place, log=logs.own, files=logs.files, last=last)

@@ -15,14 +15,15 @@ from typing import Any
 
 import click
 
-from mooring import prestart, resources
+from mooring import resources
 from mooring.admin import instance
+from mooring.commands.run import prestart
+from mooring.commands.run.start import open_access, open_log, prepare
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.logs.log import Files, Log, last_words, show_traceback
 from mooring.plan import redact, tls
 from mooring.plan.fit import fit
 from mooring.plan.plan import Explained, Plan, Report, as_json, given
-from mooring.run import open_access, open_log, prepare
 from mooring.settings import engines
 from mooring.settings.resolve import resolve
 from mooring.settings.table import show

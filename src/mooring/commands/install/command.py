@@ -11,13 +11,13 @@ from typing import NamedTuple
 import click
 
 import mooring
+from mooring.commands.install.agreement import mismatches
+from mooring.commands.install.finding import Declaration, find
+from mooring.commands.install.plans import Step, Wanted, steps
+from mooring.commands.install.target import Target, look
+from mooring.commands.install.toolbox import Toolbox, cache_folder, environment, label
+from mooring.commands.install.versions import satisfies
 from mooring.errors import EXIT_OK, ConfigurationError
-from mooring.install.agreement import mismatches
-from mooring.install.finding import Declaration, find
-from mooring.install.plans import Step, Wanted, steps
-from mooring.install.target import Target, look
-from mooring.install.toolbox import Toolbox, cache_folder, environment, label
-from mooring.install.versions import satisfies
 from mooring.settings.resolve import resolve
 from mooring.settings.table import ROWS
 

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mooring import prestart, reexec, resources, serve
+from mooring import resources
 from mooring.application import discovery
+from mooring.commands.run import prestart, reexec, serve
 from mooring.errors import ConfigurationError
 from mooring.instrument.otel import variables
 from mooring.logs import log as logs

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mooring.commands.run.hook import GRACE, Hook, Kind, run_blocking
 from mooring.errors import ConfigurationError
-from mooring.hook import GRACE, Hook, Kind, run_blocking
 from mooring.logs.log import Log
 from mooring.settings.resolve import DEFAULT, Resolved
 from mooring.system.signals import SignalQueue, Stopped

@@ -1,0 +1,1 @@
+"""What each command does. Imported when it is given, and not before."""

@@ -1,0 +1,1 @@
+"""`mooring top`: the running instance, live in a terminal."""
