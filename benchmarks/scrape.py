@@ -38,7 +38,7 @@ from mooring.admin.answers import Answer
 from mooring.metrics import prometheus
 from mooring.scoreboard import row as scoreboard
 from mooring.scoreboard.row import BUCKETS, COUNTS, DURATIONS, HISTOGRAM, METHOD_BASE, PLACES, RECORD, Row
-from mooring.scoreboard.totals import Tally
+from mooring.scoreboard.totals import Totals
 from mooring.supervisor import lifecycle
 from mooring.supervisor.history import History
 
@@ -59,21 +59,21 @@ def fill(row: Row, serial: int) -> None:
     row.cells[scoreboard.STATE] = scoreboard.READY
 
 
-def supervisor(tally: Tally) -> Any:
+def supervisor(scoreboard: Totals) -> Any:
     """What the pages read of a supervisor of 64 workers."""
     fleet = lifecycle.new_fleet(lifecycle.Policy(), WORKERS)
     fleet, _ = lifecycle.step(fleet, lifecycle.Tick(), time.monotonic())
     for serial in fleet.workers:
-        for index in tally.give(serial):
-            row = Row(tally.fd, index)
+        for index in scoreboard.give(serial):
+            row = Row(scoreboard.fd, index)
             fill(row, serial)
             row.close()
     plan = SimpleNamespace(engine="uvicorn", interface="asgi", resources=resources.read(environ=os.environ))
-    members = {
+    handles = {
         serial: SimpleNamespace(pid=10_000 + serial, report=None, plan=plan) for serial in fleet.workers
     }
-    crew = SimpleNamespace(tally=tally, members=members, totals=tally.totals)
-    return SimpleNamespace(fleet=fleet, crew=crew, plan=plan, history=History())
+    workers = SimpleNamespace(scoreboard=scoreboard, handles=handles, totals=scoreboard.totals)
+    return SimpleNamespace(fleet=fleet, workers=workers, plan=plan, history=History())
 
 
 def milliseconds(make: Callable[[], bytes], runs: int) -> tuple[float, float, int]:
@@ -87,9 +87,9 @@ def milliseconds(make: Callable[[], bytes], runs: int) -> tuple[float, float, in
 
 
 def measure_pages(runs: int) -> None:
-    tally = Tally()
-    subject = supervisor(tally)
-    assert len(list(tally.seats())) == WORKERS
+    scoreboard = Totals()
+    subject = supervisor(scoreboard)
+    assert len(list(scoreboard.in_use())) == WORKERS
     assert prometheus.render(stats.facts(subject)).count("mooring_worker_memory_bytes{") == WORKERS
     pages: dict[str, Callable[[], bytes]] = {
         "/metrics": lambda: prometheus.render(stats.facts(subject)).encode(),

@@ -28,12 +28,12 @@ def serve(kind: str) -> None:
     def unwrapped(application: Any, *_: Any) -> Any:
         return application.call
 
-    def no_seat(self: workers.Crew, serial: int, slot: int, generation: int, plan: Any) -> Seat:
-        return Seat(slot, generation, self.tally.fd, (), None, None)
+    def no_seat(self: workers.Workers, serial: int, slot: int, generation: int, plan: Any) -> Seat:
+        return Seat(slot, generation, self.scoreboard.fd, (), None, None)
 
     if kind == "without":
         wrap.wrap = unwrapped  # type: ignore[assignment]
-        workers.Crew._seat = no_seat  # type: ignore[method-assign]
+        workers.Workers._seat = no_seat  # type: ignore[method-assign]
         run.seats.ready = lambda *_: None  # type: ignore[attr-defined]
     sys.argv = ["mooring", *sys.argv[3:]]
     __main__.main()

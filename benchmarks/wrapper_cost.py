@@ -23,7 +23,7 @@ from mooring.instrument.request_id import asgi_identifier, wsgi_identifier
 from mooring.instrument.wsgi import wrap_wsgi
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.access.line import formatter
-from mooring.logs.log import Files, Log
+from mooring.logs.log import Log, LogFiles
 from mooring.scoreboard.ring import writer
 from mooring.scoreboard.row import Row
 from mooring.settings.trusted import parse_trusted
@@ -139,7 +139,7 @@ def variants(peer: str, header: str | None, made: Meter) -> list[tuple[str, Call
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 41
-    keeper = LogKeeper(os.open(os.devnull, os.O_WRONLY), Files(), Log(2))
+    keeper = LogKeeper(os.open(os.devnull, os.O_WRONLY), LogFiles(), Log(2))
     keeper.rings.give(0)
     keeper.start()
     print(

@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-/* What engines/_granian_wsgi.handler returns. */
+/* What engines/granian/wsgi.handler returns. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;

@@ -1,4 +1,4 @@
-/* An application's answer on granian: engines/_granian_response.Response is the specification. */
+/* An application's answer on granian: engines/granian/response.Response is the specification. */
 
 #include "granian.h"
 

@@ -12,7 +12,7 @@ import click
 
 from mooring import __version__
 from mooring.errors import ConfigurationError, MooringError
-from mooring.settings.table import ROWS, Row, default_text
+from mooring.settings.table import ROWS, Setting, default_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ class _Command(click.Command):
         return super().get_params(ctx)
 
 
-def _option(row: Row) -> click.Option:
+def _option(row: Setting) -> click.Option:
     help_text = f"{row.help}. [{', '.join(row.variables)}; default: {default_text(row)}]"
     if row.name in _FLAGS:
         return click.Option([f"{row.option}/--no-{row.name}"], default=None, help=help_text)
@@ -223,9 +223,9 @@ def install(
     """Install what the application's folder declares, for production: the step of a Dockerfile."""
     from mooring.commands.install.command import Asked
     from mooring.commands.install.command import install as work
-    from mooring.commands.install.plans import Wanted
+    from mooring.commands.install.plans import Selection
 
-    wanted = Wanted(more.pop("groups"), more.pop("extras"))
+    wanted = Selection(more.pop("groups"), more.pop("extras"))
     asked = Asked(folder or "", source or "", prefix or "", cache_dir or "", wanted, **more)
     _end(lambda: work(asked, dict(os.environ), _folder()))
 

@@ -19,7 +19,7 @@ KINDS = {
     "gunicorn-uvicorn": {"MOORING_ENGINE": "gunicorn"},
     "gunicorn-asgi": {"MOORING_ENGINE": "gunicorn", "GUNICORN_CMD_ARGS": "-k asgi"},
 }
-MANY = 200  # spread over 2 s: engines/_spread.py
+MANY = 200  # spread over 2 s: engines/common/websockets.py
 GRACE = 30
 
 

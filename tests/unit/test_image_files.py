@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "images"
 LOCKS = {path.stem: path.read_text() for path in sorted((IMAGES / "lock").glob("*.txt"))}
 PIN = re.compile(r"^([a-z0-9-]+)==([^ ]+)", re.MULTILINE)

@@ -2,9 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "scrape.py"
+from checkout import ROOT
+
+BENCHMARK = ROOT / "benchmarks" / "scrape.py"
 
 
 def test_it_makes_its_pages():

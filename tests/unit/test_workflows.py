@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 MAKE = (ROOT / "Makefile").read_text() + (ROOT / "scripts/release.mk").read_text()
 RELEASING = (ROOT / "docs/how-to/release.md").read_text()

@@ -13,7 +13,7 @@ from mooring.metrics import prometheus
 from mooring.supervisor.loop import Supervisor
 
 # Asks for the application's own metrics without waiting; the text is told at once or later, and may be empty.
-AppMetrics = Callable[[Callable[[bytes], None]], None]
+AppMetricsRequest = Callable[[Callable[[bytes], None]], None]
 
 PAGE = os.path.join(os.path.dirname(__file__), "page.html")
 _FRESH = 0.1  # seconds for which a page is good: a flood of requests costs one in so many
@@ -32,7 +32,7 @@ class Routes:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
-        self.app_metrics: AppMetrics | None = None
+        self.app_metrics: AppMetricsRequest | None = None
         self._kept: dict[str, tuple[float, Answer]] = {}
         self._scrape: Deferred | None = None
 

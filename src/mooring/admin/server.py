@@ -1,7 +1,7 @@
 """The admin endpoint's server: HTTP in the supervisor's loop, one request a connection, bounded in every way.
 
 Each listener is a door with a budget of its own, so that a crowd at one doesn't lock out the others. What a
-client may take of each: the constants below, and those in doors.py. Where a door is full, somebody gives way:
+client may take of each: the constants below. Where a door is full, somebody gives way:
 first who has had its answer, then who has not sent its request within a moment, or has stopped reading. Not
 for what is answered: routes.py.
 """
@@ -15,7 +15,50 @@ from collections.abc import Callable
 from functools import partial
 
 from mooring.admin.answers import Answer, Deferred, attempt, parse
-from mooring.admin.doors import LINGERING, READING, WAITING, WRITING, Client, Door, Responder
+
+Responder = Callable[[str, str], Answer | Deferred]
+
+READ_TIME, READ_PATIENCE = 5.0, 0.25  # seconds that a request's head may take; the same where others wait
+READING, WAITING, WRITING, LINGERING = range(4)
+
+
+class Door:
+    """A listening, non-blocking socket, and who has come in by it."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        answer: Responder,
+        allowed: Callable[[socket.socket], bool],
+        most: int,
+    ) -> None:
+        self.listener = listener
+        self.answer = answer
+        self.allowed = allowed
+        self.most = most
+        self.clients: set[Client] = set()
+        self.paused: float | None = None  # not accepting until then
+
+
+class Client:
+    """One connection. `patience` is until when it stays where others wait, `deadline` until when at all."""
+
+    __slots__ = ("deadline", "deferred", "door", "events", "head_only", "inbox", "outbox", "patience",
+                 "socket", "state", "swallowed")  # fmt: skip
+
+    def __init__(self, connection: socket.socket, door: Door, now: float) -> None:
+        self.socket = connection
+        self.door = door
+        self.state = READING
+        self.events = 0  # that the selector watches
+        self.inbox = bytearray()
+        self.outbox = memoryview(b"")
+        self.head_only = False
+        self.deferred: Deferred | None = None
+        self.swallowed = 0
+        self.deadline = now + READ_TIME
+        self.patience = now + READ_PATIENCE
+
 
 LONGEST_HEAD = 16_384  # bytes: browsers send the cookies of all ports of a host
 CLIENTS = 16

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
     row: Row | None
 
 
-class Request(NamedTuple):
+class ShownRequest(NamedTuple):
     """A request in flight, escaped, without its query; `age_s` in seconds."""
 
     method: str
@@ -68,11 +68,11 @@ class Request(NamedTuple):
 def look(supervisor: Supervisor, now: float) -> list[Seen]:
     """Every worker, by slot, the oldest first; gunicorn's arbiter is shown by its workers."""
     rows: dict[int, list[Row]] = {}
-    for seat in supervisor.crew.tally.seats():
+    for seat in supervisor.workers.scoreboard.in_use():
         rows.setdefault(seat.serial, []).append(seat.row)
     found = []
     for serial, worker in supervisor.fleet.workers.items():
-        if serial not in supervisor.crew.members:
+        if serial not in supervisor.workers.handles:
             continue  # reaped, or refused by the system: the lifecycle is about to hear of it
         own: Sequence[Row | None] = rows.get(serial) or (None,)
         for row in own:
@@ -81,10 +81,10 @@ def look(supervisor: Supervisor, now: float) -> list[Seen]:
 
 
 def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, now: float) -> Seen:
-    member = supervisor.crew.members.get(serial)
-    pid = (member.pid or None) if member else None
-    report = member.report if member else None
-    engine = report.engine if report else (member.plan if member else supervisor.plan).engine
+    handle = supervisor.workers.handles.get(serial)
+    pid = (handle.pid or None) if handle else None
+    report = handle.report if handle else None
+    engine = report.engine if report else (handle.plan if handle else supervisor.plan).engine
     own = row is not None and engine == "gunicorn"  # a worker of its arbiter
     age = now - (row.read(STARTED) if row is not None and own else worker.spawned_at)
     memory = min(int(row.read(MEMORY)), _MOST) if row is not None else 0
@@ -114,13 +114,13 @@ def _state(worker: Worker, row: Row | None) -> str:
     return state if state in ("starting", "ready", "draining") else str(worker.state)
 
 
-def requests(workers: Sequence[Seen], now: float, most: int) -> list[Request]:
+def requests(workers: Sequence[Seen], now: float, most: int) -> list[ShownRequest]:
     """The oldest requests in flight."""
     busy = [seen for seen in workers if seen.row is not None and seen.in_flight]
     found = [(each, seen) for seen in busy if seen.row for each in seen.row.in_flight(now)[:most]]
     oldest = sorted(found, key=lambda pair: -pair[0].age)[:most]
     return [
-        Request(
+        ShownRequest(
             escape(each.method), escape(each.path.partition("?")[0]), round(each.age, 3), seen.pid, seen.slot
         )
         for each, seen in oldest
@@ -149,7 +149,7 @@ def facts(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Facts:
         states[seen.state] += 1
         memory[seen.slot] = memory.get(seen.slot, 0) + (seen.memory or 0)
     return Facts(
-        totals=supervisor.crew.totals(),
+        totals=supervisor.workers.totals(),
         in_flight=sum(seen.in_flight for seen in workers),
         websockets=sum(seen.websockets for seen in workers),
         workers=states,
@@ -172,7 +172,7 @@ def feed(supervisor: Supervisor, head: dict[str, Any]) -> dict[str, Any]:
     """For /stats: `head`, and all counts since the start; two answers give the rates. docs/reference.md."""
     now = time.monotonic()
     workers = look(supervisor, now)
-    totals, history, limits = supervisor.crew.totals(), supervisor.history, supervisor.plan.resources
+    totals, history, limits = supervisor.workers.totals(), supervisor.history, supervisor.plan.resources
     return {
         "now": round(now, 6),
         "time": round(time.time(), 3),

@@ -66,7 +66,7 @@ def status(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:
             {"name": each.name, "pid": each.pid or None, "starts": each.starts, "last_exit": each.last_exit}
             for each in supervisor.companions
         ],
-        "templates": supervisor.crew.spawner.as_json(),
+        "templates": supervisor.workers.spawner.as_json(),
         "plan": {"revision": plan.revision, **redact.plan(plan.as_json())},
         "warnings": [redact.without_arguments(each, plan.explained["app"].value) for each in plan.warnings],
     }

@@ -172,7 +172,7 @@ def _holds_python(resolved: Resolved, root: Path) -> bool:
 def _wide_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
     names = source_scan.USUAL if variable is None else {import_string.parse_attribute(variable).names[0]}
     looked: list[str] = []
-    without: list[search_order.Place] = []
+    without: list[search_order.Candidate] = []
     for place in search_order.places(root, resolved.settings.interface):
         if not place.path.is_file():
             looked.append(place.shown(root))
@@ -186,7 +186,7 @@ def _wide_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
     return _demo(resolved, root, looked)
 
 
-def _found(place: search_order.Place, variable: str | None, root: Path) -> Target:
+def _found(place: search_order.Candidate, variable: str | None, root: Path) -> Target:
     reason = f"found {place.shown(root)} in {root}"
     search = tuple(dict.fromkeys((place.base, root)))
     return Target(place.module, variable or place.attribute, "default", reason, search)

@@ -31,7 +31,7 @@ _NO_PACKAGES = (
 )
 
 
-class Place(NamedTuple):
+class Candidate(NamedTuple):
     """A file that may hold the application, relative to the folder that it is imported from."""
 
     base: Path
@@ -53,7 +53,7 @@ class Place(NamedTuple):
         return os.path.relpath(self.path, root)
 
 
-def places(root: Path, interface: str) -> Iterator[Place]:
+def places(root: Path, interface: str) -> Iterator[Candidate]:
     """Every place of the order once, whether or not there is a file."""
     seen = set()
     for place in _all(root, interface):
@@ -62,7 +62,7 @@ def places(root: Path, interface: str) -> Iterator[Place]:
             yield place
 
 
-def _all(root: Path, interface: str) -> Iterator[Place]:
+def _all(root: Path, interface: str) -> Iterator[Candidate]:
     source = root / "src"
     base, prefix = (root, "src/") if (source / "__init__.py").is_file() else (source, "")
     yield from _in_folder(root, root, "", interface)
@@ -71,22 +71,22 @@ def _all(root: Path, interface: str) -> Iterator[Place]:
     yield from _in_only_package(root, root, "", interface)
 
 
-def _in_folder(folder: Path, base: Path, prefix: str, interface: str) -> Iterator[Place]:
+def _in_folder(folder: Path, base: Path, prefix: str, interface: str) -> Iterator[Candidate]:
     for file in _FIRST:
-        yield Place(base, prefix + file)
+        yield Candidate(base, prefix + file)
     django = source_scan.django_application(folder, interface)
     if django:
-        yield Place(folder, django[0].replace(".", "/") + ".py", django[1])
+        yield Candidate(folder, django[0].replace(".", "/") + ".py", django[1])
     for file in _ordered(_SECOND, interface):
-        yield Place(base, prefix + file)
+        yield Candidate(base, prefix + file)
 
 
-def _in_only_package(folder: Path, base: Path, prefix: str, interface: str) -> Iterator[Place]:
+def _in_only_package(folder: Path, base: Path, prefix: str, interface: str) -> Iterator[Candidate]:
     packages = _packages(folder)
     if len(packages) == 1:
         django = (folder / packages[0] / "settings.py").is_file() and interface != "asgi"
         for file in _ordered(_IN_DJANGO_PACKAGE if django else _IN_PACKAGE, interface):
-            yield Place(base, f"{prefix}{packages[0]}/{file}")
+            yield Candidate(base, f"{prefix}{packages[0]}/{file}")
 
 
 def _packages(folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ from mooring.admin import instance
 from mooring.commands.run import prestart
 from mooring.commands.run.start import open_access, open_log, prepare
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
-from mooring.logs.log import Files, Log, last_words, show_traceback
+from mooring.logs.log import Log, LogFiles, last_words, show_traceback
 from mooring.plan import redact, tls
 from mooring.plan.fit import fit
 from mooring.plan.plan import Explained, Plan, Report, as_json, given
@@ -102,7 +102,7 @@ def find(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Fi
 def _look(findings: Findings, plan: Plan, environ: Mapping[str, str]) -> None:
     """What needs more than reading: user, log files, application, listeners. Raises MooringError."""
     account = accounts.find(plan.settings.user)
-    files = Files()
+    files = LogFiles()
     log = open_log(plan.settings, files)
     open_access(plan.settings, files)
     report = _probe(plan, environ, log, account)
@@ -150,7 +150,7 @@ def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.A
         report=write,
         seat=None,
         log=log,
-        files=Files(),
+        files=LogFiles(),
         account=account,
         environ=environ,
         folder=plan.settings.app_root or ".",

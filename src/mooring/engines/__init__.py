@@ -16,7 +16,7 @@ from mooring.instrument.drain import Drain
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
-    from mooring.scoreboard.row import Request
+    from mooring.scoreboard.row import InFlight
 
 
 class ArbiterRows(Protocol):
@@ -66,7 +66,7 @@ class Serving(NamedTuple):
     booted: Callable[[], None] = lambda: None
     gone: Callable[[int], None] = lambda _pid: None
     metrics: str | None = None
-    in_flight: Callable[[], Sequence[Request]] = lambda: ()
+    in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
 
 
 class Engine(Protocol):

@@ -26,8 +26,8 @@ Prepare = Callable[[Environ], None]
 Arrival = tuple[float, str, int, int]  # when, what was asked for, its METHOD_BASE, its place in flight
 Count = Callable[[int, int, float, bool, int], None]
 Identify = Callable[[Environ], Ids]
-Start = Callable[[Environ], Arrival]
-Report = Callable[[Environ, Arrival, str, int, Any, Ids], None]
+BeginRequest = Callable[[Environ], Arrival]
+ReportAnswer = Callable[[Environ, Arrival, str, int, Any, Ids], None]
 _NO_IDS: Ids = ("-", "-", ())
 
 
@@ -92,7 +92,7 @@ def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identi
     return wsgi
 
 
-def _recorder(meter: Meter) -> tuple[Start, Report]:
+def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
     """Two functions: a request has come, and it has been answered (with no status: the application
     failed).
     """

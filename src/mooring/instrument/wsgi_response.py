@@ -13,7 +13,7 @@ from typing import Any
 
 from mooring.instrument.wsgi_line import Environ, declared_size
 
-Finish = Callable[["Stream"], None]
+FinishAnswer = Callable[["Stream"], None]
 _CLOSE = ("Connection", "close")
 
 
@@ -22,10 +22,10 @@ class Stream:
 
     __slots__ = ("body", "close_body", "failed", "finish", "size")
 
-    def __init__(self, body: Iterable[bytes], finish: Finish) -> None:
+    def __init__(self, body: Iterable[bytes], finish: FinishAnswer) -> None:
         self.body = body
         self.close_body = getattr(body, "close", None)
-        self.finish: Finish | None = finish
+        self.finish: FinishAnswer | None = finish
         self.size = 0
         self.failed = False
 

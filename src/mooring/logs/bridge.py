@@ -14,7 +14,7 @@ from typing import Any
 
 from mooring.logs import fallback
 from mooring.logs import record as logform
-from mooring.logs.log import LEVELS, Files, Log
+from mooring.logs.log import LEVELS, Log, LogFiles
 from mooring.logs.sink import FILE_PIECE
 
 ENGINE_LOGGERS = (
@@ -33,7 +33,7 @@ _TRACEBACK = "Traceback (most recent call last):\n"
 class Handler(logging.Handler):
     """Writes records through mooring's own log, tracebacks included."""
 
-    def __init__(self, log: Log, files: Files) -> None:
+    def __init__(self, log: Log, files: LogFiles) -> None:
         super().__init__()
         self.log = log
         self.files = files
@@ -107,7 +107,7 @@ def _parted(message: str) -> tuple[str, str]:
     return (what.rstrip(" :\n"), head + frames) if what and frames else (message, "")
 
 
-def configure(log: Log, level: str, files: Files) -> Handler:
+def configure(log: Log, level: str, files: LogFiles) -> Handler:
     """Send the engines' loggers to the log, and the application's while it has configured none.
 
     Returns the handler that all of the engines' have.

@@ -148,7 +148,7 @@ def _open(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY, 0o644)
 
 
-class Files:
+class LogFiles:
     """The log files that were opened by a path, to open them anew after a rotation (SIGUSR1)."""
 
     def __init__(self) -> None:
@@ -161,9 +161,9 @@ class Files:
             self.opened.append((os.path.abspath(str(path)), fd))
         return fd
 
-    def without(self, fd: int | None) -> Files:
+    def without(self, fd: int | None) -> LogFiles:
         """Those but one, for a process that doesn't hold it: there, its number may be anything's."""
-        others = Files()
+        others = LogFiles()
         others.opened = [(path, each) for path, each in self.opened if each != fd]
         return others
 

@@ -20,7 +20,7 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class CgroupFiles:
     """Reads files below a root folder, by the absolute name the process sees; collects warnings."""
 
     root: Path
@@ -75,12 +75,12 @@ class Hierarchy(NamedTuple):
 class Cgroups(NamedTuple):
     """The process's memberships (controller to path, "" for version 2) and the mounted hierarchies."""
 
-    files: Files
+    files: CgroupFiles
     paths: dict[str, str]
     mounts: tuple[Mount, ...]
 
     @classmethod
-    def find(cls, files: Files) -> Cgroups:
+    def find(cls, files: CgroupFiles) -> Cgroups:
         """Read /proc/self/cgroup and /proc/self/mountinfo below the files' root."""
         return cls(files, _memberships(files), _mounts(files))
 
@@ -120,7 +120,7 @@ class _Place(NamedTuple):
     skipped: int  # leading names of the path that had to be left out
 
 
-def _place_in(files: Files, mount: Mount, path: str) -> _Place | None:
+def _place_in(files: CgroupFiles, mount: Mount, path: str) -> _Place | None:
     """The folder of the cgroup `path` below a mount.
 
     Where the mount's root is not above the path, or the path is written as the host sees it while the mount
@@ -146,7 +146,7 @@ def _names(path: str) -> list[str]:
     return [name for name in path.split("/") if name]
 
 
-def _memberships(files: Files) -> dict[str, str]:
+def _memberships(files: CgroupFiles) -> dict[str, str]:
     paths: dict[str, str] = {}
     for line in (files.text(MEMBERSHIP) or "").splitlines():
         number, _, rest = line.partition(":")
@@ -159,7 +159,7 @@ def _memberships(files: Files) -> dict[str, str]:
     return paths
 
 
-def _mounts(files: Files) -> tuple[Mount, ...]:
+def _mounts(files: CgroupFiles) -> tuple[Mount, ...]:
     """The cgroup mounts; where one folder was mounted over several times, the last is what is seen."""
     seen: dict[str, Mount] = {}
     for line in (files.text(MOUNTS) or "").splitlines():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from mooring.resources.cgroups import Files, Hierarchy
+from mooring.resources.cgroups import CgroupFiles, Hierarchy
 from mooring.resources.model import Reading
 
 N = TypeVar("N", int, float)
@@ -40,13 +40,13 @@ def cpu_list(text: str) -> frozenset[int] | None:
     return frozenset(cpus)
 
 
-def cpu_quota(files: Files, hierarchy: Hierarchy) -> Reading[float]:
+def cpu_quota(files: CgroupFiles, hierarchy: Hierarchy) -> Reading[float]:
     """Cores, from cpu.max (v2) or cpu.cfs_quota_us and cpu.cfs_period_us (v1)."""
     name, level = ("cpu.max", _quota_v2) if hierarchy.version == 2 else ("cpu.cfs_quota_us", _quota_v1)
     return _tightest(hierarchy, name, _levels(files, hierarchy, level))
 
 
-def memory_limit(files: Files, hierarchy: Hierarchy, host: int | None) -> Reading[int]:
+def memory_limit(files: CgroupFiles, hierarchy: Hierarchy, host: int | None) -> Reading[int]:
     """Bytes, from memory.max and memory.high (v2) or memory.limit_in_bytes and memory.stat (v1).
 
     memory.high counts like memory.max: what goes beyond it is not killed, but throttled and reclaimed
@@ -62,12 +62,12 @@ def memory_limit(files: Files, hierarchy: Hierarchy, host: int | None) -> Readin
     return _tightest(hierarchy, name, levels)
 
 
-def memory_levels(files: Files, folder: str, version: int) -> Sequence[Level[int]]:
+def memory_levels(files: CgroupFiles, folder: str, version: int) -> Sequence[Level[int]]:
     """One cgroup's files that may limit memory, each with its bytes, or None."""
     return (_memory_v2 if version == 2 else _memory_v1)(files, folder)
 
 
-def cpuset(files: Files, hierarchy: Hierarchy) -> Reading[int]:
+def cpuset(files: CgroupFiles, hierarchy: Hierarchy) -> Reading[int]:
     """How many CPUs the cpuset holds, from cpuset.cpus.effective (v2) or cpuset.effective_cpus (v1).
 
     The kernel has already cut an effective list to the ancestors' CPUs, so the nearest one decides; an
@@ -90,7 +90,7 @@ def cpuset(files: Files, hierarchy: Hierarchy) -> Reading[int]:
     return Reading(len(allowed), source)
 
 
-def _cpus(files: Files, file: str) -> frozenset[int] | None:
+def _cpus(files: CgroupFiles, file: str) -> frozenset[int] | None:
     content = files.text(file)
     if content is None:
         return None
@@ -101,12 +101,12 @@ def _cpus(files: Files, file: str) -> frozenset[int] | None:
 
 
 def _levels(
-    files: Files, hierarchy: Hierarchy, level: Callable[[Files, str], Sequence[Level[N]]]
+    files: CgroupFiles, hierarchy: Hierarchy, level: Callable[[CgroupFiles, str], Sequence[Level[N]]]
 ) -> list[Level[N]]:
     return [found for folder in hierarchy.folders for found in level(files, folder)]
 
 
-def _quota_v2(files: Files, folder: str) -> Sequence[Level[float]]:
+def _quota_v2(files: CgroupFiles, folder: str) -> Sequence[Level[float]]:
     file = f"{folder}/cpu.max"
     if (content := files.text(file)) is None:
         return ()
@@ -118,7 +118,7 @@ def _quota_v2(files: Files, folder: str) -> Sequence[Level[float]]:
     return ((file, microseconds / length if microseconds else None),)
 
 
-def _quota_v1(files: Files, folder: str) -> Sequence[Level[float]]:
+def _quota_v1(files: CgroupFiles, folder: str) -> Sequence[Level[float]]:
     file, beside = f"{folder}/cpu.cfs_quota_us", f"{folder}/cpu.cfs_period_us"
     if (content := files.text(file)) is None:
         return ()
@@ -135,7 +135,7 @@ def _quota_v1(files: Files, folder: str) -> Sequence[Level[float]]:
     return ((file, microseconds / length),)
 
 
-def _memory_v2(files: Files, folder: str) -> Sequence[Level[int]]:
+def _memory_v2(files: CgroupFiles, folder: str) -> Sequence[Level[int]]:
     levels: list[Level[int]] = []
     for file in (f"{folder}/memory.max", f"{folder}/memory.high"):
         if (content := files.text(file)) is None:
@@ -148,7 +148,7 @@ def _memory_v2(files: Files, folder: str) -> Sequence[Level[int]]:
     return levels
 
 
-def _memory_v1(files: Files, folder: str) -> Sequence[Level[int]]:
+def _memory_v1(files: CgroupFiles, folder: str) -> Sequence[Level[int]]:
     levels: list[Level[int]] = []
     file, statistics = f"{folder}/memory.limit_in_bytes", f"{folder}/memory.stat"
     if (content := files.text(file)) is not None:

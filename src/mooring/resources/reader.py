@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from mooring.resources.cgroups import Cgroups, Files
+from mooring.resources.cgroups import CgroupFiles, Cgroups
 from mooring.resources.limits import cpu_list, cpu_quota, cpuset, memory_limit, whole
 from mooring.resources.model import Reading, Resources
 
@@ -26,7 +26,7 @@ def read(
     `root` is the folder that holds proc and sys; `environ` is searched for Kubernetes' variable; `affinity`
     is the CPUs this process may run on, by default what sched_getaffinity says.
     """
-    files = Files(root)
+    files = CgroupFiles(root)
     cgroups = Cgroups.find(files)
     host_cpus, host_memory = _host_cpus(files), _host_memory(files)
     quota = cpu_quota(files, cgroups.hierarchy("cpu"))
@@ -62,7 +62,7 @@ def _affinity(affinity: Collection[int] | None) -> Reading[int]:
     return Reading(len(affinity) or None, "sched_getaffinity")
 
 
-def _host_cpus(files: Files) -> Reading[int]:
+def _host_cpus(files: CgroupFiles) -> Reading[int]:
     content = files.text(_ONLINE)
     if content is not None:
         if online := cpu_list(content.strip()):
@@ -71,7 +71,7 @@ def _host_cpus(files: Files) -> Reading[int]:
     return Reading(os.cpu_count(), "os.cpu_count()")
 
 
-def _host_memory(files: Files) -> Reading[int]:
+def _host_memory(files: CgroupFiles) -> Reading[int]:
     content = files.text(_MEMORY)
     if content is None:
         return Reading(None, f"no {_MEMORY}")
@@ -83,7 +83,7 @@ def _host_memory(files: Files) -> Reading[int]:
     return Reading(kibibytes * 1024, _MEMORY)
 
 
-def _kubernetes(files: Files, cgroups: Cgroups, environ: Mapping[str, str]) -> Reading[bool]:
+def _kubernetes(files: CgroupFiles, cgroups: Cgroups, environ: Mapping[str, str]) -> Reading[bool]:
     if environ.get(_SERVICE_HOST):
         return Reading(True, _SERVICE_HOST)
     if files.is_folder(_SERVICE_ACCOUNT):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from mooring.resources.cgroups import Cgroups, Files
+from mooring.resources.cgroups import CgroupFiles, Cgroups
 from mooring.resources.limits import field, memory_levels, whole
 
 _ROOT = Path("/")
@@ -27,7 +27,7 @@ class Room(NamedTuple):
 
 def memory_rooms(root: Path = _ROOT) -> list[Room]:
     """Every limit that binds this process: of its own cgroup first, the ancestors', then the machine."""
-    files = Files(root)
+    files = CgroupFiles(root)
     hierarchy = Cgroups.find(files).hierarchy("memory")
     found: list[Room] = []
     for folder in hierarchy.folders:
@@ -41,7 +41,7 @@ def memory_rooms(root: Path = _ROOT) -> list[Room]:
     return found
 
 
-def _used(files: Files, folder: str, version: int) -> int | None:
+def _used(files: CgroupFiles, folder: str, version: int) -> int | None:
     unified = version == 2
     charged = files.text(f"{folder}/{'memory.current' if unified else 'memory.usage_in_bytes'}")
     charge = whole(charged.strip()) if charged is not None else None
@@ -53,7 +53,7 @@ def _used(files: Files, folder: str, version: int) -> int | None:
     return max(0, charge - cached)
 
 
-def _machine(files: Files) -> Room | None:
+def _machine(files: CgroupFiles) -> Room | None:
     sizes = {}
     for line in (files.text(_MEMINFO) or "").splitlines():
         name, _, rest = line.partition(":")

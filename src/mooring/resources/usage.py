@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mooring.resources.cgroups import Cgroups, Files
+from mooring.resources.cgroups import CgroupFiles, Cgroups
 from mooring.resources.limits import field, whole
 
 _ROOT = Path("/")
@@ -19,7 +19,7 @@ def cpu_throttled_seconds(root: Path = _ROOT) -> float | None:
 
     The cgroup that sets a quota counts; so it is the most of all visible levels, which never goes back.
     """
-    files = Files(root)
+    files = CgroupFiles(root)
     hierarchy = Cgroups.find(files).hierarchy("cpu")
     name, unit = ("throttled_usec", 1e6) if hierarchy.version == 2 else ("throttled_time", 1e9)
     times = (field(files.text(f"{folder}/cpu.stat"), name) for folder in hierarchy.folders)
@@ -28,7 +28,7 @@ def cpu_throttled_seconds(root: Path = _ROOT) -> float | None:
 
 def memory_current(root: Path = _ROOT) -> int | None:
     """Bytes the own cgroup uses, page cache included: memory.current or memory.usage_in_bytes."""
-    files = Files(root)
+    files = CgroupFiles(root)
     hierarchy = Cgroups.find(files).hierarchy("memory")
     name = "memory.current" if hierarchy.version == 2 else "memory.usage_in_bytes"
     contents = (files.text(f"{folder}/{name}") for folder in hierarchy.folders[:1])
@@ -40,7 +40,7 @@ def oom_kills(root: Path = _ROOT) -> int | None:
 
     Version 2 includes the cgroups below it; version 1 counts since Linux 4.13.
     """
-    files = Files(root)
+    files = CgroupFiles(root)
     hierarchy = Cgroups.find(files).hierarchy("memory")
     name = "memory.events" if hierarchy.version == 2 else "memory.oom_control"
     counts = (field(files.text(f"{folder}/{name}"), "oom_kill") for folder in hierarchy.folders[:1])

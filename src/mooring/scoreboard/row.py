@@ -94,7 +94,7 @@ def _floats(cells: memoryview[float]) -> list[float]:
     return cast("list[float]", cells.tolist())
 
 
-class Request(NamedTuple):
+class InFlight(NamedTuple):
     """A request in flight: its path (as the client sent it, cut to fit, not escaped), and its age in
     seconds.
     """
@@ -147,14 +147,14 @@ class Row:
             values = [value if 0 < value < _MOST else 0.0 for value in values]
         return values
 
-    def in_flight(self, now: float) -> list[Request]:
+    def in_flight(self, now: float) -> list[InFlight]:
         """The requests of the table, oldest first."""
         found = []
         for place in PLACES:
             began, base, path = RECORD.unpack_from(self.data, place * 8)
             if isfinite(began) and began > 0 and base:  # without one it is being written just now
                 text = path.partition(b"\0")[0].decode("utf-8", "backslashreplace")
-                found.append(Request(_METHOD_NAMES.get(base, "other"), text, max(0.0, now - began)))
+                found.append(InFlight(_METHOD_NAMES.get(base, "other"), text, max(0.0, now - began)))
         return sorted(found, key=lambda request: -request.age)
 
     def began(self) -> list[float]:

@@ -20,14 +20,14 @@ _CELLS = HISTOGRAM + scoreboard.BUCKETS
 _ADDED = (*COUNTERS, *range(COUNTS, _CELLS))
 
 
-class Seat(NamedTuple):
+class RowInUse(NamedTuple):
     """A row and the worker that has it."""
 
     serial: int
     row: Row
 
 
-class Tally:
+class Totals:
     """The scoreboard, its rows and their totals. Raises OSError where the system has no memory to give."""
 
     def __init__(self) -> None:
@@ -67,12 +67,12 @@ class Tally:
             if row.read(scoreboard.STATE) == GONE:
                 self._add(row)
 
-    def seats(self) -> Iterator[Seat]:
+    def in_use(self) -> Iterator[RowInUse]:
         """Every row that a worker is using."""
         for serial, rows in self.rows.items():
             for row in rows:
                 if row.read(scoreboard.STATE) not in (FREE, GONE):
-                    yield Seat(serial, row)
+                    yield RowInUse(serial, row)
 
     def totals(self) -> list[float]:
         """As Row.counts: the sums over all rows, past ones included."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mooring.errors import ConfigurationError
-from mooring.settings import parsers as env
+from mooring.settings import parsers
 from mooring.settings.profiles import PROFILES, Profile
-from mooring.settings.table import ROWS, Row, Settings, show
+from mooring.settings.table import ROWS, Setting, Settings, show
 
 CLI, ENVIRONMENT, FILE, PROFILE, DEFAULT = 4, 3, 2, 1, 0
 
@@ -49,7 +49,7 @@ class _Reader:
         self.profile = PROFILES["none"]
         self.errors: list[str] = []
 
-    def parse(self, row: Row, text: str, where: str) -> Any:
+    def parse(self, row: Setting, text: str, where: str) -> Any:
         stripped = text.strip()
         if not stripped and row.empty_disables:
             return None
@@ -62,12 +62,12 @@ class _Reader:
             self.errors.append(f"{where.removeprefix('env:')}={shown}: expected {error}")
             return row.default
 
-    def variables(self, row: Row) -> tuple[str, ...]:
+    def variables(self, row: Setting) -> tuple[str, ...]:
         first = self.profile.first_variable.get(row.name)
         order = [row.canonical, *([first] if first else []), *row.bare]
         return tuple(name for name in dict.fromkeys(order) if name not in self.profile.ignored)
 
-    def value(self, row: Row) -> tuple[Any, Origin]:
+    def value(self, row: Setting) -> tuple[Any, Origin]:
         """The row's value from its strongest origin; an empty value of most settings means unset."""
         given = self.cli.get(row.name)
         if given is not None and (given.strip() or row.empty_disables):
@@ -171,7 +171,7 @@ def _read_file(reader: _Reader, folder: Path) -> None:
             name = key.replace("-", "_")
             if name not in ROWS or name == "config":
                 reader.errors.append(f"{path}: {name}: no such setting{_near(name, ROWS)}")
-            elif isinstance(value, bool) and ROWS[name].parse is env.text and reader.file[name]:
+            elif isinstance(value, bool) and ROWS[name].parse is parsers.text and reader.file[name]:
                 reader.errors.append(f"{path}: {key}={show(value)}: expected a text in quotes")
         break
     if "profile" in reader.file and not reader.errors:  # else the start ends anyway, and would say it twice

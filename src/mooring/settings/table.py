@@ -9,8 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mooring.settings import access_options, import_string
-from mooring.settings import parsers as env
+from mooring.settings import import_string, parsers
 from mooring.system import address
 from mooring.system.address import Address
 
@@ -26,13 +25,13 @@ TIMES, REQUESTS, START, LOGS, DEVELOPMENT, INSTANCE = (
 )
 
 
-class Row(NamedTuple):
+class Setting(NamedTuple):
     """One setting: its name, its variables (strongest first), its parser, default and help."""
 
     name: str
     section: str
     help: str
-    parse: env.Parser
+    parse: parsers.Parser
     default: Any
     bare: tuple[str, ...] = ()
     secret: bool = False
@@ -72,7 +71,7 @@ def _trusted(value: str) -> tuple[str, ...]:
     """The peers to believe."""
     from mooring.settings.trusted import parse_trusted
 
-    items = env.items(value)
+    items = parsers.items(value)
     parse_trusted(items)
     return items
 
@@ -85,7 +84,7 @@ def _instance(value: str) -> str:
 
 
 def _row(
-    section: str, parse: env.Parser, default: Any, help_text: str, *bare: str, **more: Any
+    section: str, parse: parsers.Parser, default: Any, help_text: str, *bare: str, **more: Any
 ) -> Any:  # a dataclass field: typed as what it becomes
     facts = {"section": section, "parse": parse, "help": help_text, "bare": bare, **more}
     return dataclasses.field(default=default, metadata=facts)
@@ -99,98 +98,98 @@ class Settings:
     app: str | None = _row(APPLICATION, import_string.application, None, "The application as MODULE:ATTRIBUTE; ATTRIBUTE may be a factory, and may be called: create_app()", "APP_MODULE", shown_default="found by the search order")
     module_name: str | None = _row(APPLICATION, import_string.parse_module, None, "The module that holds the application, in dotted form; APP_MODULE wins over it", "MODULE_NAME", shown_default="found by the search order")
     variable_name: str | None = _row(APPLICATION, import_string.attribute, None, "The name in the module that holds the application; APP_MODULE wins over it", "VARIABLE_NAME", shown_default="app, or what the module offers")
-    app_root: str | None = _row(APPLICATION, env.text, None, "The application root: searched for the application, first on sys.path, the workers' working folder", shown_default="the working folder")
-    interface: str = _row(APPLICATION, env.choice("auto", "asgi", "wsgi"), "auto", "The application's interface; auto looks at the application")
+    app_root: str | None = _row(APPLICATION, parsers.text, None, "The application root: searched for the application, first on sys.path, the workers' working folder", shown_default="the working folder")
+    interface: str = _row(APPLICATION, parsers.choice("auto", "asgi", "wsgi"), "auto", "The application's interface; auto looks at the application")
 
     engine: str = _row(ENGINE, _engine, "auto", "The HTTP server inside each worker; auto is uvicorn for ASGI, granian for WSGI, and gunicorn where gunicorn configuration is given")
-    worker_class: str | None = _row(ENGINE, env.text, None, "hypercorn: asyncio, uvloop or trio; gunicorn: its worker class (sync, gthread, gevent, asgi, a dotted name), which also chooses the gunicorn engine", "WORKER_CLASS")
-    loop: str = _row(ENGINE, env.choice("auto", "uvloop", "asyncio"), "auto", "The event loop of ASGI workers; auto is uvloop where it is installed")
-    http: str = _row(ENGINE, env.choice("auto", "1", "2"), "auto", "HTTP versions: 1, 2 (needs granian or hypercorn), or auto for what the engine offers")
-    gunicorn_conf: str | None = _row(ENGINE, env.text, None, "A gunicorn configuration file; it chooses the gunicorn engine", "GUNICORN_CONF", shown_default="found by the profile's search order")
-    gunicorn_cmd_args: str | None = _row(ENGINE, env.text, None, "Arguments for gunicorn, as on its command line; they choose the gunicorn engine", "GUNICORN_CMD_ARGS")
-    hypercorn_conf: str | None = _row(ENGINE, env.text, None, "A hypercorn configuration (PATH.py, PATH.toml, file:PATH, python:MODULE); it chooses the hypercorn engine", "HYPERCORN_CONF", shown_default="found by the profile's search order")
+    worker_class: str | None = _row(ENGINE, parsers.text, None, "hypercorn: asyncio, uvloop or trio; gunicorn: its worker class (sync, gthread, gevent, asgi, a dotted name), which also chooses the gunicorn engine", "WORKER_CLASS")
+    loop: str = _row(ENGINE, parsers.choice("auto", "uvloop", "asyncio"), "auto", "The event loop of ASGI workers; auto is uvloop where it is installed")
+    http: str = _row(ENGINE, parsers.choice("auto", "1", "2"), "auto", "HTTP versions: 1, 2 (needs granian or hypercorn), or auto for what the engine offers")
+    gunicorn_conf: str | None = _row(ENGINE, parsers.text, None, "A gunicorn configuration file; it chooses the gunicorn engine", "GUNICORN_CONF", shown_default="found by the profile's search order")
+    gunicorn_cmd_args: str | None = _row(ENGINE, parsers.text, None, "Arguments for gunicorn, as on its command line; they choose the gunicorn engine", "GUNICORN_CMD_ARGS")
+    hypercorn_conf: str | None = _row(ENGINE, parsers.text, None, "A hypercorn configuration (PATH.py, PATH.toml, file:PATH, python:MODULE); it chooses the hypercorn engine", "HYPERCORN_CONF", shown_default="found by the profile's search order")
 
     bind: tuple[Address, ...] | None = _row(LISTENERS, address.parse_bind, None, f"Where to listen: {address.EXPECTED}; it wins over HOST and PORT", "BIND", shown_default="HOST:PORT")
     host: str = _row(LISTENERS, address.parse_host, "127.0.0.1", "The address to listen on", "HOST")
     port: int = _row(LISTENERS, address.parse_port, 8000, "The TCP port to listen on; 0 lets the kernel choose, and the choice is printed", "PORT")
-    unix_mode: int = _row(LISTENERS, env.octal_mode, 0o666, "Permission bits of a unix socket, in octal", shown_default="666")
-    backlog: int = _row(LISTENERS, env.integer(1, 65535), 2048, "Connections that may wait to be accepted")
-    tls_certificate: str | None = _row(LISTENERS, env.text, None, "A PEM file with the certificate chain; with tls_key it turns TLS on")
-    tls_key: str | None = _row(LISTENERS, env.text, None, "A PEM file with the private key")
-    tls_key_password: str | None = _row(LISTENERS, env.text, None, "The password of the private key", secret=True)
-    tls_client_ca: str | None = _row(LISTENERS, env.text, None, "A PEM file of authorities: clients must then present a certificate signed by one of them")
+    unix_mode: int = _row(LISTENERS, parsers.octal_mode, 0o666, "Permission bits of a unix socket, in octal", shown_default="666")
+    backlog: int = _row(LISTENERS, parsers.integer(1, 65535), 2048, "Connections that may wait to be accepted")
+    tls_certificate: str | None = _row(LISTENERS, parsers.text, None, "A PEM file with the certificate chain; with tls_key it turns TLS on")
+    tls_key: str | None = _row(LISTENERS, parsers.text, None, "A PEM file with the private key")
+    tls_key_password: str | None = _row(LISTENERS, parsers.text, None, "The password of the private key", secret=True)
+    tls_client_ca: str | None = _row(LISTENERS, parsers.text, None, "A PEM file of authorities: clients must then present a certificate signed by one of them")
 
-    workers: int | None = _row(WORKERS, env.integer(1, MOST_WORKERS), None, "Worker processes, exactly", "WEB_CONCURRENCY", "WORKERS", shown_default="tuned: CPU cores x WORKERS_PER_CORE, capped by memory")
-    workers_per_core: float = _row(WORKERS, env.number(0, MOST_WORKERS, exclusive=True), 1.0, "Workers for each CPU core that the container can really use", "WORKERS_PER_CORE")
-    max_workers: int = _row(WORKERS, env.integer(0, MOST_WORKERS), 0, "Upper bound of the tuned number of workers; 0 is none", "MAX_WORKERS", shown_default="none")
-    cpu_count: float | str | None = _row(WORKERS, env.cpu_count, None, "CPU cores to plan with, instead of those found; host is all cores of the machine", shown_default="found: quota, cpuset and affinity")
-    threads: int | None = _row(WORKERS, env.integer(1, 1024), None, "Threads of each WSGI worker", shown_default="tuned: 8 for each core, shared by the workers, 4 to 32")
-    memory_headroom: int = _row(WORKERS, env.integer(0, 90), 10, "Percent of the memory limit that the tuned number of workers leaves free; rolls may use half of it")
-    max_requests: int = _row(WORKERS, env.integer(0), 0, "Recycle a worker after so many requests: its replacement is ready first; 0 is never", shown_default="never")
-    max_requests_jitter: int | None = _row(WORKERS, env.integer(0), None, "Up to so many requests more, different for each worker", shown_default="a tenth of max_requests")
-    max_worker_age: float = _row(WORKERS, env.seconds(), 0.0, "Recycle a worker after so many seconds, or up to a tenth earlier; 0 is never", shown_default="never")
-    max_worker_memory: int | str | None = _row(WORKERS, env.memory, None, "Recycle a worker whose memory (proportional set size) stays above a size, such as 256M, or a share of the memory limit, such as 25%", shown_default="no limit")
-    preload: str = _row(WORKERS, env.choice("off", "warn", "refuse", on="refuse", true="refuse", false="off"), "off", "Import the application once, in a template process that the workers are forked from: refuse, or only warn of, an application whose import leaves behind what a fork does not carry over (threads, open sockets, event loops)")
-    user: str | None = _row(WORKERS, env.text, None, "Started as root: the user (name or uid, optionally :group) that imports and runs the application")
+    workers: int | None = _row(WORKERS, parsers.integer(1, MOST_WORKERS), None, "Worker processes, exactly", "WEB_CONCURRENCY", "WORKERS", shown_default="tuned: CPU cores x WORKERS_PER_CORE, capped by memory")
+    workers_per_core: float = _row(WORKERS, parsers.number(0, MOST_WORKERS, exclusive=True), 1.0, "Workers for each CPU core that the container can really use", "WORKERS_PER_CORE")
+    max_workers: int = _row(WORKERS, parsers.integer(0, MOST_WORKERS), 0, "Upper bound of the tuned number of workers; 0 is none", "MAX_WORKERS", shown_default="none")
+    cpu_count: float | str | None = _row(WORKERS, parsers.cpu_count, None, "CPU cores to plan with, instead of those found; host is all cores of the machine", shown_default="found: quota, cpuset and affinity")
+    threads: int | None = _row(WORKERS, parsers.integer(1, 1024), None, "Threads of each WSGI worker", shown_default="tuned: 8 for each core, shared by the workers, 4 to 32")
+    memory_headroom: int = _row(WORKERS, parsers.integer(0, 90), 10, "Percent of the memory limit that the tuned number of workers leaves free; rolls may use half of it")
+    max_requests: int = _row(WORKERS, parsers.integer(0), 0, "Recycle a worker after so many requests: its replacement is ready first; 0 is never", shown_default="never")
+    max_requests_jitter: int | None = _row(WORKERS, parsers.integer(0), None, "Up to so many requests more, different for each worker", shown_default="a tenth of max_requests")
+    max_worker_age: float = _row(WORKERS, parsers.seconds(), 0.0, "Recycle a worker after so many seconds, or up to a tenth earlier; 0 is never", shown_default="never")
+    max_worker_memory: int | str | None = _row(WORKERS, parsers.memory, None, "Recycle a worker whose memory (proportional set size) stays above a size, such as 256M, or a share of the memory limit, such as 25%", shown_default="no limit")
+    preload: str = _row(WORKERS, parsers.choice("off", "warn", "refuse", on="refuse", true="refuse", false="off"), "off", "Import the application once, in a template process that the workers are forked from: refuse, or only warn of, an application whose import leaves behind what a fork does not carry over (threads, open sockets, event loops)")
+    user: str | None = _row(WORKERS, parsers.text, None, "Started as root: the user (name or uid, optionally :group) that imports and runs the application")
 
-    timeout: float = _row(TIMES, env.seconds(), 30.0, "Seconds without a sign of life after which a worker counts as hung; 0 is never", "TIMEOUT")
-    graceful_timeout: float = _row(TIMES, env.seconds(), 8.0, "The grace period: seconds that a drain may take", "GRACEFUL_TIMEOUT")
-    keep_alive: float = _row(TIMES, env.seconds(), 75.0, "Seconds that an idle kept-alive connection stays open", "KEEP_ALIVE")
-    boot_timeout: float = _row(TIMES, env.seconds(0, exclusive=True), 120.0, "Seconds that a worker may take until it is ready")
-    drain_delay: float = _row(TIMES, env.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting")
+    timeout: float = _row(TIMES, parsers.seconds(), 30.0, "Seconds without a sign of life after which a worker counts as hung; 0 is never", "TIMEOUT")
+    graceful_timeout: float = _row(TIMES, parsers.seconds(), 8.0, "The grace period: seconds that a drain may take", "GRACEFUL_TIMEOUT")
+    keep_alive: float = _row(TIMES, parsers.seconds(), 75.0, "Seconds that an idle kept-alive connection stays open", "KEEP_ALIVE")
+    boot_timeout: float = _row(TIMES, parsers.seconds(0, exclusive=True), 120.0, "Seconds that a worker may take until it is ready")
+    drain_delay: float = _row(TIMES, parsers.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting")
 
-    drain_idle: float = _row(TIMES, env.seconds(), 1.0, "Seconds that a connection may stay idle in a drain, until it is closed")
+    drain_idle: float = _row(TIMES, parsers.seconds(), 1.0, "Seconds that a connection may stay idle in a drain, until it is closed")
 
-    root_path: str = _row(REQUESTS, env.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
-    max_in_flight: int = _row(REQUESTS, env.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; on WSGI no more than the threads; 0 is no limit", shown_default="no limit")
-    request_timeout: float = _row(REQUESTS, env.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
+    root_path: str = _row(REQUESTS, parsers.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
+    max_in_flight: int = _row(REQUESTS, parsers.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; on WSGI no more than the threads; 0 is no limit", shown_default="no limit")
+    request_timeout: float = _row(REQUESTS, parsers.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
-    request_id: str | None = _row(REQUESTS, access_options.header, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
-    trace_context: bool = _row(REQUESTS, env.flag, False, "W3C trace context: traceparent is taken from a trusted peer, else made; the application and the JSON access log have it, the response has traceresponse", shown_default="false")
+    request_id: str | None = _row(REQUESTS, parsers.header_name, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
+    trace_context: bool = _row(REQUESTS, parsers.flag, False, "W3C trace context: traceparent is taken from a trusted peer, else made; the application and the JSON access log have it, the response has traceresponse", shown_default="false")
 
-    pre_start_path: str | None = _row(START, env.text, None, "A script to run once before any worker: .sh is sourced (its exports and its cd count), .py is run with this Python, others are executed", "PRE_START_PATH", shown_default="prestart.sh in the application root")
-    pre_start_timeout: float = _row(START, env.seconds(), 0.0, "Seconds that the pre-start hook may take; 0 is no limit")
+    pre_start_path: str | None = _row(START, parsers.text, None, "A script to run once before any worker: .sh is sourced (its exports and its cd count), .py is run with this Python, others are executed", "PRE_START_PATH", shown_default="prestart.sh in the application root")
+    pre_start_timeout: float = _row(START, parsers.seconds(), 0.0, "Seconds that the pre-start hook may take; 0 is no limit")
 
-    companions: tuple[str, ...] = _row(START, env.commands, (), "Commands that run beside the workers, once each, separated by semicolons or lines: a scheduler, a queue's worker; started again where they end, stopped with the workers", shown_default="none")
+    companions: tuple[str, ...] = _row(START, parsers.commands, (), "Commands that run beside the workers, once each, separated by semicolons or lines: a scheduler, a queue's worker; started again where they end, stopped with the workers", shown_default="none")
 
-    log_level: str = _row(LOGS, env.choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical", trace="debug"), "info", "The least severe level that is logged", "LOG_LEVEL")
-    log_format: str = _row(LOGS, env.choice("text", "json"), "text", "The form of mooring's own log")
-    access_log: str | None = _row(LOGS, env.text, "-", "Where the access log goes: - is stdout, a path is a file, empty is off", "ACCESS_LOG", empty_disables=True, shown_default="-")
-    access_log_format: str | None = _row(LOGS, access_options.line_format, None, "A line of the access log: common, combined, json, uvicorn, hypercorn, or a text with gunicorn's atoms, such as %(h)s %(r)s %(s)s %(M)s", shown_default="the profile's; without one, common")
-    access_log_skip: tuple[str, ...] = _row(LOGS, access_options.skip, (), "What the access log leaves out: paths (/healthz, /static/*) and statuses (304, 2xx)", shown_default="nothing")
-    access_log_sample: tuple[str, ...] = _row(LOGS, access_options.sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
-    error_log: str | None = _row(LOGS, env.text, "-", "Where mooring's own log goes: - is stderr, a path is a file, empty leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-")
+    log_level: str = _row(LOGS, parsers.choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical", trace="debug"), "info", "The least severe level that is logged", "LOG_LEVEL")
+    log_format: str = _row(LOGS, parsers.choice("text", "json"), "text", "The form of mooring's own log")
+    access_log: str | None = _row(LOGS, parsers.text, "-", "Where the access log goes: - is stdout, a path is a file, empty is off", "ACCESS_LOG", empty_disables=True, shown_default="-")
+    access_log_format: str | None = _row(LOGS, parsers.line_format, None, "A line of the access log: common, combined, json, uvicorn, hypercorn, or a text with gunicorn's atoms, such as %(h)s %(r)s %(s)s %(M)s", shown_default="the profile's; without one, common")
+    access_log_skip: tuple[str, ...] = _row(LOGS, parsers.access_log_skip, (), "What the access log leaves out: paths (/healthz, /static/*) and statuses (304, 2xx)", shown_default="nothing")
+    access_log_sample: tuple[str, ...] = _row(LOGS, parsers.access_log_sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
+    error_log: str | None = _row(LOGS, parsers.text, "-", "Where mooring's own log goes: - is stderr, a path is a file, empty leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-")
 
-    reload: bool = _row(DEVELOPMENT, env.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false")
-    reload_dirs: tuple[str, ...] = _row(DEVELOPMENT, env.items, (), "Folders to watch", "RELOAD_DIRS", shown_default="the application root")
-    reload_includes: tuple[str, ...] = _row(DEVELOPMENT, env.items, ("*.py",), "Names (*.html), paths (app/*.html) and folders whose changes reload, besides *.py", "RELOAD_INCLUDES", shown_default="*.py")
-    reload_excludes: tuple[str, ...] = _row(DEVELOPMENT, env.items, (), "Names, paths and folders whose changes don't; stronger than the includes", "RELOAD_EXCLUDES", shown_default="none beyond .git, caches, virtual environments")
-    reload_delay: float = _row(DEVELOPMENT, env.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY")
-    reload_polling: str = _row(DEVELOPMENT, env.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify")
+    reload: bool = _row(DEVELOPMENT, parsers.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false")
+    reload_dirs: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Folders to watch", "RELOAD_DIRS", shown_default="the application root")
+    reload_includes: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, ("*.py",), "Names (*.html), paths (app/*.html) and folders whose changes reload, besides *.py", "RELOAD_INCLUDES", shown_default="*.py")
+    reload_excludes: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Names, paths and folders whose changes don't; stronger than the includes", "RELOAD_EXCLUDES", shown_default="none beyond .git, caches, virtual environments")
+    reload_delay: float = _row(DEVELOPMENT, parsers.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY")
+    reload_polling: str = _row(DEVELOPMENT, parsers.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify")
 
-    debugpy: Address | None = _row(DEVELOPMENT, env.debug_address, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
+    debugpy: Address | None = _row(DEVELOPMENT, parsers.debug_address, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
 
     admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere")
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere")
-    app_metrics: bool = _row(INSTANCE, env.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true")
+    app_metrics: bool = _row(INSTANCE, parsers.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true")
 
-    profile: str = _row(INSTANCE, env.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask), or none")
-    config: str | None = _row(INSTANCE, env.text, None, "The configuration file to read", shown_default="mooring.toml, or [tool.mooring] of pyproject.toml, in the application root")
+    profile: str = _row(INSTANCE, parsers.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask), or none")
+    config: str | None = _row(INSTANCE, parsers.text, None, "The configuration file to read", shown_default="mooring.toml, or [tool.mooring] of pyproject.toml, in the application root")
     name: str | None = _row(INSTANCE, _instance, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener")
-    runtime_dir: str | None = _row(INSTANCE, env.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID")
-    worker_tmp_dir: str | None = _row(INSTANCE, env.text, None, "gunicorn's folder for heartbeat files", "WORKER_TMP_DIR", shown_default="gunicorn's own default")
+    runtime_dir: str | None = _row(INSTANCE, parsers.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID")
+    worker_tmp_dir: str | None = _row(INSTANCE, parsers.text, None, "gunicorn's folder for heartbeat files", "WORKER_TMP_DIR", shown_default="gunicorn's own default")
     # fmt: on
 
 
-def _rows() -> dict[str, Row]:
-    found: dict[str, Row] = {}
+def _rows() -> dict[str, Setting]:
+    found: dict[str, Setting] = {}
     for field in dataclasses.fields(Settings):
-        found[field.name] = Row(name=field.name, default=field.default, **field.metadata)
+        found[field.name] = Setting(name=field.name, default=field.default, **field.metadata)
     return found
 
 
-ROWS: dict[str, Row] = _rows()
+ROWS: dict[str, Setting] = _rows()
 
 
 def show(value: Any) -> str:
@@ -206,6 +205,6 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def default_text(row: Row) -> str:
+def default_text(row: Setting) -> str:
     """The default as the reference shows it."""
     return row.shown_default or show(row.default) or "not set"

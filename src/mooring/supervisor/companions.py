@@ -108,7 +108,7 @@ class Companions:
         deadline = self._stop_deadline()
         return _NEVER if deadline is None else deadline
 
-    def exited(self, ended: process.Exit) -> None:
+    def exited(self, ended: process.Reaped) -> None:
         """A process has ended: one of these, perhaps."""
         for each in self.all:
             if each.pid == ended.pid:

@@ -28,7 +28,7 @@ class Sign(NamedTuple):
     at: float
 
 
-class Watch:
+class HangWatch:
     """Looks at all rows again and again; a timer of the supervisor's."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -73,13 +73,13 @@ class Watch:
         return [w for w in self._supervisor.fleet.workers.values() if w.state is WorkerState.READY]
 
     def _moved(self, worker: Worker, now: float) -> bool:
-        row = next(iter(self._supervisor.crew.tally.rows.get(worker.serial, ())), None)
-        member = self._supervisor.crew.members.get(worker.serial)
-        report = member.report if member is not None else None
-        if row is None or member is None or report is None or report.engine == "gunicorn":
+        row = next(iter(self._supervisor.workers.scoreboard.rows.get(worker.serial, ())), None)
+        handle = self._supervisor.workers.handles.get(worker.serial)
+        report = handle.report if handle is not None else None
+        if row is None or handle is None or report is None or report.engine == "gunicorn":
             return True  # it has no row of its own: nothing can be said
         beat = row.read(BEAT)
-        busy = _busy(row, member.plan.threads) if report.interface == "wsgi" else None
+        busy = _busy(row, handle.plan.threads) if report.interface == "wsgi" else None
         before = self._signs.get(worker.serial)
         if before is not None and (beat == before.beat or (busy is not None and busy == before.busy)):
             self._signs[worker.serial] = before._replace(beat=beat, busy=busy)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from mooring.plan.plan import Plan
 from mooring.supervisor.lifecycle import Notice
-from mooring.system.process import Exit
+from mooring.system.process import Reaped
 
 
 class Timer(Protocol):
@@ -25,7 +25,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self.timers: list[Timer] = []  # besides the lifecycle's
-        self.on_stranger: list[Callable[[Exit], None]] = []  # a process that is no worker has ended
+        self.on_stranger: list[Callable[[Reaped], None]] = []  # a process that is no worker has ended
         self.on_notice: list[Callable[[Notice, Mapping[str, Any]], None]] = []
         self.held_by: list[Callable[[], bool]] = []  # whoever has something to finish before the end
         self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to

@@ -14,11 +14,10 @@ from mooring.logs.log import Log
 from mooring.plan.fit import fit, resized
 from mooring.plan.plan import Plan, Report
 from mooring.supervisor import lifecycle, notices
-from mooring.supervisor.exits import OUT_OF_MEMORY
-from mooring.supervisor.history import History
+from mooring.supervisor.history import OUT_OF_MEMORY, History
 from mooring.supervisor.hooks import Hooks
 from mooring.supervisor.lifecycle import WorkerState
-from mooring.supervisor.workers import Crew, Member
+from mooring.supervisor.workers import WorkerHandle, Workers
 from mooring.system import process
 from mooring.system.signals import SignalQueue
 from mooring.worker import messages
@@ -32,12 +31,12 @@ _LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int
 class Supervisor(Hooks):
     """Runs the fleet of one plan until it has stopped."""
 
-    def __init__(self, crew: Crew, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
+    def __init__(self, workers: Workers, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
         super().__init__()
-        self.crew = crew
+        self.workers = workers
         self.log = log
         self.queue = queue
-        self.selector = crew.selector
+        self.selector = workers.selector
         self.fleet = lifecycle.new_fleet(policy)
         self.history = History()
         self.exit_code: int | None = None
@@ -55,7 +54,7 @@ class Supervisor(Hooks):
     @property
     def plan(self) -> Plan:
         """The newest revision of the plan that serves."""
-        return self.crew.plan
+        return self.workers.plan
 
     def plan_of(self, policy: lifecycle.Policy) -> Plan:
         """The plan that goes with a generation's policy."""
@@ -94,7 +93,7 @@ class Supervisor(Hooks):
         deadline = min((moment for moment in times if moment is not None), default=None)
         timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
         for key, _ in self.selector.select(timeout):
-            if isinstance(key.data, Member):
+            if isinstance(key.data, WorkerHandle):
                 self._hear(key.data)
             else:
                 key.data()
@@ -109,7 +108,7 @@ class Supervisor(Hooks):
         match action:
             case lifecycle.Spawn(serial, slot, generation):
                 try:
-                    self.crew.spawn(serial, slot, generation, self.plan_of(self.fleet.policy))
+                    self.workers.spawn(serial, slot, generation, self.plan_of(self.fleet.policy))
                 except OSError as error:
                     self.post(lifecycle.SpawnFailed(serial, f"could not be spawned: {error.strerror}"))
             case lifecycle.Drain(serial):
@@ -128,11 +127,11 @@ class Supervisor(Hooks):
                 self.exit_code = code
 
     def _signal(self, serial: int, send: Callable[[int], None]) -> None:
-        member = self.crew.members.get(serial)
-        if member is not None and member.pid:
-            send(member.pid)
-        elif member is not None:
-            self.crew.spawner.give_up(serial, killed=send is process.kill_group)
+        handle = self.workers.handles.get(serial)
+        if handle is not None and handle.pid:
+            send(handle.pid)
+        elif handle is not None:
+            self.workers.spawner.give_up(serial, killed=send is process.kill_group)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -160,96 +159,96 @@ class Supervisor(Hooks):
     def reopen_logs(self) -> None:
         """Open the log files anew: here first, so that a worker that starts now inherits the new ones."""
         self.on_reopen()
-        for pid in self.crew.serials:
+        for pid in self.workers.serials:
             process.reopen_logs(pid)
-        self.crew.spawner.reopen_logs()
+        self.workers.spawner.reopen_logs()
 
     def resize(self, delta: int) -> None:
         """One worker more or fewer: of the plan while worker 0 boots alone, and with gunicorn; else here."""
         if self.plan.engine != "gunicorn" and self.plan.revision > 1:
             self.post(lifecycle.Resize(delta))
             return
-        self.crew.plan = resized(self.plan, delta)
+        self.workers.plan = resized(self.plan, delta)
         self.renewed = {edition: resized(plan, delta) for edition, plan in self.renewed.items()}
-        for member in self.crew.members.values():
-            self.resize_arbiter(member)
+        for handle in self.workers.handles.values():
+            self.resize_arbiter(handle)
 
-    def resize_arbiter(self, member: Member) -> None:
+    def resize_arbiter(self, handle: WorkerHandle) -> None:
         """Bring gunicorn's arbiter one worker closer to its plan, and wait for what it says to that.
 
         One signal at a time: several that are pending arrive as one, signal(7).
         """
-        worker = self.fleet.workers.get(member.serial)
+        worker = self.fleet.workers.get(handle.serial)
         if worker is None or worker.state not in {WorkerState.STARTING, WorkerState.READY}:
             return
         wanted = self.plan_of(worker.policy).workers
-        if member.size is not None and member.size != wanted and not member.resizing:
-            member.resizing = True
-            more = member.size < wanted
-            process.resize(member.pid, signal.SIGTTIN if more else signal.SIGTTOU)
+        if handle.size is not None and handle.size != wanted and not handle.resizing:
+            handle.resizing = True
+            more = handle.size < wanted
+            process.resize(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _leads(self, pid: int) -> bool:
         """Whether what a child leaves behind is to end with it."""
-        return pid in self.crew or any(each.pid == pid for each in self.companions)
+        return pid in self.workers or any(each.pid == pid for each in self.companions)
 
     def _reap(self) -> None:
         for ended in process.reap(self._leads, self.on_dying):
-            member = self.crew.forget(ended.pid)
-            if member is None:
+            handle = self.workers.forget(ended.pid)
+            if handle is None:
                 for told in self.on_stranger:
                     told(ended)
                 continue
-            self.lost(member, ended)
+            self.lost(handle, ended)
 
-    def lost(self, member: Member, ended: process.Exit) -> None:
-        """A forgotten member's process has ended: hear its last words, and tell the lifecycle."""
-        self._hear(member)
-        self.crew.release(member)
-        self.post(self._exited(member, ended))
+    def lost(self, handle: WorkerHandle, ended: process.Reaped) -> None:
+        """A forgotten handle's process has ended: hear its last words, and tell the lifecycle."""
+        self._hear(handle)
+        self.workers.release(handle)
+        self.post(self._exited(handle, ended))
 
-    def _exited(self, member: Member, ended: process.Exit) -> lifecycle.Exited:
-        failure = member.failure
+    def _exited(self, handle: WorkerHandle, ended: process.Reaped) -> lifecycle.Exited:
+        failure = handle.failure
         if failure is not None:
-            return lifecycle.Exited(member.serial, failure.message, failure.code, fatal=True)
+            return lifecycle.Exited(handle.serial, failure.message, failure.code, fatal=True)
         why = process.describe(ended.code)
-        worker = self.fleet.workers.get(member.serial)
+        worker = self.fleet.workers.get(handle.serial)
         if worker is None or worker.state is WorkerState.KILLED:
-            return lifecycle.Exited(member.serial, why)
+            return lifecycle.Exited(handle.serial, why)
         why = self.history.exits.in_words(why)
-        if worker.state is WorkerState.STARTING and member.report is None and why != OUT_OF_MEMORY:
+        if worker.state is WorkerState.STARTING and handle.report is None and why != OUT_OF_MEMORY:
             why = f"the application ended its worker before it was ready: {why}"
-        return lifecycle.Exited(member.serial, why)
+        return lifecycle.Exited(handle.serial, why)
 
-    def _hear(self, member: Member) -> None:
-        for message in self.crew.hear(member):
-            self._on_message(member, message)
+    def _hear(self, handle: WorkerHandle) -> None:
+        for message in self.workers.hear(handle):
+            self._on_message(handle, message)
 
-    def _on_message(self, member: Member, message: dict[str, Any]) -> None:
-        member.failure = messages.failure(message) or member.failure
+    def _on_message(self, handle: WorkerHandle, message: dict[str, Any]) -> None:
+        handle.failure = messages.failure(message) or handle.failure
         report = messages.report(message)
         if report is not None:
-            member.report = report
-            self.post(lifecycle.Ready(member.serial))
-            worker = self.fleet.workers.get(member.serial)
+            handle.report = report
+            self.post(lifecycle.Ready(handle.serial))
+            worker = self.fleet.workers.get(handle.serial)
             if worker is not None and worker.policy.edition in self.renewed:
                 pass  # its plan is fitted when the lifecycle has taken note
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
-                self._fit(report, member)
+                self._fit(report, handle)
         if messages.gone(message) is not None:
-            self.crew.tally.sweep(member.serial)
+            self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
         size = messages.size(message)
-        if size is not None and member.plan.engine == "gunicorn":
-            member.size, member.resizing = size, False
-            self.resize_arbiter(member)
+        if size is not None and handle.plan.engine == "gunicorn":
+            handle.size, handle.resizing = size, False
+            self.resize_arbiter(handle)
 
-    def _fit(self, report: Report, member: Member) -> None:
+    def _fit(self, report: Report, handle: WorkerHandle) -> None:
         """Worker 0 has reported: make the plan's second revision, and start the other workers.
 
         Another revision, where a roll has brought an application of the other interface: their number stays.
         """
         first = self.plan.revision == 1
-        self.crew.plan = fit(self.plan, report, self.crew.reserved(report, member))
+        self.workers.plan = fit(self.plan, report, self.workers.reserved(report, handle))
         if first and self.plan.engine != "gunicorn":
             self.post(lifecycle.SetSize(self.plan.workers))
         self.on_fit(self.plan)

@@ -98,7 +98,7 @@ class Renewal:
         process.terminate(self._pid)
         self._late, self._deadline = True, now + _PATIENCE
 
-    def exited(self, ended: process.Exit) -> None:
+    def exited(self, ended: process.Reaped) -> None:
         """A process has ended: that one, perhaps, and its answer is there."""
         if not self._pid or ended.pid != self._pid:
             return
@@ -188,12 +188,12 @@ class Renewal:
     def _take_up(self, edition: int, serial: int) -> None:
         """From now on these settings are in force: there is no going back from a worker that is ready."""
         supervisor, made = self._supervisor, self._made.pop(edition)
-        member = supervisor.crew.members.get(serial)
+        handle = supervisor.workers.handles.get(serial)
         before, plan = supervisor.plan, supervisor.renewed.pop(edition)
-        if member is None or member.report is None:  # it has ended in this moment: as without a report
+        if handle is None or handle.report is None:  # it has ended in this moment: as without a report
             after = dataclasses.replace(plan, revision=before.revision + 1)
         else:
-            after = self._fitted(made.plan, member.report, supervisor.crew.reserved(member.report, member))
+            after = self._fitted(made.plan, handle.report, supervisor.workers.reserved(handle.report, handle))
         if after.engine == "gunicorn":
             target = 1
         elif self._same_size(made.plan):
@@ -201,12 +201,12 @@ class Renewal:
         else:
             target = after.workers
         self._serving = made
-        supervisor.crew.plan = after
+        supervisor.workers.plan = after
         supervisor.log.set_level(after.settings.log_level)
         if target != supervisor.fleet.size:
             supervisor.post(lifecycle.SetSize(target))
-        if member is not None:
-            supervisor.resize_arbiter(member)
+        if handle is not None:
+            supervisor.resize_arbiter(handle)
         names = replan.changed(before, after)
         if names:
             supervisor.log.info(f"new settings: {', '.join(names)}")

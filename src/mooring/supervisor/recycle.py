@@ -99,7 +99,7 @@ class Recycler:
         for worker in self._supervisor.fleet.workers.values():
             if worker.state is not WorkerState.READY or worker.stale:
                 continue
-            row = next(iter(self._supervisor.crew.tally.rows.get(worker.serial, ())), None)
+            row = next(iter(self._supervisor.workers.scoreboard.rows.get(worker.serial, ())), None)
             due = ""
             if counted:
                 ready_at = now if worker.ready_at is None else worker.ready_at
@@ -115,8 +115,8 @@ class Recycler:
         if memory <= most:
             self._above.pop(serial, None)
             return ""
-        member = self._supervisor.crew.members.get(serial)
-        fresh = member.report.memory if member is not None and member.report is not None else None
+        handle = self._supervisor.workers.handles.get(serial)
+        fresh = handle.report.memory if handle is not None and handle.report is not None else None
         if fresh is not None and fresh > most:  # so will be its successor
             self._say(
                 f"MOORING_MAX_WORKER_MEMORY is {units.size(most)}, but a worker that has just started has "

@@ -15,7 +15,7 @@ from mooring import resources
 from mooring.logs.escape import escape
 from mooring.scoreboard.row import MEMORY
 from mooring.supervisor.loop import Supervisor
-from mooring.supervisor.workers import Member
+from mooring.supervisor.workers import WorkerHandle
 from mooring.system import process
 from mooring.worker.heartbeat import SIGNAL
 
@@ -32,7 +32,7 @@ _MOST = 24_576  # bytes of stacks: the last, where the main thread is
 class Case(NamedTuple):
     """A hung worker whose stacks are awaited: what is known of it, how many bytes there are, since when."""
 
-    member: Member
+    handle: WorkerHandle
     stacks: int
     facts: dict[str, Any]
     began: float
@@ -51,20 +51,20 @@ class PostMortem:
 
     def examine(self, serial: int, why: str) -> bool:
         """Whether the kill of this worker is to be left to us: it hangs, and is asked where."""
-        member = self._supervisor.crew.members.get(serial)
+        handle = self._supervisor.workers.handles.get(serial)
         if serial in self._cases:
             self._close(serial)
             return True
-        if why != "heartbeat deadline exceeded" or member is None or serial in self._asked:
+        if why != "heartbeat deadline exceeded" or handle is None or serial in self._asked:
             return False
-        self._asked = {each for each in self._asked if each in self._supervisor.crew.members} | {serial}
+        self._asked = {each for each in self._asked if each in self._supervisor.workers.handles} | {serial}
         now = time.monotonic()
-        stacks, member.stacks = member.stacks, -1  # ours now: there may be no descriptor for a duplicate
-        self._cases[serial] = Case(member, stacks, self._facts(member, now), now, 0, now)
+        stacks, handle.stacks = handle.stacks, -1  # ours now: there may be no descriptor for a duplicate
+        self._cases[serial] = Case(handle, stacks, self._facts(handle, now), now, 0, now)
         if stacks < 0:
             self._close(serial)
         else:
-            process.send(member.pid, SIGNAL)
+            process.send(handle.pid, SIGNAL)
         return True
 
     def next_deadline(self) -> float | None:
@@ -78,18 +78,18 @@ class PostMortem:
             size = os.fstat(case.stacks).st_size
             if size != case.size:
                 self._cases[serial] = case = case._replace(size=size, grown=now)  # noqa: PLW2901
-            gone = serial not in self._supervisor.crew.members
+            gone = serial not in self._supervisor.workers.handles
             if gone or (size and now - case.grown >= _SETTLED) or now - case.began >= LONGEST:
                 self._close(serial)
 
-    def _facts(self, member: Member, now: float) -> dict[str, Any]:
-        row = next(iter(self._supervisor.crew.tally.rows.get(member.serial, ())), None)
+    def _facts(self, handle: WorkerHandle, now: float) -> dict[str, Any]:
+        row = next(iter(self._supervisor.workers.scoreboard.rows.get(handle.serial, ())), None)
         requests = row.in_flight(now)[:_REQUESTS] if row is not None else []
         return {
-            "slot": member.slot,
-            "pid": member.pid,
-            "generation": member.generation,
-            "silent_s": round(self._silent(member.serial, now), 1),
+            "slot": handle.slot,
+            "pid": handle.pid,
+            "generation": handle.generation,
+            "silent_s": round(self._silent(handle.serial, now), 1),
             "requests": [
                 {"method": r.method, "path": escape(r.path.partition("?")[0]), "age_s": round(r.age, 1)}
                 for r in requests
@@ -102,8 +102,8 @@ class PostMortem:
         """Tell what was found, and kill it."""
         case = self._cases.pop(serial)
         stacks = _read(case.stacks)
-        if serial in self._supervisor.crew.members:
-            process.kill_group(case.member.pid)
+        if serial in self._supervisor.workers.handles:
+            process.kill_group(case.handle.pid)
         facts = case.facts
         self._supervisor.log.record(
             "error",

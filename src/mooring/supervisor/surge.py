@@ -137,14 +137,14 @@ class Headroom:
         )
 
     def _fresh(self, worker: Worker) -> int:
-        member = self._supervisor.crew.members.get(worker.serial)
-        return (member.report.memory if member is not None and member.report is not None else 0) or 0
+        handle = self._supervisor.workers.handles.get(worker.serial)
+        return (handle.report.memory if handle is not None and handle.report is not None else 0) or 0
 
     def _memory(self, worker: Worker) -> int:
         """As its rows have it: gunicorn's arbiter has several."""
-        rows = self._supervisor.crew.tally.rows.get(worker.serial, ())
+        rows = self._supervisor.workers.scoreboard.rows.get(worker.serial, ())
         return sum(min(int(row.read(MEMORY)), _MOST) for row in rows)
 
     def _now(self, worker: Worker) -> int:
-        member = self._supervisor.crew.members.get(worker.serial)
-        return (process.proportional_set_size(str(member.pid)) if member is not None else 0) or 0
+        handle = self._supervisor.workers.handles.get(worker.serial)
+        return (process.proportional_set_size(str(handle.pid)) if handle is not None else 0) or 0

@@ -23,7 +23,7 @@ from mooring.worker.template import Order
 
 _PACKET = 65536
 
-Begin = Callable[[socket.socket, int], Callable[[], int]]
+BeginTemplate = Callable[[socket.socket, int], Callable[[], int]]
 """What a template's process runs, given its channel and the supervisor's pid."""
 
 
@@ -126,7 +126,7 @@ class Template:
 
 
 def start(
-    number: int, generation: int, begin: Begin, keep: list[int], selector: selectors.BaseSelector
+    number: int, generation: int, begin: BeginTemplate, keep: list[int], selector: selectors.BaseSelector
 ) -> Template:
     """Start a template's process, which keeps those descriptors. Raises OSError where the system refuses."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -27,7 +27,7 @@ from mooring.worker.seat import Seat
 
 
 class Roster(Protocol):
-    """The workers that there are, as crew.Crew knows them."""
+    """The workers that there are, as Workers knows them."""
 
     selector: selectors.BaseSelector
 
@@ -51,7 +51,7 @@ class Templates:
         self, roster: Roster, begin: Callable[[Plan, socket.socket, int], Callable[[], int]], log: Log
     ) -> None:
         self.all: list[Template] = []
-        self.on_exit: Callable[[int, process.Exit, Failure | None], None] = lambda *_: None
+        self.on_exit: Callable[[int, process.Reaped, Failure | None], None] = lambda *_: None
         self.on_refused: Callable[[int, str], None] = lambda *_: None
         self._roster, self._begin, self._log = roster, begin, log
         self._number = 0
@@ -59,7 +59,8 @@ class Templates:
         self._origin: dict[int, int] = {}  # by a worker's serial, the number of its template
         self._recycled: dict[int, int] = {}  # by slot, the template of the worker that is to be replaced
 
-    # -- what the crew and the supervisor ask for ------------------------------------------------------------
+    # -- what Workers and the supervisor ask for
+    # ---------------------------------------------------------------
 
     def order(self, serial: int, slot: int, generation: int, seat: Seat, report: int, plan: Plan) -> int:  # noqa: PLR0917
         """Have a worker forked; a later message tells its pid. Raises OSError where the system refuses."""
@@ -114,7 +115,7 @@ class Templates:
         elif kind is Notice.STOPPING:
             self._wanted = set()
 
-    def exited(self, ended: process.Exit) -> None:
+    def exited(self, ended: process.Reaped) -> None:
         """A process that is no worker was reaped: what a dead template owes is lost, or another's to do."""
         template = next((each for each in self.all if each.pid == ended.pid), None)
         if template is None:
@@ -226,7 +227,7 @@ class Templates:
         try:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:  # killed before it was told to begin, and reaped as nobody we know
-            self.on_exit(awaited.serial, process.Exit(pid, -signal.SIGKILL), None)
+            self.on_exit(awaited.serial, process.Reaped(pid, -signal.SIGKILL), None)
             return
         self._roster.forked(awaited.serial, pid)
         if awaited.unwanted:

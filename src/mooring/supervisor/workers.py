@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mooring.plan.plan import Plan, Report
 from mooring.scoreboard.row import DROPPED
-from mooring.scoreboard.totals import Tally
+from mooring.scoreboard.totals import Totals
 from mooring.system import process
 from mooring.system.memory import memory
 from mooring.worker import heartbeat, messages
@@ -28,7 +28,7 @@ _READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its p
 
 
 @dataclass(slots=True)
-class Member:
+class WorkerHandle:
     """One worker process and what it has said so far. Its pid is 0 until its template has forked it."""
 
     serial: int
@@ -108,10 +108,10 @@ class Forks:
         return []
 
 
-class Crew:
-    """Starts members of a plan, by the spawner. `keep` are the descriptors that its processes inherit.
+class Workers:
+    """Starts handles of a plan, by the spawner. `keep` are the descriptors that its processes inherit.
 
-    `plan` is the newest revision of the one that serves, and what a member is given that gets no other.
+    `plan` is the newest revision of the one that serves, and what a handle is given that gets no other.
     """
 
     def __init__(
@@ -127,8 +127,8 @@ class Crew:
         self.keep = keep
         self.selector = selector
         self.access = access
-        self.tally = Tally()
-        self.members: dict[int, Member] = {}
+        self.scoreboard = Totals()
+        self.handles: dict[int, WorkerHandle] = {}
         self.serials: dict[int, int] = {}
         self.started_ns = 0  # since the epoch, before worker 0 could read any file
 
@@ -142,20 +142,20 @@ class Crew:
         """Let the access log's last lines be written, and give back the shared memory."""
         if self.access is not None:
             self.access.close()
-        self.tally.close()
+        self.scoreboard.close()
 
     def totals(self) -> list[float]:
         """As Row.counts: what all workers have counted, and the lines that the log writer has lost."""
-        totals = self.tally.totals()
+        totals = self.scoreboard.totals()
         if self.access is not None:
             totals[DROPPED] += self.access.rings.lost
         return totals
 
-    def reserved(self, report: Report, member: Member) -> int:
-        """Bytes that the processes take that are no workers, with that member's arbiter."""
+    def reserved(self, report: Report, handle: WorkerHandle) -> int:
+        """Bytes that the processes take that are no workers, with that handle's arbiter."""
         own = process.proportional_set_size() or 0
         if report.engine == "gunicorn":
-            own += process.proportional_set_size(str(member.pid)) or 0  # the arbiter
+            own += process.proportional_set_size(str(handle.pid)) or 0  # the arbiter
         if self.access is not None and self.access.pid:
             own += process.proportional_set_size(str(self.access.pid)) or 0  # the log writer
         return own + self.spawner.memory()
@@ -166,16 +166,16 @@ class Crew:
         The log writer is started then: lines wait in the rings, and a single core is the application's.
         """
         poller = select.poll()
-        for fd in (signals, *(member.pipe for member in self.members.values())):
+        for fd in (signals, *(handle.pipe for handle in self.handles.values())):
             poller.register(fd, select.POLLIN)
         poller.poll(_EARLY_MS)
         if self.access is not None:
             self.access.start()
 
-    def spawn(self, serial: int, slot: int, generation: int, plan: Plan | None = None) -> Member:
+    def spawn(self, serial: int, slot: int, generation: int, plan: Plan | None = None) -> WorkerHandle:
         """Start a process, but for one that was started early. Raises OSError where the system refuses."""
-        if serial in self.members:
-            return self.members[serial]
+        if serial in self.handles:
+            return self.handles[serial]
         plan = plan or self.plan
         read, write = os.pipe()
         stacks = -1
@@ -185,7 +185,7 @@ class Crew:
             seat = self._seat(serial, slot, generation, plan)._replace(stacks=stacks)
             pid = self.spawner.order(serial, slot, generation, seat, write, plan)
         except OSError:
-            self.tally.take(serial)
+            self.scoreboard.take(serial)
             os.close(read)
             if stacks >= 0:
                 os.close(stacks)
@@ -193,47 +193,47 @@ class Crew:
         finally:
             os.close(write)
         os.set_blocking(read, False)
-        member = Member(serial, slot, generation, pid, read, time.monotonic(), plan, stacks=stacks)
-        self.members[serial] = member
+        handle = WorkerHandle(serial, slot, generation, pid, read, time.monotonic(), plan, stacks=stacks)
+        self.handles[serial] = handle
         if pid:
             self.serials[pid] = serial
-        self.selector.register(read, selectors.EVENT_READ, member)
-        return member
+        self.selector.register(read, selectors.EVENT_READ, handle)
+        return handle
 
     def _seat(self, serial: int, slot: int, generation: int, plan: Plan) -> Seat:
         """The worker's place on the scoreboard, and its rings."""
-        rows = self.tally.give(serial, plan.workers if plan.engine == "gunicorn" else 0)
+        rows = self.scoreboard.give(serial, plan.workers if plan.engine == "gunicorn" else 0)
         rings = wake = None
         if self.access is not None:
             rings, wake = self.access.rings.fd, self.access.rings.wake
             for row in rows:
                 self.access.rings.give(row)
-        return Seat(slot, generation, self.tally.fd, rows, rings, wake)
+        return Seat(slot, generation, self.scoreboard.fd, rows, rings, wake)
 
-    def hear(self, member: Member) -> list[dict[str, Any]]:
+    def hear(self, handle: WorkerHandle) -> list[dict[str, Any]]:
         """The complete messages that have arrived; at the end of the pipe it is no longer watched."""
         for _ in range(_READS):
-            if member.pipe < 0:
+            if handle.pipe < 0:
                 break
             try:
-                data = os.read(member.pipe, 65536)
+                data = os.read(handle.pipe, 65536)
             except BlockingIOError:
                 break
             if not data:
-                self._deafen(member)
+                self._deafen(handle)
                 break
-            member.buffer += data
-        if not member.pid:
+            handle.buffer += data
+        if not handle.pid:
             self.spawner.hear()  # of its pid, which came before anything it says
-        *lines, member.buffer = member.buffer.split(b"\n")
-        member.buffer = member.buffer[-65536:]
+        *lines, handle.buffer = handle.buffer.split(b"\n")
+        handle.buffer = handle.buffer[-65536:]
         return [message for message in map(messages.decode, lines) if message is not None]
 
-    def _deafen(self, member: Member) -> None:
-        if member.pipe >= 0:
-            self.selector.unregister(member.pipe)
-            os.close(member.pipe)
-            member.pipe = -1
+    def _deafen(self, handle: WorkerHandle) -> None:
+        if handle.pipe >= 0:
+            self.selector.unregister(handle.pipe)
+            os.close(handle.pipe)
+            handle.pipe = -1
 
     def __contains__(self, pid: object) -> bool:
         """Whether a child leads a process group of workers: it is one, or a template."""
@@ -244,7 +244,7 @@ class Crew:
 
     def is_alive(self, serial: int) -> bool:
         """Whether a worker of that serial number has been ordered, and not yet forgotten."""
-        return serial in self.members
+        return serial in self.handles
 
     def is_worker(self, pid: int) -> bool:
         """Whether that is the pid of a worker."""
@@ -252,24 +252,24 @@ class Crew:
 
     def inherited(self) -> list[int]:
         """All descriptors that any worker inherits, whichever its row."""
-        return [*self.keep, self.tally.fd, *(self.access.keep if self.access is not None else ())]
+        return [*self.keep, self.scoreboard.fd, *(self.access.keep if self.access is not None else ())]
 
     def forked(self, serial: int, pid: int) -> None:
         """The worker that was ordered has that pid."""
-        self.members[serial].pid = pid
+        self.handles[serial].pid = pid
         self.serials[pid] = serial
 
-    def forget(self, pid: int) -> Member | None:
-        """The member whose process was reaped, no longer one; None for a stranger's pid."""
+    def forget(self, pid: int) -> WorkerHandle | None:
+        """The handle whose process was reaped, no longer one; None for a stranger's pid."""
         serial = self.serials.pop(pid, None)
         if serial is None:
             return None
-        return self.members.pop(serial)
+        return self.handles.pop(serial)
 
-    def release(self, member: Member) -> None:
-        """Close a forgotten member's pipe, and count what it has served for good."""
-        self._deafen(member)
-        if member.stacks >= 0:
-            os.close(member.stacks)
-            member.stacks = -1
-        self.tally.take(member.serial)
+    def release(self, handle: WorkerHandle) -> None:
+        """Close a forgotten handle's pipe, and count what it has served for good."""
+        self._deafen(handle)
+        if handle.stacks >= 0:
+            os.close(handle.stacks)
+            handle.stacks = -1
+        self.scoreboard.take(handle.serial)

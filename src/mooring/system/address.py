@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["tcp", "unix", "fd", "systemd"]
+AddressKind = Literal["tcp", "unix", "fd", "systemd"]
 
 EXPECTED = "HOST:PORT, [IPV6]:PORT, :PORT, unix:PATH, fd://N or systemd, several separated by commas"
 
@@ -18,7 +18,7 @@ class Address:
     `path` for unix, `fd` for an inherited descriptor; systemd means every socket handed over by LISTEN_FDS.
     """
 
-    kind: Kind
+    kind: AddressKind
     host: str = ""
     port: int = 0
     path: str = ""

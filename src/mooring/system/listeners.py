@@ -24,7 +24,7 @@ FIRST_ACTIVATION_FD = 3
 
 _PORT_ZERO_ATTEMPTS = 16
 
-Target = tuple[socket.AddressFamily, tuple[Any, ...]]
+SocketAddress = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ def _open_tcp(address: Address, dual: bool, backlog: int) -> list[Listener]:
     raise AssertionError("unreachable")
 
 
-def _resolve(address: Address) -> list[Target]:
+def _resolve(address: Address) -> list[SocketAddress]:
     try:
         found = socket.getaddrinfo(
             address.host or "0.0.0.0", address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

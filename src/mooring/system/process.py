@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/pr
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-class Exit(NamedTuple):
+class Reaped(NamedTuple):
     """A child that was reaped: its pid, and its exit code or (negative) the signal that ended it."""
 
     pid: int
@@ -154,14 +154,14 @@ def close_inherited(keep: Collection[int]) -> None:
 
 def reap(
     leads: Callable[[int], bool] = lambda _pid: False, dying: Callable[[int], None] = lambda _pid: None
-) -> list[Exit]:
+) -> list[Reaped]:
     """Reap every child that has ended, orphans given to process 1 included; `dying` is told before.
 
     Where it `leads` a process group, what it has left there is told to end: while it is not reaped yet, its
     pid can be nobody else's. TERM, not KILL: multiprocessing's resource tracker ignores it, cleans
     up, and leaves.
     """
-    ended: list[Exit] = []
+    ended: list[Reaped] = []
     while True:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -173,7 +173,7 @@ def reap(
             pid, status = os.waitpid(found.si_pid, 0)
         except ChildProcessError:
             return ended
-        ended.append(Exit(pid, os.waitstatus_to_exitcode(status)))
+        ended.append(Reaped(pid, os.waitstatus_to_exitcode(status)))
 
 
 def terminate(pid: int) -> None:

@@ -7,7 +7,7 @@ from socket import socket
 from typing import NamedTuple
 
 from mooring.application.model import Application
-from mooring.logs.log import Files, Log
+from mooring.logs.log import Log, LogFiles
 from mooring.plan.plan import Plan
 from mooring.system.accounts import Account
 from mooring.worker.seat import Seat
@@ -26,7 +26,7 @@ class Assignment(NamedTuple):
     report: int
     seat: Seat | None
     log: Log
-    files: Files
+    files: LogFiles
     account: Account | None
     environ: Mapping[str, str]
     folder: str

@@ -24,10 +24,10 @@ _EPOLL = "anon_inode:[eventpoll]"
 _MOST = 20  # that are listed
 _NATIVE = "a native thread"
 
-Snapshot = dict[int, str]
+Descriptors = dict[int, str]
 
 
-def snapshot() -> Snapshot:
+def snapshot() -> Descriptors:
     """The descriptors of this process, and what each is."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
@@ -38,7 +38,7 @@ def snapshot() -> Snapshot:
     return found
 
 
-def find(before: Snapshot) -> list[str]:
+def find(before: Descriptors) -> list[str]:
     """What there is now, and was not `before` the import, in words; equal things once, with their number."""
     if any(text.startswith(_NATIVE) for text in _threads()):
         _rehearse()
@@ -151,7 +151,7 @@ def _own(loop: Any) -> set[int]:
 # -- descriptors -------------------------------------------------------------------------------------------
 
 
-def _descriptors(before: Snapshot, loops: list[Any]) -> list[str]:
+def _descriptors(before: Descriptors, loops: list[Any]) -> list[str]:
     """Sockets, and epoll instances, that no loop in the list accounts for."""
     explained = {fd for loop in loops for fd in _own(loop)}
     silent = sum(not _own(loop) for loop in loops)  # uvloop's have an epoll instance that they do not tell

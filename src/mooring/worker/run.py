@@ -25,7 +25,7 @@ from mooring.worker import descriptors, fork_safety, heartbeat, messages
 from mooring.worker import seat as seats
 from mooring.worker import wrap as wrapping
 from mooring.worker.assignment import Assignment
-from mooring.worker.seat import Desk
+from mooring.worker.seat import ArbiterDesk
 from mooring.worker.setup import settle
 from mooring.worker.wrap import collect_garbage
 
@@ -185,10 +185,10 @@ def _check(engine: str, plan: Plan) -> None:
         look(plan)
 
 
-def _desk(assignment: Assignment) -> Desk | None:
+def _desk(assignment: Assignment) -> ArbiterDesk | None:
     """For gunicorn's arbiter, whose workers take the seat's rows."""
     seat = assignment.seat
-    return Desk(seat) if seat is not None and assignment.plan.settings.engine == "gunicorn" else None
+    return ArbiterDesk(seat) if seat is not None and assignment.plan.settings.engine == "gunicorn" else None
 
 
 def _serves(row: Row, log: Log, look: float = seats.LOOK) -> None:

@@ -71,7 +71,7 @@ def _watch_memory(row: Row, look: float, sleep: Callable[[float], None]) -> None
         row.cells[MEMORY] = process.proportional_set_size() or 0
 
 
-class Desk:
+class ArbiterDesk:
     """Gives the rows of a seat to the workers that gunicorn's arbiter forks, one at a time.
 
     The arbiter calls `reserve` before it forks, so that the child knows its row, and `settle` afterwards.

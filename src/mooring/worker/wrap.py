@@ -12,7 +12,7 @@ from mooring.instrument.drain import Drain
 from mooring.plan.plan import Plan
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
-from mooring.worker.seat import Desk
+from mooring.worker.seat import ArbiterDesk
 
 if TYPE_CHECKING:
     from mooring.instrument.meter import Meter
@@ -26,7 +26,7 @@ class Loaded(NamedTuple):
     row: Callable[[], Row]
 
 
-def load(assignment: Assignment, desk: Desk | None = None, drain: Drain | None = None) -> Loaded:
+def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain | None = None) -> Loaded:
     """Import the application, where no template has, and wrap it. Raises ApplicationError.
 
     `desk` is set in gunicorn's processes, `drain` where something is served.
@@ -67,7 +67,7 @@ def _limited(application: Application, plan: Plan, row: Row) -> Application:
     return application._replace(call=limit(application.call, application.interface, row, most, seconds))
 
 
-def _preloaded(wrap: Callable[[], Loaded], desk: Desk) -> Loaded:
+def _preloaded(wrap: Callable[[], Loaded], desk: ArbiterDesk) -> Loaded:
     """With gunicorn's `preload_app` the application is there before the fork: each worker wraps it anew."""
     now = wrap()
     calls, rows = [now.application.call], [now.row()]
@@ -84,7 +84,7 @@ def _preloaded(wrap: Callable[[], Loaded], desk: Desk) -> Loaded:
     return Loaded(now.application._replace(call=call), lambda: rows[0])
 
 
-def _meter(assignment: Assignment, desk: Desk | None, drain: Drain) -> Meter:
+def _meter(assignment: Assignment, desk: ArbiterDesk | None, drain: Drain) -> Meter:
     """What the instrumentation writes to: the row and the ring of this process."""
     from mooring.instrument.meter import Lines, Meter
     from mooring.scoreboard.row import Row

@@ -13,8 +13,8 @@ import click
 import mooring
 from mooring.commands.install.agreement import mismatches
 from mooring.commands.install.finding import Declaration, find
-from mooring.commands.install.plans import Step, Wanted, steps
-from mooring.commands.install.target import Target, look
+from mooring.commands.install.plans import Selection, Step, steps
+from mooring.commands.install.target import Environment, look
 from mooring.commands.install.toolbox import Toolbox, cache_folder, environment, label
 from mooring.commands.install.versions import satisfies
 from mooring.errors import EXIT_OK, ConfigurationError
@@ -29,7 +29,7 @@ class Asked(NamedTuple):
     source: str = ""
     prefix: str = ""
     cache: str = ""
-    wanted: Wanted = Wanted()
+    wanted: Selection = Selection()
     dry_run: bool = False
     any_version: bool = False
 
@@ -64,7 +64,7 @@ def application_root(environ: Mapping[str, str], cwd: Path) -> Path:
     return Path(resolve({}, given, cwd).settings.app_root or ".")
 
 
-def _suits(found: Declaration, target: Target) -> None:
+def _suits(found: Declaration, target: Environment) -> None:
     """Raise ConfigurationError where the environment is none for this declaration."""
     conda = found.form.tool == "py-rattler"
     if conda and target.own and not target.conda:
@@ -82,7 +82,7 @@ def _suits(found: Declaration, target: Target) -> None:
         )
 
 
-def _writable(target: Target) -> None:
+def _writable(target: Environment) -> None:
     """Raise ConfigurationError where this user cannot install: uv would say so only at the end."""
     if target.packages is not None and target.packages.is_dir() and not os.access(target.packages, os.W_OK):
         raise ConfigurationError(
@@ -91,7 +91,7 @@ def _writable(target: Target) -> None:
         )
 
 
-def _say(found: Declaration, target: Target) -> None:
+def _say(found: Declaration, target: Environment) -> None:
     later = ", ".join(found.passed_over)
     passed = f"; passed over, as later in the order: {later}" if later else ""
     click.echo(f"mooring: {found.path} goes into {target}{passed}")
@@ -101,14 +101,14 @@ def _show(step: Step, environ: Mapping[str, str]) -> None:
     click.echo(f"mooring: {label(step.tool, environ)}: {step}")
 
 
-def _run(plan: list[Step], tools: Toolbox, target: Target) -> None:
+def _run(plan: list[Step], tools: Toolbox, target: Environment) -> None:
     for step in plan:
         if step.given is None or step.given.exists():
             _show(step, tools.environ)
             tools.run(step.tool, step.args, into=step.into, UV_PROJECT_ENVIRONMENT=str(target.prefix))
 
 
-def _agree(found: Declaration, target: Target, *, any_version: bool) -> int:
+def _agree(found: Declaration, target: Environment, *, any_version: bool) -> int:
     """Say what mooring cannot work with. Raises ConfigurationError, unless `any_version`."""
     if target.packages is None:
         return EXIT_OK

@@ -42,7 +42,7 @@ ORDER = (
 )
 
 
-class Facts(NamedTuple):
+class Declared(NamedTuple):
     """What a declaration says of itself: the range of Pythons that it is for (empty: nothing), the names of
     its groups and extras (None: its tool is to say), and the groups that count where none is named.
     """
@@ -59,7 +59,7 @@ class Declaration(NamedTuple):
     path: Path
     form: Form
     passed_over: tuple[str, ...]
-    facts: Facts
+    facts: Declared
 
 
 def find(folder: Path, chosen: str = "") -> Declaration:
@@ -98,34 +98,34 @@ def _declares(path: Path) -> bool:
     return "dependencies" in project or "dependencies" in dynamic or "dependencies" in poetry
 
 
-def _facts(form: Form, path: Path) -> Facts:
+def _facts(form: Form, path: Path) -> Declared:
     match form.name:
         case "uv.lock":
-            return Facts(str(load_toml(path).get("requires-python", "")))
+            return Declared(str(load_toml(path).get("requires-python", "")))
         case "poetry.lock":
-            return Facts(str(_table(load_toml(path), "metadata").get("python-versions", "")))
+            return Declared(str(_table(load_toml(path), "metadata").get("python-versions", "")))
         case "pdm.lock":
             metadata = _table(load_toml(path), "metadata")
             targets = metadata.get("targets", [{"requires_python": metadata.get("requires_python", "")}])
             asked = [str(target.get("requires_python", "*")) or "*" for target in targets]
             groups = tuple(metadata.get("groups", ()))  # its extras are among them
-            return Facts("||".join(asked), groups, groups)
+            return Declared("||".join(asked), groups, groups)
         case "pylock.toml":
             content = load_toml(path)
             names = [tuple(content.get(key, ())) for key in ("dependency-groups", "extras", "default-groups")]
-            return Facts(str(content.get("requires-python", "")), *names)
+            return Declared(str(content.get("requires-python", "")), *names)
         case "pyproject.toml":
             content = load_toml(path)
             poetry = _table(content, "tool", "poetry", "dependencies").get("python", "")
-            return Facts(str(_table(content, "project").get("requires-python", poetry)))
+            return Declared(str(_table(content, "project").get("requires-python", poetry)))
         case "Pipfile.lock":
             return _pipfile(path)
         case "requirements.txt" | "environment.yml":
-            return Facts("", (), ())
-    return Facts("", None, ())
+            return Declared("", (), ())
+    return Declared("", None, ())
 
 
-def _pipfile(path: Path) -> Facts:
+def _pipfile(path: Path) -> Declared:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         requires = content.get("_meta", {}).get("requires", {})
@@ -133,7 +133,7 @@ def _pipfile(path: Path) -> Facts:
     except (ValueError, AttributeError) as error:
         raise ConfigurationError(f"{path}: not a Pipfile.lock: {error}") from None
     full, short = requires.get("python_full_version", ""), requires.get("python_version", "")
-    return Facts(f"=={full}" if full else f"=={short}.*" if short else "", groups, ())
+    return Declared(f"=={full}" if full else f"=={short}.*" if short else "", groups, ())
 
 
 def load_toml(path: Path) -> dict[str, Any]:

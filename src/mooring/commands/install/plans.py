@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mooring.commands.install.finding import Declaration
-from mooring.commands.install.target import Target
+from mooring.commands.install.target import Environment
 from mooring.errors import ConfigurationError
 
 WORKER = Path(__file__).with_name("conda.py")
 
 
-class Wanted(NamedTuple):
+class Selection(NamedTuple):
     """What is asked for beyond the production group."""
 
     groups: Sequence[str] = ()
@@ -35,7 +35,7 @@ class Step(NamedTuple):
         return " ".join([self.tool, *self.args, *([">", str(self.into)] if self.into else [])])
 
 
-def steps(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> list[Step]:
+def steps(found: Declaration, target: Environment, wanted: Selection, scratch: Path) -> list[Step]:
     """The commands, in order; they run in the application's folder, and may write into `scratch`.
 
     Raises ConfigurationError where the form has no such group or extra.
@@ -84,11 +84,11 @@ def _pdm_groups(known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     return (*_each("--group", names), *(("--without", others) if others else ()))
 
 
-def _install(target: Target, *args: str) -> tuple[str, ...]:
+def _install(target: Environment, *args: str) -> tuple[str, ...]:
     return ("pip", "install", "--python", str(target.python), *args)
 
 
-def _conda(found: Declaration, target: Target, wanted: Wanted, scratch: Path) -> list[Step]:
+def _conda(found: Declaration, target: Environment, wanted: Selection, scratch: Path) -> list[Step]:
     """Conda's packages by py-rattler, in conda.py; what comes from PyPI is written down there for uv."""
     pip = scratch / "requirements.txt"
     args = ["-I", str(WORKER), "--file", str(found.path), "--prefix", str(target.prefix), "--pip", str(pip)]
@@ -104,7 +104,7 @@ def _each(option: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(word for name in names for word in (option, name))
 
 
-def _known(found: Declaration, wanted: Wanted) -> None:
+def _known(found: Declaration, wanted: Selection) -> None:
     """Refuse what the tool itself would pass over in silence."""
     facts = found.facts
     for kind, names, known in (

@@ -13,7 +13,7 @@ from mooring.errors import ConfigurationError
 _FACTS = "import platform, sysconfig; print(platform.python_version()); print(sysconfig.get_path('purelib'))"
 
 
-class Target(NamedTuple):
+class Environment(NamedTuple):
     """An environment: its prefix, its Python and that one's version (empty where it has none yet), its
     site-packages, whether it is the one that mooring runs in, and whether conda's tools know it.
     """
@@ -29,18 +29,18 @@ class Target(NamedTuple):
         return f"{self.prefix} (Python {self.version})" if self.version else str(self.prefix)
 
 
-def look(prefix: str) -> Target:
+def look(prefix: str) -> Environment:
     """What there is at `prefix`; empty: where mooring runs. Raises ConfigurationError."""
     path = Path(prefix or sys.prefix).absolute()
     own = path.resolve() == Path(sys.prefix).resolve()
     python = Path(sys.executable) if own else path / "bin" / "python"
     conda = (path / "conda-meta").is_dir()
     if not python.exists():
-        return Target(path, python, "", None, own, conda)
+        return Environment(path, python, "", None, own, conda)
     ask = [str(python), "-I", "-c", _FACTS]
     done = subprocess.run(ask, capture_output=True, text=True, check=False)  # noqa: S603 (no shell)
     facts = done.stdout.splitlines()
     if done.returncode or len(facts) != 2:
         raise ConfigurationError(f"{python} does not run: {done.stderr.strip() or done.returncode}")
     version = platform.python_version() if own else facts[0]
-    return Target(path, python, version, Path(facts[1]), own, conda)
+    return Environment(path, python, version, Path(facts[1]), own, conda)

@@ -20,7 +20,7 @@ from mooring.system import process
 from mooring.system.memory import memory
 from mooring.system.signals import STOPS, SignalQueue, Stopped
 
-Kind = Literal["sourced", "python", "shell", "executable"]
+HookKind = Literal["sourced", "python", "shell", "executable"]
 GRACE = 5.0  # seconds from TERM to KILL
 EXIT_TIMEOUT = 124  # as timeout(1)
 _DUMP_FD = 99  # above what shells use for themselves, and out of scripts' reach by habit
@@ -47,7 +47,7 @@ class Hook(NamedTuple):
     """
 
     path: Path
-    kind: Kind
+    kind: HookKind
     interpreter: str
     cwd: str
     exported: tuple[str, ...] = ()

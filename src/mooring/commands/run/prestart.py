@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mooring.commands.run.hook import GRACE, Hook, Kind, run_blocking
+from mooring.commands.run.hook import GRACE, Hook, HookKind, run_blocking
 from mooring.errors import ConfigurationError
 from mooring.logs.log import Log
 from mooring.settings.resolve import DEFAULT, Resolved
@@ -61,7 +61,7 @@ def _hook(path: Path, resolved: Resolved) -> Hook:
         return Hook(path, "python", sys.executable, cwd)
     program = _shebang(path)
     if path.suffix == ".sh" or (resolved.profile.prestart_messages and program in ("", "sh", "bash", "dash")):
-        kind: Kind = "sourced" if resolved.profile.prestart_sourced else "shell"
+        kind: HookKind = "sourced" if resolved.profile.prestart_sourced else "shell"
         exported = resolved.profile.prestart_exported
         return Hook(path, kind, "bash" if program == "bash" else "sh", cwd, exported)
     if not os.access(path, os.X_OK):

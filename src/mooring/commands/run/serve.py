@@ -20,12 +20,12 @@ from mooring.application import discovery
 from mooring.commands.run import config_dump
 from mooring.commands.run.prestart import After
 from mooring.logs.access.keeper import LogKeeper
-from mooring.logs.log import Files, Log
-from mooring.metrics.multiprocess.folder import Folder, open_folder
+from mooring.logs.log import Log, LogFiles
+from mooring.metrics.multiprocess.folder import MetricsFolder, open_folder
 from mooring.plan import redact
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
-from mooring.supervisor.workers import Crew, Forks
+from mooring.supervisor.workers import Forks, Workers
 from mooring.system import accounts, listeners
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.system.signals import SignalQueue
@@ -39,7 +39,7 @@ class Logs(NamedTuple):
 
     own: Log
     access: int | None
-    files: Files
+    files: LogFiles
 
 
 def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start) -> int:
@@ -65,24 +65,24 @@ def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start
         if metrics is not None:
             last.callback(metrics.close)
         config_dump.show_dump(plan)
-        crew = _crew(plan, after, account, opened, logs, metrics)
-        last.callback(crew.close)
-        crew.spawn_early()
+        workers = _workers(plan, after, account, opened, logs, metrics)
+        last.callback(workers.close)
+        workers.spawn_early()
         urls = [listener.url(plan.tls) for listener in opened]
         logs.own.info(
             f"mooring {__version__}: {redact.call(str(plan.target))}, listening at {', '.join(urls)}"
         )
-        crew.wait_for_news(queue.fileno())
+        workers.wait_for_news(queue.fileno())
 
         from mooring.commands.run.wiring import Place, supervise
 
         place = Place(urls, runtime, ports, metrics, account, after.environ, _working(plan, after), start)
-        return supervise(crew, queue, place, log=logs.own, files=logs.files, last=last)
+        return supervise(workers, queue, place, log=logs.own, files=logs.files, last=last)
 
 
 def _metrics_folder(
     plan: Plan, after: After, account: accounts.Account | None, runtime: str | None, log: Log
-) -> Folder | None:
+) -> MetricsFolder | None:
     """Where the workers record what the application counts with prometheus_client."""
     if not plan.settings.app_metrics:
         return None
@@ -95,15 +95,15 @@ def _working(plan: Plan, after: After) -> str:
     return after.cwd or plan.settings.app_root or "."
 
 
-def _crew(  # noqa: PLR0917
+def _workers(  # noqa: PLR0917
     plan: Plan,
     after: After,
     account: accounts.Account | None,
     opened: list[Listener],
     logs: Logs,
-    metrics: Folder | None,
-) -> Crew:
-    """The crew, with what every worker is given."""
+    metrics: MetricsFolder | None,
+) -> Workers:
+    """The workers, with what every worker is given."""
     environ = {name: value for name, value in after.environ.items() if name not in ACTIVATION_VARIABLES}
     if metrics is not None:
         environ.update(metrics.environ())
@@ -130,14 +130,14 @@ def _crew(  # noqa: PLR0917
     keep = [listener.socket.fileno() for listener in opened]
     keep.append(logs.own.fd)
     keeper = LogKeeper(logs.access, logs.files, logs.own) if logs.access is not None else None
-    crew = Crew(plan, Forks(work, keep), keep, selectors.DefaultSelector(), keeper)
+    workers = Workers(plan, Forks(work, keep), keep, selectors.DefaultSelector(), keeper)
     if plan.settings.preload != "off":
-        _preload(crew, assigned, logs.own)
-    return crew
+        _preload(workers, assigned, logs.own)
+    return workers
 
 
-def _preload(crew: Crew, assigned: Callable[[Plan, int, None], Assignment], log: Log) -> None:
-    """Have the crew's workers forked from templates that have imported the application."""
+def _preload(workers: Workers, assigned: Callable[[Plan, int, None], Assignment], log: Log) -> None:
+    """Have the workers's workers forked from templates that have imported the application."""
     from mooring.supervisor.templates import Templates
     from mooring.system import process
     from mooring.worker import template
@@ -147,4 +147,4 @@ def _preload(crew: Crew, assigned: Callable[[Plan, int, None], Assignment], log:
         return lambda: template.run(assignment, channel, supervisor)
 
     process.adopt_orphans()
-    crew.spawner = Templates(crew, begin, log)
+    workers.spawner = Templates(workers, begin, log)

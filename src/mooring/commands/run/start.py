@@ -12,7 +12,7 @@ from mooring.commands.run import prestart, reexec, serve
 from mooring.errors import ConfigurationError
 from mooring.instrument.otel import variables
 from mooring.logs import log as logs
-from mooring.logs.log import Files, Log
+from mooring.logs.log import Log, LogFiles
 from mooring.plan import tls
 from mooring.plan.plan import Plan
 from mooring.plan.plan import plan as make_plan
@@ -30,7 +30,7 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
     )  # what is found wrong now
     try:
         resolved = resolve(cli, environ, folder)
-        files = Files()
+        files = LogFiles()
         log = open_log(resolved.settings, files, environ)
         after = reexec.taken_up(environ, folder) or prestart.run_before(resolved, environ, folder, queue, log)
         if after is None:
@@ -39,7 +39,7 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
             reexec.again(after)
         again = resolve(cli, after.environ, after.folder)
         if again.settings != resolved.settings:
-            files = Files()
+            files = LogFiles()
             log = open_log(again.settings, files, after.environ)
         logs.set_last_form(log.form)
         try:
@@ -48,7 +48,7 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
             log.info(str(stop))
             return 0
         if plan.conf is not None:  # it may say where the logs go
-            files = Files()
+            files = LogFiles()
             log = open_log(plan.settings, files, after.environ)
         access = open_access(plan.settings, files)
         start = Start(cli, after.environ, after.folder, again, prepare)
@@ -57,7 +57,7 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
         queue.retire()
 
 
-def open_log(settings: Settings, files: Files, environ: Mapping[str, str] | None = None) -> Log:
+def open_log(settings: Settings, files: LogFiles, environ: Mapping[str, str] | None = None) -> Log:
     """Mooring's own log, as the settings say; `environ` may colour it on a terminal.
 
     Raises ConfigurationError where its file cannot be opened.
@@ -72,12 +72,12 @@ def open_log(settings: Settings, files: Files, environ: Mapping[str, str] | None
     )
 
 
-def open_access(settings: Settings, files: Files) -> int | None:
+def open_access(settings: Settings, files: LogFiles) -> int | None:
     """The access log's descriptor; None where it is off. Raises ConfigurationError."""
     return None if settings.access_log is None else _log_fd(files, settings.access_log, 1, "access_log")
 
 
-def _log_fd(files: Files, path: str | None, default: int, name: str) -> int:
+def _log_fd(files: LogFiles, path: str | None, default: int, name: str) -> int:
     try:
         return files.open(path, default)
     except OSError as error:

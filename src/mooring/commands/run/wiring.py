@@ -14,20 +14,20 @@ from mooring.admin.ports import Ports
 from mooring.admin.routes import Routes
 from mooring.admin.server import Admin
 from mooring.logs import log as logs
-from mooring.logs.log import Files, Log
+from mooring.logs.log import Log, LogFiles
 from mooring.metrics.multiprocess.client import AppMetrics
-from mooring.metrics.multiprocess.folder import Folder
+from mooring.metrics.multiprocess.folder import MetricsFolder
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
 from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
-from mooring.supervisor.hangs import Watch
+from mooring.supervisor.hangs import HangWatch
 from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.reconfigure import Renewal
 from mooring.supervisor.recycle import Recycler
 from mooring.supervisor.stacks import PostMortem
 from mooring.supervisor.surge import Headroom
-from mooring.supervisor.workers import Crew
+from mooring.supervisor.workers import Workers
 from mooring.system import process
 from mooring.system.accounts import Account
 from mooring.system.signals import SignalQueue
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     urls: list[str]
     runtime: runtimes.Runtime
     ports: Ports
-    metrics: Folder | None
+    metrics: MetricsFolder | None
     account: Account | None
     environ: Mapping[str, str]
     folder: str
@@ -55,61 +55,61 @@ class Place(NamedTuple):
 
 
 def supervise(
-    crew: Crew,
+    workers: Workers,
     queue: SignalQueue,
     place: Place,
     *,
     log: Log,
-    files: Files,
+    files: LogFiles,
     last: ExitStack,
 ) -> int:
     """Supervise until nothing is left; `last` is closed by the caller. Returns the exit code."""
-    supervisor = Supervisor(crew, log, policy(crew.plan.settings), queue)
+    supervisor = Supervisor(workers, log, policy(workers.plan.settings), queue)
     supervisor.urls = place.urls
     supervisor.on_fit = lambda fitted: announce(fitted, place.urls, log)
-    supervisor.on_reopen = lambda: _reopen(files, log, crew)
-    if crew.access is not None:
-        supervisor.on_stranger.append(crew.access.exited)
-        supervisor.timers.append(crew.access)
-    watch = Watch(supervisor)
+    supervisor.on_reopen = lambda: _reopen(files, log, workers)
+    if workers.access is not None:
+        supervisor.on_stranger.append(workers.access.exited)
+        supervisor.timers.append(workers.access)
+    watch = HangWatch(supervisor)
     post_mortem = PostMortem(supervisor, watch.silent)
     supervisor.on_kill = post_mortem.examine
     supervisor.timers += [watch, post_mortem, Recycler(supervisor)]
     supervisor.on_measure = Headroom(supervisor).measure
-    routes = _open_admin(place, supervisor, crew.selector)
+    routes = _open_admin(place, supervisor, workers.selector)
     if place.metrics is not None:
         _merge_metrics(place.metrics, place.account, supervisor, routes, last)
-    if crew.plan.settings.preload != "off":
+    if workers.plan.settings.preload != "off":
         _preload(supervisor)
-    if crew.plan.settings.companions:
-        _accompany(place, supervisor, crew.plan.settings)
+    if workers.plan.settings.companions:
+        _accompany(place, supervisor, workers.plan.settings)
     _renew(supervisor, place.start)
     gc.freeze()
     gc.enable()
-    watcher = _watch(supervisor, log, crew.selector)
+    watcher = _watch(supervisor, log, workers.selector)
     if watcher is not None:
         last.callback(watcher.stop)
     code = supervisor.run()
-    if crew.access is not None:
-        crew.access.deadline = supervisor.fleet.stop_deadline
+    if workers.access is not None:
+        workers.access.deadline = supervisor.fleet.stop_deadline
     if code != 0:
-        last.callback(logs.last_words, _why(supervisor.fleet.outcome, crew.plan.settings))
+        last.callback(logs.last_words, _why(supervisor.fleet.outcome, workers.plan.settings))
     last.close()
     return code
 
 
 def _preload(supervisor: Supervisor) -> None:
     """Have workers forked from templates that have imported the application."""
-    crew = supervisor.crew
-    templates = cast("Templates", crew.spawner)
+    workers = supervisor.workers
+    templates = cast("Templates", workers.spawner)
 
-    def lost(serial: int, ended: process.Exit, failure: Failure | None) -> None:
-        member = crew.members.pop(serial)
-        member.failure = failure or member.failure
-        supervisor.lost(member, ended)
+    def lost(serial: int, ended: process.Reaped, failure: Failure | None) -> None:
+        handle = workers.handles.pop(serial)
+        handle.failure = failure or handle.failure
+        supervisor.lost(handle, ended)
 
     def refused(serial: int, why: str) -> None:
-        crew.release(crew.members.pop(serial))
+        workers.release(workers.handles.pop(serial))
         supervisor.post(lifecycle.SpawnFailed(serial, why))
 
     templates.on_exit, templates.on_refused = lost, refused
@@ -140,7 +140,7 @@ def _accompany(place: Place, supervisor: Supervisor, settings: Settings) -> None
 
 
 def _merge_metrics(
-    folder: Folder, account: Account | None, supervisor: Supervisor, routes: Routes, last: ExitStack
+    folder: MetricsFolder, account: Account | None, supervisor: Supervisor, routes: Routes, last: ExitStack
 ) -> None:
     """Have /metrics show what the application counts itself."""
     client = AppMetrics(folder, supervisor.selector, supervisor.log, account)
@@ -175,11 +175,11 @@ def _open_admin(place: Place, supervisor: Supervisor, selector: selectors.BaseSe
     return routes
 
 
-def _reopen(files: Files, log: Log, crew: Crew) -> None:
+def _reopen(files: LogFiles, log: Log, workers: Workers) -> None:
     for refused in files.reopen():
         log.warning(f"{refused}; going on with the old one")
-    if crew.access is not None:
-        crew.access.reopen()
+    if workers.access is not None:
+        workers.access.reopen()
     log.info("log files are open anew")
 
 
@@ -205,7 +205,7 @@ def _watch(supervisor: Supervisor, log: Log, selector: selectors.BaseSelector) -
             log.info(f"Worker reloading: {path} modified{more}")
             supervisor.post(lifecycle.Roll())  # a save; new settings come by HUP
 
-    watcher = Watcher(supervisor.plan, log, selector, changed, supervisor.crew.started_ns)
+    watcher = Watcher(supervisor.plan, log, selector, changed, supervisor.workers.started_ns)
     supervisor.on_stranger.append(watcher.exited)
     watcher.start()
     return watcher

@@ -14,7 +14,7 @@ class Span(NamedTuple):
     style: str = ""
 
 
-Row = list[Span]
+Line = list[Span]
 
 
 def columns(text: str) -> int:
@@ -30,12 +30,12 @@ def _columns(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
 
 
-def clip(row: Iterable[Span], width: int) -> Row:
+def clip(row: Iterable[Span], width: int) -> Line:
     """The row, cut to `width` columns; where something is lost, its last one is an ellipsis."""
     row = list(row)
     if sum(columns(span.text) for span in row) <= width:
         return row
-    kept: Row = []
+    kept: Line = []
     left = width - 1
     for span in row:
         text = ""
@@ -48,7 +48,7 @@ def clip(row: Iterable[Span], width: int) -> Row:
     return kept
 
 
-def wrap(parts: Sequence[str], width: int) -> list[Row]:
+def wrap(parts: Sequence[str], width: int) -> list[Line]:
     """Parts with commas between them, on as many lines as they take; a part that is too long is cut."""
     lines = [""]
     for part in parts:
@@ -66,7 +66,7 @@ def fit_columns(
     words: Container[int],
     drop: Sequence[int],
     width: int,
-) -> list[Row]:
+) -> list[Line]:
     """The table's rows, set to the right but for the columns of `words`; each column at least so wide.
 
     Where it is too wide, first its gaps shrink, then the columns of `drop` go, in that order.
@@ -82,8 +82,8 @@ def fit_columns(
     return [clip(_line(row, widths, shown, words, 1), width) for row in table]
 
 
-def _line(row: Sequence[Span], widths: list[int], shown: list[int], words: Container[int], gap: int) -> Row:
-    line: Row = []
+def _line(row: Sequence[Span], widths: list[int], shown: list[int], words: Container[int], gap: int) -> Line:
+    line: Line = []
     for place in shown:
         span = row[place]
         padding = " " * (widths[place] - columns(span.text))

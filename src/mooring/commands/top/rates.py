@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mooring.scoreboard.row import quantile
 
-Facts = Mapping[str, Any]
+Stats = Mapping[str, Any]
 
 
 class Pace(NamedTuple):
@@ -26,7 +26,7 @@ class Pace(NamedTuple):
     p99: float | None = None
 
 
-def between(before: Facts | None, now: Facts) -> tuple[Pace, list[Pace]]:
+def between(before: Stats | None, now: Stats) -> tuple[Pace, list[Pace]]:
     """The pace of all workers together, and of each entry of `now["workers"]`.
 
     `before` is an earlier answer; None, or one of another supervisor, compares with nothing. A worker that is
@@ -42,14 +42,14 @@ def between(before: Facts | None, now: Facts) -> tuple[Pace, list[Pace]]:
     )
 
 
-_NEW: Facts = {"requests": 0, "errors": 0, "buckets": ()}
+_NEW: Stats = {"requests": 0, "errors": 0, "buckets": ()}
 
 
-def _identity(worker: Facts) -> tuple[Any, Any]:
+def _identity(worker: Stats) -> tuple[Any, Any]:
     return worker["serial"], worker["pid"]  # a serial is of one process, or of gunicorn's arbiter
 
 
-def _pace(before: Facts, now: Facts, seconds: float, bounds: list[float]) -> Pace:
+def _pace(before: Stats, now: Stats, seconds: float, bounds: list[float]) -> Pace:
     pairs = zip_longest(now["buckets"], before["buckets"], fillvalue=0)  # without the zeros at their ends
     fresh = [max(0, count - earlier) for count, earlier in pairs]
     return Pace(

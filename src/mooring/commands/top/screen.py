@@ -22,8 +22,8 @@ from typing import Any
 from mooring import __version__
 from mooring.admin import instance as runtime
 from mooring.commands.control import ask, find
-from mooring.commands.top.columns import Row
-from mooring.commands.top.rates import Facts, between
+from mooring.commands.top.columns import Line
+from mooring.commands.top.rates import Stats, between
 from mooring.commands.top.view import BARS, View, render
 from mooring.errors import ConfigurationError, MooringError
 from mooring.system.sockets import socket_state
@@ -66,7 +66,7 @@ def top(cli: Mapping[str, str], environ: Mapping[str, str], *, interval: float, 
     return 0
 
 
-def _ask(instance: runtime.Instance) -> Facts:
+def _ask(instance: runtime.Instance) -> Stats:
     status, body = ask(instance, "GET", "/stats", _PATIENCE)
     if status != 200:
         raise ConfigurationError(_other_version(instance))
@@ -81,7 +81,7 @@ def _other_version(instance: runtime.Instance) -> str:
     return f"instance {instance.name} runs another version of mooring than this, {__version__}; restart it"
 
 
-def _snapshot(instance: runtime.Instance, first: Facts, interval: float) -> None:
+def _snapshot(instance: runtime.Instance, first: Stats, interval: float) -> None:
     time.sleep(interval)
     facts = _ask(instance)
     width = _size()[0] if sys.stdout.isatty() else 120
@@ -114,7 +114,7 @@ class _Poller(threading.Thread):
     def __init__(self, instance: runtime.Instance, interval: float, wake: int) -> None:
         super().__init__(daemon=True)
         self.instance, self.interval, self.wake = instance, interval, wake
-        self.news: deque[Facts | ConfigurationError] = deque()
+        self.news: deque[Stats | ConfigurationError] = deque()
 
     def run(self) -> None:
         while True:
@@ -131,7 +131,7 @@ class _Live:
     """The terminal's screen while it shows an instance."""
 
     def __init__(
-        self, instance: runtime.Instance, first: Facts, interval: float, environ: Mapping[str, str]
+        self, instance: runtime.Instance, first: Stats, interval: float, environ: Mapping[str, str]
     ) -> None:
         self.instance = instance
         self.interval = interval
@@ -177,7 +177,7 @@ class _Live:
             self._take(poller.news.popleft())
         return True
 
-    def _take(self, news: Facts | ConfigurationError) -> None:
+    def _take(self, news: Stats | ConfigurationError) -> None:
         if isinstance(news, ConfigurationError):
             with suppress(PermissionError):
                 if socket_state(self.instance.socket)[0] != "live":
@@ -218,7 +218,7 @@ class _Live:
         lines = ["".join(self._styled(row)) + "\x1b[K" for row in rows]
         _write(_text("\x1b[H" + "\r\n".join(lines) + "\x1b[J"))
 
-    def _styled(self, row: Row) -> Iterator[str]:
+    def _styled(self, row: Line) -> Iterator[str]:
         for span in row:
             code = self.styles.get(span.style, "")
             yield f"\x1b[{code}m{span.text}\x1b[0m" if code else span.text

@@ -1,17 +1,18 @@
 """What `mooring top` shows: an answer of /stats and its pace in, lines of a given width and number out. Pure.
 
-A line is a list of spans, text with a style; screen.py makes escape sequences of them. All text of the
-application or of clients is escaped here.
+Below the workers: the last roll, the last exits, and requests that take long. A line is a list of spans, text
+with a style; screen.py makes escape sequences of them. All text of the application or of clients is escaped
+here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from mooring.commands.top.columns import Row, Span, clip, fit_columns, wrap
-from mooring.commands.top.last import because, below, duration
-from mooring.commands.top.rates import Facts, Pace
+from mooring.commands.top.columns import Line, Span, clip, fit_columns, wrap
+from mooring.commands.top.rates import Pace, Stats
 from mooring.logs.escape import escape
 from mooring.system.units import age, latency, per_second, size
 
@@ -32,14 +33,14 @@ _STATES = {
 class View(NamedTuple):
     """One moment: the answer, its pace, and requests per second of the intervals before, oldest first."""
 
-    facts: Facts
+    facts: Stats
     total: Pace
     workers: list[Pace]
     history: Sequence[float] = ()
     note: str = ""  # of the connection to the instance, where something is to be said
 
 
-def render(view: View, width: int, height: int | None = None) -> list[Row]:
+def render(view: View, width: int, height: int | None = None) -> list[Line]:
     """At most `height` lines of at most `width` columns; None: as many as it takes."""
     width = max(width, _NARROWEST)
     head = [*_header(view, width), [], *_totals(view, width), []]
@@ -58,7 +59,7 @@ def render(view: View, width: int, height: int | None = None) -> list[Row]:
 # -- the header --------------------------------------------------------------------------------------------
 
 
-def _header(view: View, width: int) -> list[Row]:
+def _header(view: View, width: int) -> list[Line]:
     facts = view.facts
     state = str(facts["state"])
     ready = "ready" if facts["ready"] else f"not ready{because(facts['reason'])}"
@@ -87,7 +88,7 @@ def _header(view: View, width: int) -> list[Row]:
     ]
 
 
-def _limits(limits: Facts) -> Iterator[str]:
+def _limits(limits: Stats) -> Iterator[str]:
     cores, memory, throttled = limits["cpu_cores"], limits["memory_bytes"], limits["throttled_s"]
     yield f"{cores:g} CPU core{'' if cores == 1 else 's'}" if cores else "no CPU limit"
     if throttled:
@@ -95,7 +96,7 @@ def _limits(limits: Facts) -> Iterator[str]:
     yield f"memory limit {size(memory)}" if memory else "no memory limit"
 
 
-def _plan(facts: Facts) -> str:
+def _plan(facts: Stats) -> str:
     workers, threads = facts["plan"]["workers"], facts["plan"].get("threads") or {}
     count = workers["value"]
     text = f"{count} worker{'' if count == 1 else 's'}"
@@ -107,7 +108,7 @@ def _plan(facts: Facts) -> str:
 # -- all workers together ----------------------------------------------------------------------------------
 
 
-def _totals(view: View, width: int) -> list[Row]:
+def _totals(view: View, width: int) -> list[Line]:
     totals, pace = view.facts["totals"], view.total
     figures = [
         (per_second(pace.requests), "req/s", "strong"),
@@ -120,7 +121,7 @@ def _totals(view: View, width: int) -> list[Row]:
     ]
     if totals["dropped_lines"]:
         figures.append((_count(totals["dropped_lines"]), "log lines dropped", "bad"))
-    rows: list[Row] = [[]]
+    rows: list[Line] = [[]]
     used = 0
     for first, second, style in figures:
         names = first in ("p50", "p99")
@@ -138,7 +139,7 @@ def _count(value: float | None) -> str:
     return "-" if value is None else f"{int(value):,}"
 
 
-def _sparkline(history: Sequence[float], width: int) -> list[Row]:
+def _sparkline(history: Sequence[float], width: int) -> list[Line]:
     if len(history) < 2:
         return []
     most = max(history)
@@ -150,7 +151,7 @@ def _sparkline(history: Sequence[float], width: int) -> list[Row]:
 # -- the table ---------------------------------------------------------------------------------------------
 
 
-def _table(view: View, width: int, room: int | None) -> list[Row]:
+def _table(view: View, width: int, room: int | None) -> list[Line]:
     """The heading and a line for each worker; where that is more than `room` lines, the busiest."""
     numbers = range(len(view.workers))
     chosen, left = list(numbers), 0
@@ -183,7 +184,7 @@ _WORDS = (_NAMES.index("STATE"),)
 _DROP = [_NAMES.index(name) for name in sorted(_NAMES, key=_COLUMNS.__getitem__) if _COLUMNS[name]]
 
 
-def _cells(worker: Facts, pace: Pace) -> list[Span]:
+def _cells(worker: Stats, pace: Pace) -> list[Span]:
     state, restarts = str(worker["state"]), worker["restarts"]
     return [
         Span(str(worker["slot"])),
@@ -200,3 +201,63 @@ def _cells(worker: Facts, pace: Pace) -> list[Span]:
         Span(age(worker["age_s"])),
         Span(_count(restarts), "busy" if restarts else ""),
     ]
+
+
+_OLD = 1.0  # seconds: younger requests in flight come and go too fast to be read
+
+
+def below(facts: Stats, width: int, exits: int, requests: int) -> list[Line]:
+    """The last roll, so many of the last exits, and of the oldest requests; nothing where nothing was."""
+    roll = _roll(facts["last_roll"])
+    old = [request for request in facts["oldest"] if request["age_s"] >= _OLD]
+    sections: list[tuple[str, Iterable[list[Span]]]] = [
+        ("last roll", [roll] if roll else []),
+        ("last exits", [_exit(each) for each in reversed(facts["last_exits"][-exits:] if exits else ())]),
+        ("in flight for a second or longer", [_request(each) for each in old[:requests]]),
+    ]
+    lines: list[Line] = []
+    for title, entries in sections:
+        if found := [clip([Span("  "), *entry], width) for entry in entries]:
+            lines += [[], clip([Span(title, "head")], width), *found]
+    return lines
+
+
+def _clock(seconds: float) -> Span:
+    return Span(time.strftime("%H:%M:%S  ", time.localtime(seconds)), "dim")
+
+
+def _roll(roll: Stats | None) -> list[Span]:
+    if not roll:
+        return []
+    if roll["outcome"] == "rolled":
+        generation = f": generation {roll['generation']} serves" if roll.get("generation") else ""
+        return [_clock(roll["time"]), Span(f"rolled{generation}", "good")]
+    back = ", rolled back" if roll.get("rolled_back") else ""
+    if roll["outcome"] == "roll refused":
+        return [_clock(roll["time"]), Span("refused", "bad"), Span(because(roll.get("why")))]
+    return [_clock(roll["time"]), Span(f"failed{back}", "bad"), Span(because(roll.get("why")))]
+
+
+def _exit(ended: Stats) -> list[Span]:
+    style = "bad" if ended.get("failed") else ""
+    where = f"slot {ended['slot']}, {ended['state']}: "
+    return [_clock(ended["time"]), Span(where), Span(escape(str(ended["reason"])), style)]
+
+
+def _request(request: Stats) -> list[Span]:
+    seconds = request["age_s"]
+    return [
+        Span(f"{duration(seconds):>7}  ", "busy" if seconds >= 10 else ""),
+        Span(f"pid {request['pid']}  "),
+        Span(escape(str(request["what"]))),
+    ]
+
+
+def duration(seconds: float) -> str:
+    """An age, or below ten seconds a latency."""
+    return age(seconds) if seconds >= 10 else latency(seconds)
+
+
+def because(reason: object) -> str:
+    """A reason after what it is the reason of; empty where there is none."""
+    return f": {escape(str(reason))}" if reason else ""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mooring.engines.common.stop import Stop
+from mooring.engines.common.stop import StopRequest
 from mooring.errors import ConfigurationError
 
 _REAP = 0.1  # seconds between two looks at connections that are closing
@@ -37,7 +37,7 @@ def loop_factory(name: str) -> LoopFactory:
 
 
 def run(
-    main: Coroutine[Any, Any, None], factory: LoopFactory, stop: Stop, threads: int | None = None
+    main: Coroutine[Any, Any, None], factory: LoopFactory, stop: StopRequest, threads: int | None = None
 ) -> None:
     """Like asyncio.run, but what the application leaves behind can hold the end only for the grace period.
 
@@ -83,7 +83,7 @@ async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:
     await asyncio.wait({asyncio.ensure_future(work)}, timeout=seconds)
 
 
-def event_of(stop: Stop) -> asyncio.Event:
+def event_of(stop: StopRequest) -> asyncio.Event:
     """An event of the running loop that is set when the stop is requested."""
     event, loop = asyncio.Event(), asyncio.get_running_loop()
     if isinstance(loop, asyncio.SelectorEventLoop):

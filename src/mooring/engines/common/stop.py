@@ -16,7 +16,7 @@ from collections.abc import Callable
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2
 
 
-class Stop:
+class StopRequest:
     """The one stop of this process: requested by SIGTERM, once; SIGINT is the supervisor's and ignored.
 
     `grace` is in seconds and counts from the signal. The handlers stay in place for the rest of the process,

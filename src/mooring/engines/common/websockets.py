@@ -1,5 +1,7 @@
 """The open WebSockets of this process, for engines that don't close them with 1012 (service restart).
 
+Also when to close each of many: their clients all come back to the workers that are left.
+
 Loop-agnostic: it only awaits what the engine gives it. Not for HTTP requests: those pass through untouched.
 """
 
@@ -58,3 +60,14 @@ class _Connection:
         if self.accepted and not self.closed:
             self.closed = True
             await self.engine_send({"type": "websocket.close", "code": 1012})
+
+
+_FEW, _PACE = 20, 100.0  # so many at once; so many per second
+
+
+def delays(count: int, left: float) -> list[float]:
+    """Seconds from now for each of `count`: few at once, many over at most half of the `left` seconds."""
+    if count <= _FEW:
+        return [0.0] * count
+    over = min(left / 2, count / _PACE)
+    return [over * number / count for number in range(count)]

@@ -10,10 +10,10 @@ from granian._futures import _new_cbscheduler
 from granian._granian import ASGIWorker
 
 from mooring.engines import Serving
-from mooring.engines.common import cut, event_loop
-from mooring.engines.common.gate import Gate
+from mooring.engines.common import event_loop
+from mooring.engines.common.gate import Gate, warn_of_cut
 from mooring.engines.common.lifespan import Lifespan
-from mooring.engines.common.stop import Stop
+from mooring.engines.common.stop import StopRequest
 from mooring.engines.granian.pool import LOG, Pool
 from mooring.engines.granian.scope import handler
 from mooring.engines.granian.websocket import Live
@@ -22,14 +22,14 @@ from mooring.engines.granian.websocket import Live
 def serve(serving: Serving) -> None:
     """Serve an ASGI application until drained. Raises ApplicationError where its lifespan startup fails."""
     settings = serving.plan.settings
-    stop = Stop(settings.graceful_timeout)
+    stop = StopRequest(settings.graceful_timeout)
     stop.install()
     lifespan = Lifespan(serving.load().call, LOG)
     event_loop.run(_serve(serving, lifespan, stop), event_loop.loop_factory(settings.loop), stop)
     lifespan.check()
 
 
-async def _serve(serving: Serving, application: Lifespan, stop: Stop) -> None:
+async def _serve(serving: Serving, application: Lifespan, stop: StopRequest) -> None:
     stopping = event_loop.event_of(stop)
     lifespan = _Engine(application)
     if not await lifespan.startup(stopping):
@@ -62,12 +62,12 @@ async def _serve(serving: Serving, application: Lifespan, stop: Stop) -> None:
             await live.idle()
     except TimeoutError:
         pool.stop()
-        cut.warn(LOG, serving, live.active)
+        warn_of_cut(LOG, serving, live.active)
         await _cancel(lifespan.task)
     await lifespan.shutdown(stop)
 
 
-async def _pass_gate(serving: Serving, live: Live, stop: Stop) -> None:
+async def _pass_gate(serving: Serving, live: Live, stop: StopRequest) -> None:
     """Wait until no client is left that would lose something; granian ends all connections at once."""
     gate = live.gate = Gate(serving, lambda: live.active)
     closing = asyncio.ensure_future(live.close_websockets(gate.connections, stop.remaining_for_requests()))
@@ -110,7 +110,7 @@ class _Engine:
             self.task.result()  # what is no Exception is not lifespan's to handle
         return self._answer.is_set() and self._application.failure is None
 
-    async def shutdown(self, stop: Stop) -> None:
+    async def shutdown(self, stop: StopRequest) -> None:
         """Run the application's shutdown within the grace period."""
         self._events.put_nowait({"type": "lifespan.shutdown"})
         await asyncio.wait({self.task}, timeout=stop.remaining())

@@ -2,7 +2,7 @@
 
 granian has no public option for inherited sockets. Its worker entry points take `(spec, SocketHolder)`, one
 socket each, so there is one worker object for each listener, all in this process. The facts come from granian
-2.8's src/serve.rs, src/net.rs and src/workers.rs; tests/unit/test_engine_contracts_wsgi.py holds them.
+2.8's src/serve.rs, src/net.rs and src/workers.rs; tests/unit/engines/test_contracts_wsgi.py holds them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 
 from mooring.engines.common.connections import Connections, borrow
 from mooring.engines.common.gate import Gate
-from mooring.engines.common.spread import delays
+from mooring.engines.common.websockets import delays
 
 GOING_AWAY = 1012  # service restart: https://www.iana.org/assignments/websocket
 _PAUSE = 0.02  # seconds until late WebSockets are looked for

@@ -20,9 +20,8 @@ from granian._futures import _new_cbscheduler
 from granian._granian import WSGIWorker
 
 from mooring.engines import Serving
-from mooring.engines.common import cut
-from mooring.engines.common.gate import Gate
-from mooring.engines.common.stop import Stop
+from mooring.engines.common.gate import Gate, warn_of_cut
+from mooring.engines.common.stop import StopRequest
 from mooring.engines.granian.input import Input
 from mooring.engines.granian.pool import Pool
 from mooring.engines.granian.response import (
@@ -47,7 +46,7 @@ _RESERVE = 0.2  # seconds of the grace period for the process's own end
 def serve(serving: Serving) -> None:
     """Serve a WSGI application until drained."""
     settings = serving.plan.settings
-    stop = Stop(settings.graceful_timeout)
+    stop = StopRequest(settings.graceful_timeout)
     stop.install()
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
@@ -70,7 +69,7 @@ def serve(serving: Serving) -> None:
         stopped.acquire(timeout=max(0.0, stop.remaining() - _RESERVE))
     while running and stop.remaining() > _RESERVE:
         time.sleep(0.01)  # the answer is out, but the application's close() may still run
-    cut.warn(LOG, serving, max(len(running), len(serving.in_flight())))
+    warn_of_cut(LOG, serving, max(len(running), len(serving.in_flight())))
     loop.close()
 
 

@@ -20,9 +20,9 @@ from gunicorn.errors import HaltServer
 from mooring.application.failure import BootError, one_line
 from mooring.engines import Serving
 from mooring.engines.common import tls
-from mooring.engines.common.stop import Stop
+from mooring.engines.common.stop import StopRequest
 from mooring.engines.gunicorn import heartbeat
-from mooring.engines.gunicorn.config import Application
+from mooring.engines.gunicorn.config import GunicornApplication
 from mooring.engines.gunicorn.report import Reports
 from mooring.errors import ConfigurationError, MooringError
 from mooring.metrics.multiprocess.files import retire_in
@@ -47,14 +47,14 @@ def serve(serving: Serving) -> None:
     Raises ApplicationError where the application does not boot in gunicorn's worker, ConfigurationError for
     bad gunicorn configuration, or a worker class that cannot serve the application.
     """
-    stop = Stop(serving.plan.settings.graceful_timeout)
+    stop = StopRequest(serving.plan.settings.graceful_timeout)
     stop.install()
     heartbeat.install()
     reports = Reports()
     arbiter_pid = os.getpid()
     code: Any = 0
     try:
-        _Arbiter(Application(serving, reports), serving, stop).run()
+        _Arbiter(GunicornApplication(serving, reports), serving, stop).run()
     except SystemExit as end:
         if os.getpid() != arbiter_pid:
             raise
@@ -98,7 +98,7 @@ class _Arbiter(Arbiter):
 
     log: Any
 
-    def __init__(self, application: Application, serving: Serving, stop: Stop) -> None:
+    def __init__(self, application: GunicornApplication, serving: Serving, stop: StopRequest) -> None:
         self._serving, self._stop, self._stopping = serving, stop, False
         super().__init__(application)
         application.cfg.job.signals = self.SIG_QUEUE
@@ -123,7 +123,7 @@ class _Arbiter(Arbiter):
             self.signal(signal.SIGTERM, None)
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop the workers."""
+        """StopRequest the workers."""
         self._stopping = True
         super().stop(graceful)
 

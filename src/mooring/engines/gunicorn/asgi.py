@@ -13,10 +13,9 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from mooring.engines.common import cut, event_loop
-from mooring.engines.common.gate import Gate
-from mooring.engines.common.looks import Idle
-from mooring.engines.common.spread import delays
+from mooring.engines.common import event_loop
+from mooring.engines.common.gate import Gate, Idle, warn_of_cut
+from mooring.engines.common.websockets import delays
 from mooring.engines.gunicorn.worker import MooringWorker
 
 
@@ -82,7 +81,7 @@ class AsgiWorker(MooringWorker):
             for websocket in silent.expired(now, [(each, "told") for each in found if each._close_sent]):
                 websocket._close_event.set()  # else it waits 5 s for a client that does not answer its close
             if now >= end:
-                cut.warn(self.log.error_log, serving)
+                warn_of_cut(self.log.error_log, serving)
                 break
         self.alive = False
         for each in self.mooring_connections:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gunicorn import util
-from gunicorn.app.base import Application as GunicornApplication
+from gunicorn.app.base import Application
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
@@ -31,7 +31,7 @@ from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.interface import find_interface
 from mooring.engines.gunicorn.log import LOG, Logger
 from mooring.engines.gunicorn.report import Reports
-from mooring.engines.gunicorn.worker import Job, interface_of
+from mooring.engines.gunicorn.worker import GunicornJob, interface_of
 from mooring.engines.gunicorn.worker_classes import worker_class
 from mooring.errors import ConfigurationError, MooringError
 from mooring.plan.plan import Plan
@@ -55,7 +55,7 @@ _own_worker_class: Any = vars(Config)["worker_class"].fget
 class Configuration(Config):
     """Gunicorn's configuration whose worker class is a subclass of the one that is named."""
 
-    job: Job
+    job: GunicornJob
     _class: type | None = None
 
     @property
@@ -80,7 +80,7 @@ class Configuration(Config):
         return self._class  # type: ignore[return-value]
 
 
-class Application(GunicornApplication):
+class GunicornApplication(Application):
     """What gunicorn's arbiter asks for configuration and application."""
 
     cfg: Any
@@ -93,7 +93,7 @@ class Application(GunicornApplication):
         """Make the configuration anew. Raises ConfigurationError."""
         plan = self._serving.plan
         self.cfg = cfg = Configuration()
-        object.__setattr__(cfg, "job", Job(self._serving, self._reports))
+        object.__setattr__(cfg, "job", GunicornJob(self._serving, self._reports))
         try:
             weakest = defaults(plan)
             self._apply(weakest)

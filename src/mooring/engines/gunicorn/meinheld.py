@@ -17,8 +17,7 @@ from typing import Any
 
 from gunicorn import glogging
 
-from mooring.engines.common import cut
-from mooring.engines.common.gate import Gate
+from mooring.engines.common.gate import Gate, warn_of_cut
 from mooring.engines.gunicorn.worker import MooringWorker
 
 
@@ -60,7 +59,7 @@ class MeinheldWorker(MooringWorker):
         server.set_watchdog(self.mooring_beat)
         server.schedule_call(0, self.mooring_begin)
         server.run(self.wsgi, 1)
-        cut.warn(self.log.error_log, self.mooring_job.serving)
+        warn_of_cut(self.log.error_log, self.mooring_job.serving)
 
     def mooring_begin(self) -> None:
         """First thing in the loop: it has put its own signal handlers in place, which cut."""

@@ -14,9 +14,9 @@ from typing import Any
 from uvicorn import Config, Server
 
 from mooring.engines import Serving
-from mooring.engines.common import cut, event_loop
-from mooring.engines.common.gate import Gate
-from mooring.engines.common.spread import delays
+from mooring.engines.common import event_loop
+from mooring.engines.common.gate import Gate, warn_of_cut
+from mooring.engines.common.websockets import delays
 
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -43,7 +43,7 @@ class GatedServer(Server):
             self.restart(end - loop.time())
             await asyncio.sleep(gate.pause)
         if loop.time() >= end:
-            cut.warn(_LOG, self.serving)
+            warn_of_cut(_LOG, self.serving)
         self.config.timeout_graceful_shutdown = max(0, end - loop.time())  # type: ignore[assignment]
         await super().shutdown(sockets)
         reaper.cancel()

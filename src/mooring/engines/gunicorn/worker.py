@@ -29,7 +29,7 @@ _RESERVE, _RESERVE_SHARE = 1.0, 0.2  # of the grace period, what requests leave 
 
 
 @dataclass(slots=True)
-class Job:
+class GunicornJob:
     """What a worker needs of mooring's; `lifespan` and `websockets` are set with an ASGI application.
 
     `signals` is the arbiter's queue. A worker has it too until it takes the signals itself.
@@ -69,7 +69,7 @@ def for_requests(grace: float) -> float:
 class MooringWorker(Worker):
     """Goes before any worker class of gunicorn's."""
 
-    mooring_job: Job
+    mooring_job: GunicornJob
     mooring_announced: bool
 
     @property

@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
 
-from mooring.engines.common import cut, tls
+from mooring.engines.common import tls
 from mooring.engines.common.connections import silence_of
+from mooring.engines.common.gate import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
-from mooring.engines.gunicorn.worker import MEINHELD, Job, MooringWorker, for_requests
+from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
 
 
-def worker_class(base: Any, job: Job) -> type:
+def worker_class(base: Any, job: GunicornJob) -> type:
     """The class that gunicorn starts instead of `base`."""
     body: dict[str, Any] = {"mooring_job": job, "mooring_announced": False}
     mixins: tuple[type, ...] = (MooringWorker,)
@@ -148,7 +149,7 @@ class ThreadWorker(MooringWorker):
     def murder_keepalived(self, force: bool = False) -> None:
         """Close connections whose time is over; by force at the end, when requests have no time left."""
         if force:
-            cut.warn(self.log.error_log, self.mooring_job.serving)
+            warn_of_cut(self.log.error_log, self.mooring_job.serving)
         super().murder_keepalived(force)  # type: ignore[misc]
 
     def murder_pending(self) -> None:
@@ -187,7 +188,7 @@ class GeventWorker(MooringWorker):
             waiting = list(self.mooring_waiting.items())  # those that come now have less time by themselves
             gevent.spawn_later(self.mooring_idle, self.mooring_close_idle, waiting)
             gevent.spawn_later(
-                self.cfg.graceful_timeout, cut.warn, self.log.error_log, self.mooring_job.serving
+                self.cfg.graceful_timeout, warn_of_cut, self.log.error_log, self.mooring_job.serving
             )
         super().handle_exit(sig, frame)
 

@@ -21,10 +21,10 @@ from mooring.application.model import Application
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
 from mooring.engines.common.lifespan import Lifespan
-from mooring.engines.common.stop import Stop
+from mooring.engines.common.stop import StopRequest
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.hypercorn import h2, websocket
-from mooring.engines.hypercorn.config import Job, configuration
+from mooring.engines.hypercorn.config import HypercornJob, configuration
 from mooring.engines.hypercorn.wsgi import WsgiApplication
 from mooring.errors import ApplicationError, ConfigurationError
 from mooring.settings.engines import REGISTRY
@@ -49,7 +49,7 @@ def serve(serving: Serving) -> None:
     """Serve until drained. Raises ApplicationError for a failed startup, ConfigurationError."""
     plan = serving.plan
     check(plan)
-    stop = Stop(plan.settings.graceful_timeout)
+    stop = StopRequest(plan.settings.graceful_timeout)
     stop.install()
     h2.install()
     websocket.install()
@@ -66,7 +66,7 @@ def serve(serving: Serving) -> None:
         lifespan.check()  # the trio worker goes on for a moment after a failed startup
         serving.ready()
 
-    job = Job(serving, app, config, sockets, stop, ready, websockets, threads)
+    job = HypercornJob(serving, app, config, sockets, stop, ready, websockets, threads)
     try:
         if name == "trio":
             import trio
@@ -83,7 +83,7 @@ def serve(serving: Serving) -> None:
     lifespan.check()
 
 
-def _explain(error: Exception, lifespan: Lifespan, stop: Stop) -> None:
+def _explain(error: Exception, lifespan: Lifespan, stop: StopRequest) -> None:
     """Which of mooring's errors it is; during a drain it is logged, and the drain has ended."""
     lifespan.check()
     if _has(error, LifespanTimeoutError) and not stop.requested:

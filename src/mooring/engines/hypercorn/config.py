@@ -12,7 +12,7 @@ from hypercorn.config import Config, Sockets
 
 from mooring.application.failure import one_line
 from mooring.engines import Serving
-from mooring.engines.common.stop import Stop
+from mooring.engines.common.stop import StopRequest
 from mooring.engines.common.websockets import WebSockets
 from mooring.errors import ConfigurationError
 
@@ -24,14 +24,14 @@ _ALPN = {"1": ["http/1.1"], "2": ["h2"]}
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class HypercornJob:
     """What a worker class needs; `app` is in hypercorn's form, `threads` None for the loop's own choice."""
 
     serving: Serving
     app: Any
     config: Config
     sockets: Sockets
-    stop: Stop
+    stop: StopRequest
     ready: Callable[[], None]
     websockets: WebSockets
     threads: int | None

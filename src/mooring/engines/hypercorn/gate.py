@@ -16,11 +16,10 @@ import h11
 from hypercorn.events import RawData
 from hypercorn.protocol.h2 import H2Protocol
 
-from mooring.engines.common import cut
 from mooring.engines.common.connections import Connections, unread
-from mooring.engines.common.looks import Idle
-from mooring.engines.common.spread import delays
-from mooring.engines.hypercorn.config import Job
+from mooring.engines.common.gate import Idle, warn_of_cut
+from mooring.engines.common.websockets import delays
+from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.connections import connections
 from mooring.engines.hypercorn.h2 import DrainingH2Protocol
 
@@ -31,10 +30,10 @@ _log = logging.getLogger("hypercorn.error")
 Action = Callable[[], Awaitable[object]]
 
 
-class Gate:
+class HypercornGate:
     """One drain; to be made when it begins, before the listeners are closed. Look every LOOK seconds."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: HypercornJob) -> None:
         serving, DrainingH2Protocol.draining = job.serving, True
         self._job, self._patience = job, serving.plan.settings.drain_idle
         self._idle = Idle(self._patience)
@@ -56,7 +55,7 @@ class Gate:
         greeting = now < self._began + self._patience and self._greeting(len(known))
         if not (known or greeting) or not left:
             if known:
-                cut.warn(_log, self._job.serving)
+                warn_of_cut(_log, self._job.serving)
             self._job.config.graceful_timeout = left if not connections else 0
             self._job.config.shutdown_timeout = self._job.stop.remaining()
             return None

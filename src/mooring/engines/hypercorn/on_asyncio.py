@@ -10,10 +10,10 @@ from typing import Any
 from hypercorn.asyncio import run as hypercorn_run
 
 from mooring.engines.common import event_loop
-from mooring.engines.common.looks import LOOK
+from mooring.engines.common.gate import LOOK
 from mooring.engines.hypercorn import connections
-from mooring.engines.hypercorn.config import Job
-from mooring.engines.hypercorn.gate import Gate
+from mooring.engines.hypercorn.config import HypercornJob
+from mooring.engines.hypercorn.gate import HypercornGate
 
 
 class _Asyncio:
@@ -51,7 +51,7 @@ class _Listener:
         return
 
 
-async def serve(job: Job) -> None:
+async def serve(job: HypercornJob) -> None:
     """Serve until drained, within the grace period. Raises what hypercorn raises."""
     stop = job.stop
     caught = _Asyncio()
@@ -67,7 +67,7 @@ async def serve(job: Job) -> None:
         job.ready()
         await stopping.wait()
         job.serving.drain.begin()
-        gate = Gate(job)
+        gate = HypercornGate(job)
         await event_loop.stop_accepting(caught.servers)
         await asyncio.sleep(LOOK)
         while (actions := gate.look()) is not None:

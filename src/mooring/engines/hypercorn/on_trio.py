@@ -9,10 +9,10 @@ from typing import Any
 import trio
 from hypercorn.trio import run as hypercorn_run
 
-from mooring.engines.common.looks import LOOK
+from mooring.engines.common.gate import LOOK
 from mooring.engines.hypercorn import connections
-from mooring.engines.hypercorn.config import Job
-from mooring.engines.hypercorn.gate import Gate
+from mooring.engines.hypercorn.config import HypercornJob
+from mooring.engines.hypercorn.gate import HypercornGate
 
 
 def abandoned(sync_spawn: Any) -> Any:
@@ -34,7 +34,7 @@ class _Trio:
             await trio.serve_listeners(*given, **options)
 
 
-async def serve(job: Job) -> None:
+async def serve(job: HypercornJob) -> None:
     """Serve until drained, within the grace period. Raises what hypercorn raises, in exception groups."""
     stop = job.stop
     if job.threads is not None:
@@ -54,7 +54,7 @@ async def serve(job: Job) -> None:
             job.ready()
             await stopping.wait()
             job.serving.drain.begin()
-            gate = Gate(job)
+            gate = HypercornGate(job)
             caught.accepting.cancel()
             await trio.sleep(LOOK)
             while (actions := gate.look()) is not None:

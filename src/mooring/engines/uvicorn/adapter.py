@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from uvicorn import Config, Server
 
 from mooring.engines import Serving
-from mooring.engines.common import cut, event_loop, tls
+from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, unread
+from mooring.engines.common.gate import LOOK, Idle, warn_of_cut
 from mooring.engines.common.lifespan import Lifespan
-from mooring.engines.common.looks import LOOK, Idle
-from mooring.engines.common.spread import delays
-from mooring.engines.common.stop import Stop
+from mooring.engines.common.stop import StopRequest
+from mooring.engines.common.websockets import delays
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
 from mooring.errors import ConfigurationError
@@ -47,7 +47,7 @@ def serve(serving: Serving) -> None:
     """Serve until drained. Raises ApplicationError for a failed startup, ConfigurationError for TLS files."""
     check(serving.plan)
     settings = serving.plan.settings
-    stop = Stop(settings.graceful_timeout)
+    stop = StopRequest(settings.graceful_timeout)
     stop.install()
     lifespan = Lifespan(serving.load().call, _log)
     quiet()
@@ -79,13 +79,13 @@ def _config(app: Lifespan, settings: Settings) -> Config:
 class _Server(Server):
     """Start and drain as `Serving` describes them; requests are uvicorn's."""
 
-    def __init__(self, config: Config, serving: Serving, stop: Stop) -> None:
+    def __init__(self, config: Config, serving: Serving, stop: StopRequest) -> None:
         super().__init__(config)
         self.serving, self.stop = serving, stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Signals are Stop's."""
+        """Signals are StopRequest's."""
         yield
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
@@ -150,7 +150,7 @@ class _Server(Server):
             if not (connections or greeting):
                 return
             if not self.stop.remaining_for_requests():
-                cut.warn(_log, self.serving)
+                warn_of_cut(_log, self.serving)
                 return
             self._restart([each for each in connections if isinstance(each, QuietWebSockets)], told)
             marks = [

@@ -62,7 +62,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def mark(self) -> object:
-        """For the drain's gate (engines/common/looks.py): None while it is busy, else what changes with each
+        """For the drain's gate (engines/common/gate.py): None while it is busy, else what changes with each
         action.
         """
         answering = self.cycle is not None and not self.cycle.response_complete

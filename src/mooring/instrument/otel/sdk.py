@@ -28,7 +28,7 @@ from mooring.logs.bridge import Handler
 
 if TYPE_CHECKING:
     from mooring.application.model import Application
-    from mooring.logs.log import Files, Log
+    from mooring.logs.log import Log, LogFiles
     from mooring.plan.plan import Plan
 
 _LONGEST, _SHARE = 2.0, 0.25  # seconds, and of the grace period: what the last export may take
@@ -58,7 +58,7 @@ class _Seldom(logging.Filter):
         return True
 
 
-def start(plan: Plan, log: Log, files: Files) -> Callable[[Application], Application]:
+def start(plan: Plan, log: Log, files: LogFiles) -> Callable[[Application], Application]:
     """As `otel.start`."""
     handler = Handler(log, files)
     handler.addFilter(_Seldom())

@@ -10,11 +10,11 @@ from mooring.instrument.otel import variables
 
 if TYPE_CHECKING:
     from mooring.application.model import Application
-    from mooring.logs.log import Files, Log
+    from mooring.logs.log import Log, LogFiles
     from mooring.plan.plan import Plan
 
 
-def start(plan: Plan, log: Log, files: Files) -> Callable[[Application], Application]:
+def start(plan: Plan, log: Log, files: LogFiles) -> Callable[[Application], Application]:
     """Set OpenTelemetry up in this process, if asked: after the last fork, before the application's import.
 
     Returns what puts the imported application into a server span for each request; where nothing is to be

@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from typing import NamedTuple
 
 from mooring.logs.access.writer import HUNDREDTHS, Pipes, run
-from mooring.logs.log import Files, Log
+from mooring.logs.log import Log, LogFiles
 from mooring.scoreboard.ring import Rings
 from mooring.system import process
 
@@ -30,7 +30,7 @@ class Access(NamedTuple):
 class LogKeeper:
     """Owns the rings of the access log, which goes to the descriptor `access`. Raises OSError."""
 
-    def __init__(self, access: int, files: Files, log: Log) -> None:
+    def __init__(self, access: int, files: LogFiles, log: Log) -> None:
         self.rings = Rings()
         self.pid = 0
         self.deadline: float | None = None  # of the stop (monotonic seconds), to be kept to by `close`
@@ -72,7 +72,7 @@ class LogKeeper:
         if self._retry_at is not None and monotonic() >= self._retry_at:
             self.start()
 
-    def exited(self, ended: process.Exit) -> None:
+    def exited(self, ended: process.Reaped) -> None:
         """Start it again, if it is the one that has ended. What was in the rings is still there."""
         if ended.pid != self.pid:
             return

@@ -27,17 +27,17 @@ Decision = Callable[[], bool]
 Wanted = Callable[[bytes | str, int], bool]
 
 
-class Rules(NamedTuple):
+class LineRules(NamedTuple):
     """`wanted(path, status)`: whether a request has a line. A path is bytes, or Latin-1 text (WSGI)."""
 
     wanted: Wanted
 
 
-def parse(skip: tuple[str, ...], sample: tuple[str, ...]) -> Rules | None:
+def parse(skip: tuple[str, ...], sample: tuple[str, ...]) -> LineRules | None:
     """The rules of the settings' items; None where there are none. Raises ConfigurationError."""
     if not skip and not sample:
         return None
-    return Rules(
+    return LineRules(
         _wanted(
             {_read("access_log_skip", skipped_item, item) for item in skip},
             dict(_read("access_log_sample", sampled_item, item) for item in sample),

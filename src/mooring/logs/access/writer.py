@@ -16,7 +16,7 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import NamedTuple
 
-from mooring.logs.log import Files, Log
+from mooring.logs.log import Log, LogFiles
 from mooring.logs.sink import Rest
 from mooring.scoreboard.ring import DELAY, FULL, SIZE, Reader
 from mooring.system import process
@@ -45,7 +45,7 @@ class Pipes(NamedTuple):
     access: int
 
 
-def run(pipes: Pipes, files: Files, log: Log) -> int:
+def run(pipes: Pipes, files: LogFiles, log: Log) -> int:
     """Write until the supervisor is gone, or wants an end. Returns 0."""
     process.outlive_parent()
     for number in (signal.SIGTERM, signal.SIGQUIT):

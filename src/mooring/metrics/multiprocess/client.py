@@ -12,7 +12,7 @@ from contextlib import suppress
 from mooring.logs.log import Log
 from mooring.metrics.multiprocess import files
 from mooring.metrics.multiprocess.files import DEATHS
-from mooring.metrics.multiprocess.folder import Folder
+from mooring.metrics.multiprocess.folder import MetricsFolder
 from mooring.metrics.multiprocess.frames import FAILED, FOLD, FRAME, LONGEST, MERGE, NOTE
 from mooring.system import process
 from mooring.system.accounts import Account
@@ -37,7 +37,11 @@ class AppMetrics:
     idle = 60.0
 
     def __init__(
-        self, folder: Folder, selector: selectors.BaseSelector, log: Log, account: Account | None = None
+        self,
+        folder: MetricsFolder,
+        selector: selectors.BaseSelector,
+        log: Log,
+        account: Account | None = None,
     ) -> None:
         self.folder = folder
         self.selector = selector

@@ -35,7 +35,7 @@ _OPEN, _CLOSE = b"[]"
 
 
 # Key, value, and what comes with it: a gauge's timestamp, or what merge.py keeps there in a folded file.
-Entry = tuple[bytes, float, float]
+Sample = tuple[bytes, float, float]
 
 
 class File(NamedTuple):
@@ -58,7 +58,7 @@ class File(NamedTuple):
 class Content(NamedTuple):
     """A file's entries, the bytes of a value (8 or 16), and the names of the files folded into it."""
 
-    entries: list[Entry]
+    entries: list[Sample]
     width: int
     within: frozenset[str] = frozenset()
 
@@ -148,10 +148,10 @@ def _used(data: bytes) -> int:
     return int.from_bytes(data[:4], sys.byteorder, signed=True) if len(data) >= 4 else 0
 
 
-def _entries(data: bytes, used: int, width: int) -> list[Entry]:
+def _entries(data: bytes, used: int, width: int) -> list[Sample]:
     if used > len(data):
         raise ValueError("cut off")
-    entries: list[Entry] = []
+    entries: list[Sample] = []
     length_of = struct.Struct("=i").unpack_from
     values_of = struct.Struct("=dd" if width == 16 else "=d").unpack_from
     position = 8
@@ -179,7 +179,7 @@ def _within(rest: bytes) -> frozenset[str]:
     return frozenset(json.loads(rest)["within"])
 
 
-def encode(entries: Iterable[Entry], width: int, within: Iterable[str]) -> bytes:
+def encode(entries: Iterable[Sample], width: int, within: Iterable[str]) -> bytes:
     """The bytes of a file. What follows the used ones is ours: prometheus_client does not read it."""
     parts = []
     for key, value, extra in entries:

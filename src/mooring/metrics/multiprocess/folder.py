@@ -22,7 +22,7 @@ _ROOM = 4 << 20  # bytes: where less is free, a worker that maps a file there co
 _LOOKS = 256  # at leftovers
 
 
-class Folder(NamedTuple):
+class MetricsFolder(NamedTuple):
     """An open folder; `own`: mooring made it, and removes it."""
 
     path: str
@@ -52,7 +52,7 @@ class Folder(NamedTuple):
 
 def open_folder(
     runtime: str | None, account: Account | None, environ: Mapping[str, str], working: str, log: Log
-) -> Folder | None:
+) -> MetricsFolder | None:
     """The folder that the variable names, from the folder `working` on; else one of ours.
 
     None, with a warning, where none can be made. `runtime` is the instance's folder, if it has one, and if no
@@ -62,7 +62,7 @@ def open_folder(
     if given:
         path = os.path.abspath(os.path.join(working, given))
         try:
-            return Folder(path, _open_given(path, account), False)
+            return MetricsFolder(path, _open_given(path, account), False)
         except OSError as error:
             log.warning(
                 f"{VARIABLE}={given}: {error.strerror or error}; the application's metrics are not merged"
@@ -111,7 +111,7 @@ def _places(
             yield base, _PREFIX + os.urandom(8).hex()
 
 
-def _make(base: str, name: str, account: Account | None) -> Folder:
+def _make(base: str, name: str, account: Account | None) -> MetricsFolder:
     room = os.statvfs(base)
     if room.f_bavail * room.f_frsize < _ROOM:
         raise OSError(f"{base} is full")
@@ -128,7 +128,7 @@ def _make(base: str, name: str, account: Account | None) -> Folder:
     except OSError:
         os.close(fd)
         raise
-    return Folder(path, fd, True)
+    return MetricsFolder(path, fd, True)
 
 
 def _open_ours(path: str, uid: int | None) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["NEXT", "TABLE", "Cause", "Row", "WorkerState", "as_markdown", "as_mermaid"]
+__all__ = ["NEXT", "TABLE", "Cause", "Transition", "WorkerState", "as_markdown", "as_mermaid"]
 
 
 class WorkerState(StrEnum):
@@ -43,7 +43,7 @@ class Cause(StrEnum):
     EXITED = "exited"
 
 
-class Row(NamedTuple):
+class Transition(NamedTuple):
     """One line of the table. None is the state of a worker that does not exist yet, or no longer."""
 
     state: WorkerState | None
@@ -54,33 +54,34 @@ class Row(NamedTuple):
 
 _S = WorkerState
 
+_T = Transition
 # fmt: off
-TABLE: tuple[Row, ...] = (
-    Row(None,         Cause.WANTED,       _S.STARTING, "spawn; boot deadline"),
-    Row(_S.STARTING,  Cause.READY,        _S.READY,    "heartbeat deadline; its slot's older is superseded"),
-    Row(_S.STARTING,  Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
-    Row(_S.STARTING,  Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
-    Row(_S.STARTING,  Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
-    Row(_S.STARTING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
-    Row(_S.STARTING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a boot failure"),
-    Row(_S.STARTING,  Cause.SPAWN_FAILED, None,        "a failure, though not of the application"),
-    Row(_S.STARTING,  Cause.EXITED,       None,        "a boot failure"),
-    Row(_S.READY,     Cause.BEAT,         _S.READY,    "heartbeat deadline renewed"),
-    Row(_S.READY,     Cause.RECYCLE_DUE,  _S.READY,    "stale: its replacement must be ready first"),
-    Row(_S.READY,     Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
-    Row(_S.READY,     Cause.NO_ROOM,      _S.DRAINING, "drain; grace deadline; replaced afterwards"),
-    Row(_S.READY,     Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
-    Row(_S.READY,     Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
-    Row(_S.READY,     Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
-    Row(_S.READY,     Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a failure"),
-    Row(_S.READY,     Cause.EXITED,       None,        "a failure"),
-    Row(_S.DRAINING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
-    Row(_S.DRAINING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline"),
-    Row(_S.DRAINING,  Cause.SPAWN_FAILED, None,        ""),
-    Row(_S.DRAINING,  Cause.EXITED,       None,        ""),
-    Row(_S.KILLED,    Cause.DEADLINE,     _S.KILLED,   "kill again; reap deadline"),
-    Row(_S.KILLED,    Cause.SPAWN_FAILED, None,        ""),
-    Row(_S.KILLED,    Cause.EXITED,       None,        ""),
+TABLE: tuple[Transition, ...] = (
+    _T(None,         Cause.WANTED,       _S.STARTING, "spawn; boot deadline"),
+    _T(_S.STARTING,  Cause.READY,        _S.READY,    "heartbeat deadline; the slot's older is superseded"),
+    _T(_S.STARTING,  Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
+    _T(_S.STARTING,  Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
+    _T(_S.STARTING,  Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
+    _T(_S.STARTING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.STARTING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a boot failure"),
+    _T(_S.STARTING,  Cause.SPAWN_FAILED, None,        "a failure, though not of the application"),
+    _T(_S.STARTING,  Cause.EXITED,       None,        "a boot failure"),
+    _T(_S.READY,     Cause.BEAT,         _S.READY,    "heartbeat deadline renewed"),
+    _T(_S.READY,     Cause.RECYCLE_DUE,  _S.READY,    "stale: its replacement must be ready first"),
+    _T(_S.READY,     Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
+    _T(_S.READY,     Cause.NO_ROOM,      _S.DRAINING, "drain; grace deadline; replaced afterwards"),
+    _T(_S.READY,     Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
+    _T(_S.READY,     Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
+    _T(_S.READY,     Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.READY,     Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a failure"),
+    _T(_S.READY,     Cause.EXITED,       None,        "a failure"),
+    _T(_S.DRAINING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.DRAINING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.DRAINING,  Cause.SPAWN_FAILED, None,        ""),
+    _T(_S.DRAINING,  Cause.EXITED,       None,        ""),
+    _T(_S.KILLED,    Cause.DEADLINE,     _S.KILLED,   "kill again; reap deadline"),
+    _T(_S.KILLED,    Cause.SPAWN_FAILED, None,        ""),
+    _T(_S.KILLED,    Cause.EXITED,       None,        ""),
 )
 # fmt: on
 

@@ -20,7 +20,7 @@ Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class WatchedFolder:
     """A folder that is looked at: the root that it was reached from, and whether an include names it."""
 
     root: str
@@ -31,13 +31,13 @@ class Folder:
 class Tree:
     """What one look found. `links` are the targets of linked files, each with the link's path."""
 
-    folders: dict[str, Folder] = field(default_factory=dict)
+    folders: dict[str, WatchedFolder] = field(default_factory=dict)
     files: dict[str, Stamp] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
 
 
-class Rules:
+class FileRules:
     """Includes and excludes.
 
     A pattern without a slash is for names (`*.html`, `migrations`), one with a slash for paths from the
@@ -51,7 +51,7 @@ class Rules:
         self._excludes = tuple(dict.fromkeys(_parts(each) for each in excludes))
         self._known: dict[str, bool] = {}
 
-    def counts(self, folder: Folder, path: str) -> bool:
+    def counts(self, folder: WatchedFolder, path: str) -> bool:
         """Whether a change of this file, which is in this folder, makes a reload."""
         known = self._known.get(path)
         if known is None:
@@ -60,7 +60,7 @@ class Rules:
             known = self._known[path] = self._counts(folder, path)
         return known
 
-    def _counts(self, folder: Folder, path: str) -> bool:
+    def _counts(self, folder: WatchedFolder, path: str) -> bool:
         name = os.path.basename(path)
         if any(fnmatchcase(name, litter) for litter in _LITTER):
             return False
@@ -69,14 +69,14 @@ class Rules:
             self._excludes, folder.root, path
         )
 
-    def enter(self, folder: Folder, path: str) -> Folder | None:
+    def enter(self, folder: WatchedFolder, path: str) -> WatchedFolder | None:
         """The folder at this path, which is in that folder; None where it is not looked at."""
         name = os.path.basename(path)
         if name.startswith(".") or name in _SKIPPED_FOLDERS or _any(self._excludes, folder.root, path):
             return None
         if os.path.exists(f"{path}/pyvenv.cfg"):
             return None  # a virtual environment, https://docs.python.org/3/library/venv.html
-        return Folder(folder.root, folder.included or _any(self._includes, folder.root, path))
+        return WatchedFolder(folder.root, folder.included or _any(self._includes, folder.root, path))
 
 
 def _parts(pattern: str) -> tuple[str, ...]:
@@ -112,17 +112,17 @@ def _one(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) and (not name.startswith(".") or pattern.startswith("."))
 
 
-def look(roots: Iterable[str], rules: Rules) -> Tree:
+def look(roots: Iterable[str], rules: FileRules) -> Tree:
     """Every folder and every file that counts. Linked folders are followed, each folder is looked at once."""
     tree = Tree()
     seen: set[tuple[int, int]] = set()
-    waiting: list[tuple[str, Folder]] = []
+    waiting: list[tuple[str, WatchedFolder]] = []
     for root in roots:
         if os.path.isdir(root):
-            waiting.insert(0, (root, Folder(root)))
+            waiting.insert(0, (root, WatchedFolder(root)))
         else:
             tree.missing += (root,)
-    linked: list[tuple[str, Folder]] = []
+    linked: list[tuple[str, WatchedFolder]] = []
     while waiting or linked:
         path, folder = waiting.pop() if waiting else linked.pop()  # links last: the path without one is shown
         try:
@@ -140,7 +140,11 @@ def look(roots: Iterable[str], rules: Rules) -> Tree:
 
 
 def _take(
-    tree: Tree, rules: Rules, folder: Folder, entry: os.DirEntry[str], folders: list[tuple[str, Folder]]
+    tree: Tree,
+    rules: FileRules,
+    folder: WatchedFolder,
+    entry: os.DirEntry[str],
+    folders: list[tuple[str, WatchedFolder]],
 ) -> None:
     try:
         if entry.is_dir():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mooring.supervisor.reload import files
 from mooring.supervisor.reload.files import Tree
-from mooring.supervisor.reload.sources import Notified, Polled, Source, Watch
+from mooring.supervisor.reload.sources import Notified, Polled, Source, WatchOrder
 from mooring.system import mounts
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LONGEST_BURST = 5.0  # seconds; a file that is written without end must not put off the reload for ever
 
 
-def run(watch: Watch, log: Log, report: int) -> int:
+def run(watch: WatchOrder, log: Log, report: int) -> int:
     """Report bursts on the descriptor `report`, as lines of JSON, until killed. Returns 0 where it can't."""
     source = _open(watch, log)
     while source is not None:
@@ -39,7 +39,7 @@ def run(watch: Watch, log: Log, report: int) -> int:
     return 0
 
 
-def _open(watch: Watch, log: Log) -> Source | None:
+def _open(watch: WatchOrder, log: Log) -> Source | None:
     source: Source
     reason = _why_polling(watch)
     if reason:
@@ -55,7 +55,7 @@ def _open(watch: Watch, log: Log) -> Source | None:
     return source
 
 
-def _why_polling(watch: Watch) -> str:
+def _why_polling(watch: WatchOrder) -> str:
     if watch.polling == "on":
         return "reload_polling is on"
     if watch.polling == "off":
@@ -65,7 +65,7 @@ def _why_polling(watch: Watch) -> str:
     return f"{found[0]} is on {found[1]}, which sends no notifications" if found else ""
 
 
-def _fall_back(watch: Watch, log: Log, error: Exception, tree: Tree | None) -> Source | None:
+def _fall_back(watch: WatchOrder, log: Log, error: Exception, tree: Tree | None) -> Source | None:
     """Poll from now on. None, where polling is off or was what failed."""
     why = str(error).partition(" about [")[0]  # and then Rust's own view of it
     if watch.polling != "auto":
@@ -77,7 +77,7 @@ def _fall_back(watch: Watch, log: Log, error: Exception, tree: Tree | None) -> S
     return source
 
 
-def _tell(watch: Watch, log: Log, source: Source, polling: str) -> None:
+def _tell(watch: WatchOrder, log: Log, source: Source, polling: str) -> None:
     how = f", polling: {polling}" if polling else ""
     log.info(f"live reload watches {len(source.tree.files)} files in {', '.join(watch.roots)}{how}")
 

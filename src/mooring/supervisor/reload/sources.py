@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mooring.supervisor.reload import files
-from mooring.supervisor.reload.files import Rules, Tree
+from mooring.supervisor.reload.files import FileRules, Tree
 
 _STEP = 50  # milliseconds between two looks at what inotify has sent: 20 wake-ups a second, 0.1 % of a core
 _LEAST_INTERVAL, _MOST_INTERVAL = 0.3, 10.0  # seconds between two polls
@@ -26,14 +26,14 @@ _COARSE_CLOCK = (
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class WatchOrder:
     """What to watch: folders, rules, `polling` (auto, on, off), seconds of quiet that end a burst.
 
     What changed after `since`, in nanoseconds since the epoch, is reported at once.
     """
 
     roots: tuple[str, ...]
-    rules: Rules
+    rules: FileRules
     polling: str
     quiet: float
     since: int
@@ -51,7 +51,7 @@ class Source(Protocol):
 class Polled:
     """Looks again and again, for at most _SHARE of a core; begins with what is known already."""
 
-    def __init__(self, watch: Watch, tree: Tree | None = None) -> None:
+    def __init__(self, watch: WatchOrder, tree: Tree | None = None) -> None:
         self._watch = watch
         self.interval = _LEAST_INTERVAL
         self.tree = Tree()
@@ -85,7 +85,7 @@ class Polled:
 class Notified:
     """Listens to inotify through watchfiles, folder by folder, so that what is skipped costs no watch."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: WatchOrder) -> None:
         self._watch = watch
         self._batches: Iterator[Any] = iter(())
         self._look_at = 0.0

@@ -12,8 +12,8 @@ from pathlib import Path
 from mooring.logs.log import Log
 from mooring.plan.plan import Plan
 from mooring.supervisor.reload import process as watching
-from mooring.supervisor.reload.files import Rules
-from mooring.supervisor.reload.sources import Watch
+from mooring.supervisor.reload.files import FileRules
+from mooring.supervisor.reload.sources import WatchOrder
 from mooring.system import process
 
 _GIVE_UP = 3  # watchers in a row that have not lived for _STABLE seconds
@@ -38,7 +38,7 @@ class Watcher:
         self.changed = changed
         self.pid = -1
         self._roots = roots(plan)
-        self._rules = Rules(plan.settings.reload_includes, plan.settings.reload_excludes)
+        self._rules = FileRules(plan.settings.reload_includes, plan.settings.reload_excludes)
         self._polling = plan.settings.reload_polling
         self._quiet = max(_LEAST_QUIET, plan.settings.reload_delay)
         self._since = since
@@ -49,7 +49,7 @@ class Watcher:
 
     def start(self) -> None:
         """Start the process; where the system refuses, say that there is no live reload."""
-        watch = Watch(self._roots, self._rules, self._polling, self._quiet, self._since)
+        watch = WatchOrder(self._roots, self._rules, self._polling, self._quiet, self._since)
         read, write = os.pipe()
         try:
             self.pid = process.spawn(lambda: watching.run(watch, self.log, write), [write, self.log.fd])
@@ -71,7 +71,7 @@ class Watcher:
             self.pid = -1
         self._deafen()
 
-    def exited(self, ended: process.Exit) -> None:
+    def exited(self, ended: process.Reaped) -> None:
         """The supervisor has reaped a process that is no worker: when it was the watcher, start another."""
         if ended.pid != self.pid:
             return
