@@ -11,7 +11,7 @@ settings.load_profile("untimed")
 
 @pytest.fixture(params=["c", "python"])
 def way(request, monkeypatch):
-    """What is done for each request, in both its ways: see accelerate.py."""
+    """What is done for each request, in both its ways: see scoreboard/accelerator.py."""
     if request.param == "python":
         monkeypatch.setattr(accelerator, "c", None)
     elif accelerator.c is None:

@@ -66,10 +66,15 @@ def file_of(name: str) -> str:
     raise AssertionError(f"nothing of mooring's is called {name}")
 
 
+def names_in(file: str) -> list[str]:
+    """All that a file of mooring's imports, as dotted names."""
+    return list(names(ast.parse((ROOT / file).read_text())))
+
+
 @functools.cache
 def imports(file: str) -> frozenset[str]:
     """The files of mooring that a file imports."""
-    found = map(file_of, names(ast.parse((ROOT / file).read_text())))
+    found = map(file_of, names_in(file))
     return frozenset(other for other in found if other and other != file)
 
 
@@ -81,12 +86,31 @@ def test_a_package_imports_only_those_below_it(package: str) -> None:
     assert not up
 
 
+def test_every_file_has_a_package() -> None:
+    assert {room(file) for file in files()} == {"", *PACKAGES}
+    assert {f for f in files() if not room(f)} == {
+        "__init__.py",
+        "__main__.py",
+        "cli.py",
+        "errors.py",
+        "demo.py",
+    }
+
+
 def test_no_files_import_each_other_in_a_circle() -> None:
     left = {file: set(imports(file)) for file in files()}
     while leaves := [file for file, needs in left.items() if not needs & left.keys()]:
         for file in leaves:
             del left[file]
     assert not left
+
+
+@pytest.mark.parametrize("folder", ["resources", "supervisor/lifecycle"])
+def test_some_import_only_the_standard_library(folder: str) -> None:
+    known = {name for file in files() if file.startswith(f"{folder}/") for name in names_in(file)}
+    own = f"mooring.{folder.replace('/', '.')}"
+    foreign = {name for name in known if name.split(".", 1)[0] not in sys.stdlib_module_names}
+    assert not {name for name in foreign if not f"{name}.".startswith(f"{own}.")}
 
 
 @pytest.mark.parametrize("stranger", ["engines", "instrument", "application", "metrics"])
