@@ -1,4 +1,4 @@
-"""What process 1 has imported when it has served, rolled and answered: no engine, and nothing of the application."""
+"""What process 1 has imported when it has served and rolled: no engine, and nothing of the application."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEVER = {
     *("uvicorn", "granian", "hypercorn", "gunicorn", "uvloop", "httptools", "trio", "gevent", "websockets"),
     *("asyncio", "ssl", "subprocess", "watchfiles", "prometheus_client", "opentelemetry", "main"),
 }
-# What the start and the plan need to know of applications and engines, without one: where it is, what it is like.
+# What the start and the plan know of an application without importing one: where it is, what it looks like.
 DESCRIPTIONS = {
     *(f"mooring.application.{name}" for name in ("discovery", "model", "search_order", "source_scan")),
     *("mooring.instrument.drain", "mooring.instrument.otel", "mooring.instrument.otel.variables"),
