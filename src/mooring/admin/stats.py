@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mooring import __version__, resources
 from mooring.logs.escape import escape
-from mooring.metrics.prometheus import STATUSES, Facts
+from mooring.metrics.prometheus import STATUSES, Collected
 from mooring.scoreboard.row import (
     BOUNDS,
     BUCKETS,
@@ -139,7 +139,7 @@ def milliseconds(counts: Sequence[float], share: float) -> float | None:
     return None if found is None else round(found * 1000, 3)
 
 
-def facts(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Facts:
+def collect(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Collected:
     """For /metrics."""
     workers = look(supervisor, time.monotonic())
     plan, history = supervisor.plan, supervisor.history
@@ -148,7 +148,7 @@ def facts(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Facts:
     for seen in workers:
         states[seen.state] += 1
         memory[seen.slot] = memory.get(seen.slot, 0) + (seen.memory or 0)
-    return Facts(
+    return Collected(
         totals=supervisor.workers.totals(),
         in_flight=sum(seen.in_flight for seen in workers),
         websockets=sum(seen.websockets for seen in workers),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mooring.logs.log import Log
+from mooring.metrics import prometheus
 from mooring.metrics.multiprocess import files
 from mooring.metrics.multiprocess.files import DEATHS
 from mooring.metrics.multiprocess.folder import MetricsFolder
@@ -17,11 +18,7 @@ from mooring.metrics.multiprocess.frames import FAILED, FOLD, FRAME, LONGEST, ME
 from mooring.system import process
 from mooring.system.accounts import Account
 
-_UP = (
-    "# HELP mooring_app_metrics_up Whether the application's own metrics are in this page.\n"
-    "# TYPE mooring_app_metrics_up gauge\nmooring_app_metrics_up {}\n"
-)
-UP, DOWN = _UP.format(1).encode(), _UP.format(0).encode()
+UP, DOWN = (prometheus.family(prometheus.APP_METRICS_UP, [((), up)]).encode() for up in (1, 0))
 
 Told = Callable[[bytes], None]
 
