@@ -27,6 +27,7 @@ from mooring.scoreboard.row import (
     Row,
     quantile,
 )
+from mooring.settings import engines
 from mooring.supervisor.lifecycle import Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
 
@@ -66,7 +67,7 @@ class ShownRequest(NamedTuple):
 
 
 def look(supervisor: Supervisor, now: float) -> list[Seen]:
-    """Every worker, by slot, the oldest first; gunicorn's arbiter is shown by its workers."""
+    """Every worker, by slot, the oldest first; an engine's arbiter is shown by its workers."""
     rows: dict[int, list[Row]] = {}
     for seat in supervisor.workers.scoreboard.in_use():
         rows.setdefault(seat.serial, []).append(seat.row)
@@ -85,7 +86,7 @@ def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, 
     pid = (handle.pid or None) if handle else None
     report = handle.report if handle else None
     engine = report.engine if report else (handle.plan if handle else supervisor.plan).engine
-    own = row is not None and engine == "gunicorn"  # a worker of its arbiter
+    own = row is not None and engines.row(engine).has_arbiter  # a worker of the arbiter
     age = now - (row.read(STARTED) if row is not None and own else worker.spawned_at)
     memory = min(int(row.read(MEMORY)), _MOST) if row is not None else 0
     return Seen(

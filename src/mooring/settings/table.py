@@ -65,11 +65,11 @@ class Setting(NamedTuple):
 
 def _engine(value: str) -> str:
     """The name of an engine, or auto."""
-    name = value.lower()
-    if name in ("auto", "uvicorn", "granian", "hypercorn", "gunicorn"):
-        return name
-    from mooring.settings.engines import offered
+    from mooring.settings.engines import REGISTRY, offered
 
+    name = value.lower()
+    if name == "auto" or name in REGISTRY:
+        return name
     raise ValueError(f"one of auto, {offered()}")
 
 

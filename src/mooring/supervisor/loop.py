@@ -164,8 +164,8 @@ class Supervisor(Hooks):
         self.workers.spawner.reopen_logs()
 
     def resize(self, delta: int) -> None:
-        """One worker more or fewer: of the plan while worker 0 boots alone, and with gunicorn; else here."""
-        if self.plan.engine != "gunicorn" and self.plan.revision > 1:
+        """One worker more or fewer: of the plan while worker 0 boots alone, or of an arbiter's; else here."""
+        if not self.plan.has_arbiter and self.plan.revision > 1:
             self.post(lifecycle.Resize(delta))
             return
         self.workers.plan = resized(self.plan, delta)
@@ -174,7 +174,7 @@ class Supervisor(Hooks):
             self.resize_arbiter(handle)
 
     def resize_arbiter(self, handle: WorkerHandle) -> None:
-        """Bring gunicorn's arbiter one worker closer to its plan, and wait for what it says to that.
+        """Bring an engine's arbiter one worker closer to its plan, and wait for what it says to that.
 
         One signal at a time: several that are pending arrive as one, signal(7).
         """
@@ -238,7 +238,7 @@ class Supervisor(Hooks):
             self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
         size = messages.size(message)
-        if size is not None and handle.plan.engine == "gunicorn":
+        if size is not None and handle.plan.has_arbiter:
             handle.size, handle.resizing = size, False
             self.resize_arbiter(handle)
 
@@ -249,6 +249,6 @@ class Supervisor(Hooks):
         """
         first = self.plan.revision == 1
         self.workers.plan = fit(self.plan, report, self.workers.reserved(report, handle))
-        if first and self.plan.engine != "gunicorn":
+        if first and not self.plan.has_arbiter:
             self.post(lifecycle.SetSize(self.plan.workers))
         self.on_fit(self.plan)

@@ -166,7 +166,7 @@ class Renewal:
                 del waiting[edition]
 
     def _first(self, plan: Plan) -> Plan:
-        """What the generation's first workers are given. gunicorn's arbiter has all its workers from the
+        """What the generation's first workers are given. An engine's arbiter has all its workers from the
         start, but where a number is tuned anew.
         """
         now = self._supervisor.plan
@@ -183,7 +183,7 @@ class Renewal:
 
     def _count(self) -> int:
         plan = self._supervisor.plan
-        return plan.workers if plan.engine == "gunicorn" else self._supervisor.fleet.size
+        return plan.workers if plan.has_arbiter else self._supervisor.fleet.size
 
     def _take_up(self, edition: int, serial: int) -> None:
         """From now on these settings are in force: there is no going back from a worker that is ready."""
@@ -194,7 +194,7 @@ class Renewal:
             after = dataclasses.replace(plan, revision=before.revision + 1)
         else:
             after = self._fitted(made.plan, handle.report, supervisor.workers.reserved(handle.report, handle))
-        if after.engine == "gunicorn":
+        if after.has_arbiter:
             target = 1
         elif self._same_size(made.plan):
             target = self._count()
@@ -217,8 +217,8 @@ class Renewal:
         before, after = self._supervisor.plan, fit(plan, report, own)
         if self._same_size(plan):
             explained = {**after.explained, "workers": before.explained["workers"]}
-            both = (before.engine == "gunicorn") == (after.engine == "gunicorn")
-            workers = before.workers if both else self._count()
+            alike = before.has_arbiter == after.has_arbiter
+            workers = before.workers if alike else self._count()
             after = dataclasses.replace(after, workers=workers, explained=explained)
         return dataclasses.replace(after, revision=before.revision + 1)
 

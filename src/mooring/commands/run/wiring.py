@@ -19,6 +19,7 @@ from mooring.metrics.multiprocess.client import AppMetrics
 from mooring.metrics.multiprocess.folder import MetricsFolder
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
+from mooring.settings import engines
 from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
 from mooring.supervisor.hangs import HangWatch
@@ -254,6 +255,4 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
 
 def banner(plan: Plan, url: str) -> str:
     """The line by which the older images' users know, with live reload, that it serves."""
-    if plan.engine == "hypercorn":
-        return f"Running on {url} (CTRL + C to quit)"
-    return f"{plan.engine.capitalize()} running on {url} (Press CTRL+C to quit)"
+    return engines.row(plan.engine).banner.format(name=plan.engine.capitalize(), url=url)
