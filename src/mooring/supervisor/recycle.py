@@ -14,6 +14,7 @@ from mooring.scoreboard.row import COUNTS, HISTOGRAM, MEMORY, Row
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import WorkerState
 from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.part import Part
 from mooring.system import units
 from mooring.worker.seat import SAMPLE
 
@@ -67,8 +68,8 @@ def why(most: Limits, serial: int, requests: int, age: float) -> str:
     return ""
 
 
-class Recycler:
-    """Keeps watch over all workers; a timer of the supervisor's."""
+class Recycler(Part):
+    """Keeps watch over all workers."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
