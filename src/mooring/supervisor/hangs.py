@@ -14,6 +14,7 @@ from mooring.scoreboard.row import BEAT, Row
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.part import Part
 
 _LATE = 0.5  # seconds. Whoever wakes this much later was frozen: so perhaps were the workers
 
@@ -28,8 +29,8 @@ class Sign(NamedTuple):
     at: float
 
 
-class HangWatch:
-    """Looks at all rows again and again; a timer of the supervisor's."""
+class HangWatch(Part):
+    """Looks at all rows again and again."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor

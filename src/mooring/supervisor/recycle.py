@@ -15,6 +15,7 @@ from mooring.settings import engines
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import WorkerState
 from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.part import Part
 from mooring.system import units
 from mooring.worker.seat import SAMPLE
 
@@ -68,8 +69,8 @@ def why(most: Limits, serial: int, requests: int, age: float) -> str:
     return ""
 
 
-class Recycler:
-    """Keeps watch over all workers; a timer of the supervisor's."""
+class Recycler(Part):
+    """Keeps watch over all workers."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
