@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mooring.supervisor.lifecycle.messages import Notice
 from mooring.supervisor.lifecycle.model import Failures, FleetState, Outcome, Policy, StopReason, Worker
-from mooring.supervisor.lifecycle.table import Cause, WorkerState
+from mooring.supervisor.lifecycle.table import Trigger, WorkerState
 from mooring.supervisor.lifecycle.turn import Turn
 
 __all__ = [
@@ -224,5 +224,5 @@ def begin_stop(turn: Turn, outcome: Outcome) -> None:
 def stop_now(turn: Turn) -> None:
     """Kill whatever is left."""
     for worker in list(turn.workers.values()):
-        if turn.can(worker, Cause.STOP_NOW):
-            turn.kill(worker, Cause.STOP_NOW, "told to stop now")
+        if turn.can(worker, Trigger.STOP_NOW):
+            turn.kill(worker, Trigger.STOP_NOW, "told to stop now")

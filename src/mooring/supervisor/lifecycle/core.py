@@ -34,7 +34,7 @@ from mooring.supervisor.lifecycle.messages import (
 )
 from mooring.supervisor.lifecycle.model import Failures, Fleet, Outcome, StopReason, Worker
 from mooring.supervisor.lifecycle.reconcile import reconcile
-from mooring.supervisor.lifecycle.table import Cause, WorkerState
+from mooring.supervisor.lifecycle.table import Trigger, WorkerState
 from mooring.supervisor.lifecycle.turn import LIVE, Turn
 
 __all__ = ["next_deadline", "step"]
@@ -113,13 +113,13 @@ def _react_to_user(turn: Turn, event: Event) -> None:
 
 def _react_to_worker(turn: Turn, worker: Worker, event: Event) -> None:
     match event:
-        case Ready() if turn.can(worker, Cause.READY):
+        case Ready() if turn.can(worker, Trigger.READY):
             turn.ready(worker)
-        case Beat() if turn.can(worker, Cause.BEAT):
+        case Beat() if turn.can(worker, Trigger.BEAT):
             turn.beat(worker)
-        case RecycleDue(_, why) if turn.can(worker, Cause.RECYCLE_DUE):
+        case RecycleDue(_, why) if turn.can(worker, Trigger.RECYCLE_DUE):
             turn.recycle_due(worker, why)
-        case SpawnFailed(_, why) if turn.can(worker, Cause.SPAWN_FAILED):
+        case SpawnFailed(_, why) if turn.can(worker, Trigger.SPAWN_FAILED):
             turn.gone(worker, why, failed=worker.state in LIVE)
             spawn_failed(turn, worker, why)
         case Exited(_, why, exit_code, fatal):
@@ -149,7 +149,7 @@ def _deadline_passed(turn: Turn, worker: Worker) -> None:
     deadline = DEADLINES[worker.state]
     turn.announce(Notice.DEADLINE, serial=worker.serial, slot=worker.slot, deadline=deadline)
     why = f"{deadline} deadline exceeded"
-    turn.kill(worker, Cause.DEADLINE, worker.reason or why if worker.state is WorkerState.KILLED else why)
+    turn.kill(worker, Trigger.DEADLINE, worker.reason or why if worker.state is WorkerState.KILLED else why)
     if worker.state in LIVE:
         failed(turn, worker, why)
 

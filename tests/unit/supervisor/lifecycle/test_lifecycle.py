@@ -39,7 +39,7 @@ from mooring.supervisor.lifecycle import (
     next_deadline,
     step,
 )
-from mooring.supervisor.lifecycle.table import NEXT, TABLE, Cause, Transition
+from mooring.supervisor.lifecycle.table import NEXT, TABLE, Transition, Trigger
 
 STARTING, READY, DRAINING, KILLED = WorkerState
 
@@ -132,40 +132,44 @@ def no_room(run: Run) -> Run:
     return run.do(RecycleDue(1))
 
 
-CAUSES: dict[Cause, Callable[[Run], Run]] = {
-    Cause.WANTED: lambda run: run.do(Tick()),
-    Cause.READY: lambda run: run.do(Ready(1)),
-    Cause.BEAT: lambda run: run.do(Beat(1)),
-    Cause.RECYCLE_DUE: lambda run: run.do(RecycleDue(1)),
-    Cause.SUPERSEDED: superseded,
-    Cause.NO_ROOM: no_room,
-    Cause.BEYOND_SIZE: lambda run: run.do(Resize(-1)),
-    Cause.STOPPING: lambda run: run.do(Stop()),
-    Cause.STOP_NOW: lambda run: run.do(StopNow()),
-    Cause.DEADLINE: lambda run: run.do(Beat(0), at=29.0).do(Tick(), at=run.fleet.workers[1].deadline),
-    Cause.SPAWN_FAILED: lambda run: run.do(SpawnFailed(1)),
-    Cause.EXITED: lambda run: run.do(Exited(1)),
+TRIGGERS: dict[Trigger, Callable[[Run], Run]] = {
+    Trigger.WANTED: lambda run: run.do(Tick()),
+    Trigger.READY: lambda run: run.do(Ready(1)),
+    Trigger.BEAT: lambda run: run.do(Beat(1)),
+    Trigger.RECYCLE_DUE: lambda run: run.do(RecycleDue(1)),
+    Trigger.SUPERSEDED: superseded,
+    Trigger.NO_ROOM: no_room,
+    Trigger.BEYOND_SIZE: lambda run: run.do(Resize(-1)),
+    Trigger.STOPPING: lambda run: run.do(Stop()),
+    Trigger.STOP_NOW: lambda run: run.do(StopNow()),
+    Trigger.DEADLINE: lambda run: run.do(Beat(0), at=29.0).do(Tick(), at=run.fleet.workers[1].deadline),
+    Trigger.SPAWN_FAILED: lambda run: run.do(SpawnFailed(1)),
+    Trigger.EXITED: lambda run: run.do(Exited(1)),
 }
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.state or 'none'}, {row.cause}")
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.state or 'none'}, {row.trigger}")
 def test_row(row: Transition) -> None:
-    state, cause, after, _ = row
+    state, trigger, after, _ = row
     serial = 1 if state else 0
     run = ARRANGE[state]()
     assert run.state(serial) == state
-    assert CAUSES[cause](run).state(serial) == after
+    assert TRIGGERS[trigger](run).state(serial) == after
 
 
-NEWS: dict[Cause, Event] = {Cause.READY: Ready(1), Cause.BEAT: Beat(1), Cause.RECYCLE_DUE: RecycleDue(1)}
-LATE = [(state, cause) for state in WorkerState for cause in NEWS if (state, cause) not in NEXT]
+NEWS: dict[Trigger, Event] = {
+    Trigger.READY: Ready(1),
+    Trigger.BEAT: Beat(1),
+    Trigger.RECYCLE_DUE: RecycleDue(1),
+}
+LATE = [(state, trigger) for state in WorkerState for trigger in NEWS if (state, trigger) not in NEXT]
 
 
-@pytest.mark.parametrize(("state", "cause"), LATE)
-def test_what_has_no_row_is_late_news_and_changes_nothing(state: WorkerState, cause: Cause) -> None:
+@pytest.mark.parametrize(("state", "trigger"), LATE)
+def test_what_has_no_row_is_late_news_and_changes_nothing(state: WorkerState, trigger: Trigger) -> None:
     run = ARRANGE[state]()
     before = run.fleet
-    assert run.do(NEWS[cause]).fleet == before
+    assert run.do(NEWS[trigger]).fleet == before
     assert run.actions == ()
 
 
