@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from mooring.plan.plan import Plan
-from mooring.supervisor.lifecycle import Notice
+from mooring.supervisor.lifecycle import Cause, Notice
 from mooring.system.process import Reaped
 
 
@@ -28,7 +28,7 @@ class Hooks:
         self.on_stranger: list[Callable[[Reaped], None]] = []  # a process that is no worker has ended
         self.on_notice: list[Callable[[Notice, Mapping[str, Any]], None]] = []
         self.held_by: list[Callable[[], bool]] = []  # whoever has something to finish before the end
-        self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
+        self.on_kill: Callable[[int, Cause], bool] = lambda _serial, _cause: False  # whether it is seen to
         self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
         self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
         self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
+from mooring.supervisor.lifecycle.cause import Cause, Reason
 from mooring.supervisor.lifecycle.messages import Action, Announce, Drain, Kill, Notice, Spawn
 from mooring.supervisor.lifecycle.model import Failures, Fleet, FleetState, Worker
 from mooring.supervisor.lifecycle.table import NEXT, Trigger, WorkerState
@@ -98,14 +99,14 @@ class Turn:
         self.workers[worker.serial] = replace(worker, due=why, stale=True)
         self.measure_anew()
 
-    def drain(self, worker: Worker, trigger: Trigger, why: str) -> None:
+    def drain(self, worker: Worker, trigger: Trigger, cause: Cause) -> None:
         """Drain a live worker, for the grace period or until the stop's deadline."""
         stop = self.fleet.stop_deadline
         deadline = self.now + worker.policy.grace if stop is None else stop
-        self._move(worker, trigger, deadline, reason=why)
+        self._move(worker, trigger, deadline, ordered=cause)
         self.actions.append(Drain(worker.serial, deadline))
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
-        self.announce(Notice.DRAINING, **who, why=why, seconds=deadline - self.now)
+        self.announce(Notice.DRAINING, **who, why=Reason(cause), seconds=deadline - self.now)
 
     def cap(self, deadline: float) -> None:
         """Let no drain take longer than until then."""
@@ -113,17 +114,18 @@ class Turn:
             if worker.deadline is not None and worker.deadline > deadline:
                 self.workers[worker.serial] = replace(worker, deadline=deadline)
 
-    def kill(self, worker: Worker, trigger: Trigger, why: str) -> None:
+    def kill(self, worker: Worker, trigger: Trigger, cause: Cause) -> None:
         """Kill a worker, again where it was already, and look after it in `reap` seconds."""
-        self._move(worker, trigger, self.now + self.fleet.policy.reap, reason=why)
-        self.actions.append(Kill(worker.serial, why))
+        self._move(worker, trigger, self.now + self.fleet.policy.reap, ordered=cause)
+        self.actions.append(Kill(worker.serial, cause))
 
-    def gone(self, worker: Worker, why: str, *, failed: bool) -> None:
+    def gone(self, worker: Worker, why: Reason, *, failed: bool) -> None:
         """Forget a worker that has no process any more."""
         del self.workers[worker.serial]
         self.measure_anew()
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
-        self.announce(Notice.EXITED, **who, state=worker.state, why=why, failed=failed)
+        how = {"state": worker.state, "why": why, "failed": failed, "ordered": worker.ordered}
+        self.announce(Notice.EXITED, **who, **how)
 
     def renew(self, workers: Iterable[Worker]) -> None:
         """Give live workers their whole time again."""
@@ -150,7 +152,7 @@ class Turn:
         trigger: Trigger,
         deadline: float | None,
         ready_at: float | None = None,
-        reason: str | None = None,
+        ordered: Cause | None = None,
     ) -> None:
         state = NEXT[worker.state, trigger]
         assert state is not None
@@ -161,5 +163,5 @@ class Turn:
             since=since,
             deadline=deadline,
             ready_at=ready_at if ready_at is not None else worker.ready_at,
-            reason=reason or worker.reason,
+            ordered=ordered or worker.ordered,
         )
