@@ -11,7 +11,7 @@ from typing import NamedTuple
 import mooring.supervisor.lifecycle
 
 PACKAGE = "mooring.supervisor.lifecycle"
-FILES = ("table", "model", "messages", "turn", "changes", "reconcile", "core", "__init__")
+FILES = ("table", "cause", "model", "messages", "turn", "changes", "reconcile", "core", "__init__")
 SOURCE = Path(mooring.supervisor.lifecycle.__file__).parent
 
 
@@ -54,7 +54,7 @@ MUTANTS = (
     Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline(worker))", "worker"),
     Mutant("of several beats only the first counts", "core", "for serial in serials if serial", "for serial in serials[:1] if serial"),
     Mutant("no heartbeat watch", "turn", "return self.now + timeout if timeout else None", "return None"),
-    Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, reason", "None, reason"),
+    Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, ordered", "None, ordered"),
     Mutant("deadlines expire only for the living", "core", "if worker.deadline is not None and worker.deadline <= now:", "if worker.state in LIVE and worker.deadline is not None and worker.deadline <= now:"),
     Mutant("a deadline on the dot is not past", "core", "worker.deadline <= now:", "worker.deadline < now:"),
     Mutant("the next deadline leaves out the workers", "core", "times = [worker.deadline for worker in fleet.workers.values() if worker.deadline is not None]", "times: list[float] = []"),

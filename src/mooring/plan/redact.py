@@ -1,7 +1,8 @@
 """Keep secrets out of the admin endpoint's answers, of `mooring check` and of mooring's own log. Pure.
 
-Secret settings are masked by the plan itself; here is what may hide in others: arguments of a factory,
-environment variables among gunicorn's arguments, and what the application has said when it failed.
+Secret settings are masked by the plan itself; here is what may hide in others: arguments of a factory, and
+environment variables among gunicorn's arguments. Not for what the application has said when it failed:
+admin/status.py.
 """
 
 from __future__ import annotations
@@ -14,12 +15,6 @@ HIDDEN = "(not shown)"
 _ENV_NAME = r"-[DRv]*e|--e(?:nv?)?"
 _ENV = re.compile(rf"({_ENV_NAME})(=?)(.*)", re.DOTALL)
 _ENV_ALONE = re.compile(_ENV_NAME)
-# What mooring itself says of an end (process.describe and the lifecycle).
-_OWN_WORDS = re.compile(
-    r"exit code \d+|killed by (SIG\w+|signal \d+|the kernel: out of memory)|\w+ deadline exceeded|"
-    r"told to stop now|asked to stop|"
-    r"could not be spawned: [\w ]+|the application ended its worker before it was ready: .{1,40}"
-)
 
 
 def call(text: str) -> str:
@@ -68,8 +63,3 @@ def plan(shown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         shown_commands = [f"{command.split()[0]} ..." for command in commands]
         result["companions"] = {**result["companions"], "value": shown_commands}
     return result
-
-
-def own_words(text: str) -> str:
-    """What mooring itself has said; the application's own words may hold anything."""
-    return text if _OWN_WORDS.fullmatch(text) else "the application failed: see mooring status, or the log"

@@ -22,6 +22,7 @@ from mooring.settings import engines
 from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
 from mooring.supervisor.hangs import HangWatch
+from mooring.supervisor.lifecycle import Cause
 from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.reconfigure import Renewal
 from mooring.supervisor.recycle import Recycler
@@ -153,9 +154,9 @@ def _templates(supervisor: Supervisor) -> Templates:
         handle.failure = failure or handle.failure
         supervisor.lost(handle, ended)
 
-    def refused(serial: int, why: str) -> None:
+    def refused(serial: int, detail: str) -> None:
         workers.release(workers.handles.pop(serial))
-        supervisor.post(lifecycle.SpawnFailed(serial, why))
+        supervisor.post(lifecycle.SpawnFailed(serial, detail))
 
     templates.on_exit, templates.on_refused = lost, refused
     return templates
@@ -215,12 +216,13 @@ def _reopen(files: LogFiles, log: Log, workers: Workers) -> None:
 
 def _why(outcome: lifecycle.Outcome | None, settings: Settings) -> str:
     """Why it could not boot, for the last line on stderr."""
-    why = outcome.why if outcome is not None else "the application could not boot"
-    if why == "boot deadline exceeded":
+    if outcome is None:
+        return "the application could not boot"
+    if outcome.why.cause is Cause.BOOT_DEADLINE:
         return f"the application was not ready within {settings.boot_timeout:g} s (MOORING_BOOT_TIMEOUT)"
-    if why.startswith("could not be spawned"):
-        return f"no worker process could be started: it {why}"
-    return why
+    if outcome.why.cause is Cause.NOT_SPAWNED:
+        return f"no worker process could be started: it {outcome.why}"
+    return str(outcome.why)
 
 
 def policy(settings: Settings) -> lifecycle.Policy:
