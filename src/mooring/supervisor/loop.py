@@ -48,7 +48,7 @@ class Supervisor:
         self.hurried = False  # told to stop now
         self.companions: list[Companion] = []
         self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
-        self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
+        self.on_kill: Callable[[int, Cause], bool] = lambda _serial, _cause: False  # whether it is seen to
         self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
         self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
         self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
