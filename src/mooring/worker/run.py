@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from mooring import __version__
 from mooring.application.model import Application
 from mooring.engines import Serving
+from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.instrument.drain import Drain
 from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
-from mooring.plan.plan import Plan
 from mooring.settings import engines
 from mooring.system import process
 from mooring.worker import descriptors, fork_safety, heartbeat, messages
@@ -99,7 +99,7 @@ def preload(assignment: Assignment) -> Application:
     application = loader.load(plan.target, plan.settings.interface)
     bridge.imported(engines.loggers())
     engine = engines.choose(plan.settings.engine, application.interface)
-    _check(engine, plan)
+    check_engine(engine, plan)
     load_engine(engine)
     return application
 
@@ -147,7 +147,7 @@ def _serve(assignment: Assignment) -> None:
     engine = plan.settings.engine  # where it is auto, it follows the interface
     if not plan.has_arbiter:  # else it forks workers, and each of them imports the application
         engine = engines.choose(engine, load().interface)
-    _check(engine, plan)
+    check_engine(engine, plan)
     if plan.has_arbiter and plan.revision == 1 and plan.explained["workers"].origin == "tuned":
         plan = dataclasses.replace(plan, workers=1)  # the others when its report has been fitted
     started = plan.workers if plan.has_arbiter else 1
@@ -175,16 +175,8 @@ def _look(assignment: Assignment) -> None:
     if assignment.plan.settings.preload != "off":
         fork_safety.enforce(fork_safety.find(before), assignment.plan.settings.preload, assignment.log)
     engine = engines.choose(assignment.plan.engine, application.interface)
-    _check(engine, assignment.plan)
+    check_engine(engine, assignment.plan)
     _ready(assignment, application, engine)
-
-
-def _check(engine: str, plan: Plan) -> None:
-    """Let the engine say what it cannot do, before it starts. Raises ConfigurationError."""
-    engines.require_http(engine, plan.settings.http)
-    look: Callable[[Plan], None] | None = getattr(load_engine(engine), "check", None)
-    if look is not None:
-        look(plan)
 
 
 def _desk(assignment: Assignment) -> ArbiterDesk | None:
