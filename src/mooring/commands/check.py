@@ -18,7 +18,8 @@ import click
 from mooring import resources
 from mooring.admin import instance
 from mooring.commands.run import prestart
-from mooring.commands.run.start import open_access, open_log, prepare
+from mooring.commands.run.prepare import prepare
+from mooring.commands.run.start import open_access, open_log
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.logs.log import Log, LogFiles, last_words, show_traceback
 from mooring.plan import redact, tls
@@ -30,6 +31,7 @@ from mooring.settings.table import show
 from mooring.system import accounts, listeners, process
 from mooring.worker import messages, run
 from mooring.worker.assignment import Assignment
+from mooring.worker.context import Context
 
 
 @dataclass(slots=True)
@@ -149,11 +151,7 @@ def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.A
         sockets=(),
         report=write,
         seat=None,
-        log=log,
-        files=LogFiles(),
-        account=account,
-        environ=environ,
-        folder=plan.settings.app_root or ".",
+        context=Context(environ, plan.settings.app_root or ".", account, log, None, LogFiles()),
     )
     pid = process.spawn(lambda: run.probe(assignment), [write, log.fd])
     os.close(write)

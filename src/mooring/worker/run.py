@@ -47,7 +47,7 @@ def probe(assignment: Assignment) -> int:
 
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     """Settle in, then `work`. Returns the exit code; says over the report pipe why it is not 0."""
-    assignment.log.set_level(assignment.plan.settings.log_level)  # its generation's
+    assignment.context.log.set_level(assignment.plan.settings.log_level)  # its generation's
     try:
         work(settle(assignment) if assignment.application is None else assignment)
     except MooringError as error:
@@ -62,7 +62,7 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
             tell(assignment.report, "failed", message=why, code=ApplicationError.exit_code)
         from mooring.logs.bridge import crashed
 
-        crashed(assignment.log, error)
+        crashed(assignment.context.log, error)
         return ApplicationError.exit_code if why else 1
     return 0
 
@@ -111,7 +111,7 @@ def _set_up(assignment: Assignment) -> None:
 
     level = setup.engine_log_level(assignment.plan)
     loggers = engines.loggers(own_logging=False)
-    handler = configure(assignment.log, level, assignment.files, loggers)
+    handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
     if assignment.plan.settings.reload:
         bytecode.install()
@@ -140,7 +140,7 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if desk is None:
             limited = plan.settings.max_worker_memory is not None
-            _serves(loaded[0].row(), assignment.log, seats.SAMPLE if limited else seats.LOOK)
+            _serves(loaded[0].row(), assignment.context.log, seats.SAMPLE if limited else seats.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
@@ -160,7 +160,7 @@ def _serve(assignment: Assignment) -> None:
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
         desk=desk,
-        booted=lambda: _serves(loaded[0].row(), assignment.log),
+        booted=lambda: _serves(loaded[0].row(), assignment.context.log),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
@@ -173,7 +173,9 @@ def _look(assignment: Assignment) -> None:
     before = fork_safety.snapshot()
     application = wrapping.load(assignment).application
     if assignment.plan.settings.preload != "off":
-        fork_safety.enforce(fork_safety.find(before), assignment.plan.settings.preload, assignment.log)
+        fork_safety.enforce(
+            fork_safety.find(before), assignment.plan.settings.preload, assignment.context.log
+        )
     engine = engines.choose(assignment.plan.engine, application.interface)
     check_engine(engine, assignment.plan)
     _ready(assignment, application, engine)
