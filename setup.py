@@ -4,7 +4,8 @@ from setuptools import Extension, setup
 
 NAMES = (
     *("module", "line", "ring", "row", "asgi", "asgi_line"),
-    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_request", "granian", "granian_answer", "granian_response"),
+    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_response"),
+    *("granian_wsgi", "granian_answer", "granian_response"),
 )
 
 setup(
@@ -20,7 +21,7 @@ setup(
                 "-Wno-missing-field-initializers",
                 "-Wno-cast-function-type",
             ],
-            optional=True,  # where there is no compiler, mooring does without: src/mooring/accelerate.py
+            optional=True,  # where there is no compiler, mooring does without: scoreboard/accelerator.py
         )
     ]
 )
