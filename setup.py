@@ -3,8 +3,8 @@
 from setuptools import Extension, setup
 
 NAMES = (
-    *("module", "line", "ring", "row", "asgi", "asgi_line"),
-    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_response"),
+    *("module", "text", "ring", "row", "line", "asgi", "asgi_line"),
+    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_report", "wsgi_response"),
     *("granian_wsgi", "granian_answer", "granian_response"),
 )
 
@@ -13,7 +13,7 @@ setup(
         Extension(
             "mooring._accelerator",
             [f"src/accelerator/{name}.c" for name in NAMES],
-            depends=[f"src/accelerator/{name}.h" for name in ("accelerator", "wsgi", "granian")],
+            depends=[f"src/accelerator/{name}.h" for name in ("accelerator", "asgi", "wsgi", "granian")],
             extra_compile_args=[
                 "-O2",
                 "-Wall",

@@ -26,7 +26,6 @@ typedef struct {
     char sent;
 } Response;
 
-extern PyObject *g_method, *g_head, *g_ended, *g_close, *g_response_bytes;
 extern PyTypeObject Granian_Type, Response_Type;
 
 /* Answer with what the application returned. -1: an error is set. */

@@ -3,10 +3,9 @@
  * the tests run both.
  * Why there is one: docs/decisions.md. */
 
+#include "asgi.h"
 #include "granian.h"
 #include "wsgi.h"
-
-PyObject *dash;
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
@@ -20,8 +19,7 @@ PyMODINIT_FUNC PyInit__accelerator(void) {
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    dash = PyUnicode_InternFromString("-");
-    bool failed = dash == NULL;
+    bool failed = text_intern() < 0;
     for (size_t index = 0; !failed && index < sizeof types / sizeof *types; index++)
         failed = PyModule_AddType(module, types[index]) < 0;
     if (failed)

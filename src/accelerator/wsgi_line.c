@@ -23,12 +23,12 @@ static bool is_clean(PyObject *text, Py_ssize_t limit) {
 static PyObject *header(PyObject *environ, PyObject *name) {
     PyObject *value = PyDict_GetItemWithError(environ, name);
     if (value == NULL)
-        return PyErr_Occurred() ? NULL : dash;
+        return PyErr_Occurred() ? NULL : t_dash;
     return is_clean(value, AGENT_LIMIT) ? value : NULL;
 }
 
 static PyObject *host_of(const Wsgi *self, PyObject *environ) {
-    PyObject *host = PyDict_GetItemWithError(environ, w_REMOTE_ADDR);
+    PyObject *host = PyDict_GetItemWithError(environ, t_REMOTE_ADDR);
     if (host == NULL)
         return PyErr_Occurred() ? NULL : self->nameless;
     if (!PyUnicode_CheckExact(host))
@@ -40,10 +40,10 @@ static PyObject *host_of(const Wsgi *self, PyObject *environ) {
 
 /* Of "HTTP/1.1" what is behind the slash; a new reference. */
 static PyObject *version_of(PyObject *environ) {
-    PyObject *protocol = PyDict_GetItemWithError(environ, w_SERVER_PROTOCOL);
+    PyObject *protocol = PyDict_GetItemWithError(environ, t_SERVER_PROTOCOL);
     if (protocol == NULL || !PyUnicode_CheckExact(protocol))
         return NULL;
-    return is_text(protocol, w_http_1_1) ? Py_NewRef(w_1_1)
+    return is_text(protocol, t_http_1_1) ? Py_NewRef(t_1_1)
                                          : PyUnicode_Substring(protocol, 5, PyUnicode_GET_LENGTH(protocol));
 }
 
@@ -56,16 +56,16 @@ static int fast_line(Request *request, long status, Py_ssize_t size, double seco
         return 0;
     parts.target = request->target;
     parts.host = host_of(self, environ);
-    parts.method = PyDict_GetItemWithError(environ, w_REQUEST_METHOD);
-    parts.referer = header(environ, w_HTTP_REFERER);
-    parts.agent = header(environ, w_HTTP_USER_AGENT);
+    parts.method = PyDict_GetItemWithError(environ, t_REQUEST_METHOD);
+    parts.referer = header(environ, t_HTTP_REFERER);
+    parts.agent = header(environ, t_HTTP_USER_AGENT);
     if (parts.host == NULL || parts.method == NULL || parts.referer == NULL || parts.agent == NULL ||
         !PyUnicode_CheckExact(parts.method) || PySet_Contains(self->methods, parts.method) != 1)
         return 0;
     parts.version = version_of(environ);
     if (parts.version == NULL)
         return 0;
-    parts.size = is_text(parts.method, w_HEAD) ? 0 : size;
+    parts.size = is_text(parts.method, t_HEAD) ? 0 : size;
     PyObject *held[] = {parts.host, parts.method, parts.referer, parts.agent};
     for (size_t index = 0; index < sizeof held / sizeof *held; index++)
         Py_INCREF(held[index]);
