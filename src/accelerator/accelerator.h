@@ -8,6 +8,27 @@
 #include <stdbool.h>
 #include <time.h>
 
+/* -- what the Python twins have, too -------------------------------------------------------------- */
+
+/* A constant of a file and of its twin, which compares both (agrees of scoreboard/accelerator.py) and is the
+ * specification: whoever changes one there, changes it here. A number, or a text where there is one. */
+typedef struct {
+    const char *name; /* NULL: the table's end */
+    long long number;
+    const char *text;
+} Constant;
+
+#define NUMBER(name) {#name, name, NULL}
+#define TEXT(name) {#name, 0, name}
+
+extern const Constant ring_constants[], row_constants[], line_constants[], asgi_constants[], asgi_line_constants[],
+    wsgi_constants[], wsgi_line_constants[];
+
+#define FAILED 500 /* the status of a request without an answer: instrument/asgi.py, instrument/wsgi.py */
+
+/* Places of a request's ids, which are a tuple: Ids of instrument/asgi_line.py. */
+enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
+
 /* -- texts: text.c ------------------------------------------------------------------------------- */
 
 /* Those that are looked for in a scope, a message or an environ, or in an object's attributes. */
@@ -33,6 +54,9 @@ int text_intern(void);
 
 /* Whether a text is that one, which is ASCII. */
 bool is_text(PyObject *text, PyObject *other);
+
+#define HOST_LIMIT 253 /* characters of an address, and what is in one besides letters and digits: logs/escape.py */
+#define HOST_OTHERS "._:%-"
 
 /* Whether it is one as host_field of logs/escape.py wants it; what is none is that one's to escape. A str. */
 bool is_address(PyObject *host);

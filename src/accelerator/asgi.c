@@ -1,10 +1,9 @@
-/* What is done for each request on ASGI: instrument._recorder and accessentry.asgi_entries are the specification.
- * An exchange is the list that instrument/asgi.py makes of a request. Lines that are no common case, and all forms but
- * Apache's, are left to the function `entries`. */
+/* What is done for each request on ASGI: _recorder of instrument/asgi.py is the specification. An exchange is the list
+ * that wrap_asgi makes of a request. Its line: asgi_line.c. */
 
 #include "asgi.h"
 
-#define FAILED 500
+const Constant asgi_constants[] = {NUMBER(FAILED), NUMBER(ID_COUNT), {NULL}};
 
 /* A mapping's value, NULL without an error where it has none. */
 static PyObject *look(PyObject *mapping, PyObject *key) {
@@ -99,7 +98,7 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
 /* The message as it is to be sent, in place of the reference given; NULL: an error is set. */
 static PyObject *start(Asgi *self, PyObject *exchange, PyObject *message) {
     PyObject *ids = PyList_GET_ITEM(exchange, IDS);
-    PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == 3 ? PyTuple_GET_ITEM(ids, 2) : NULL;
+    PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == ID_COUNT ? PyTuple_GET_ITEM(ids, ID_HEADERS) : NULL;
     if (extra != NULL && PyObject_IsTrue(extra) == 1)
         Py_SETREF(message, PyObject_CallFunctionObjArgs(self->with_headers, message, extra, NULL));
     PyObject *begun = message == NULL ? NULL : PyObject_GetAttr(self->drain, t_begun);
@@ -236,7 +235,7 @@ static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 PyTypeObject Asgi_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Asgi",
-    .tp_doc = "Asgi(row, ...): the functions of instrument._recorder.",
+    .tp_doc = "Asgi(row, ...): the functions of _recorder in instrument/asgi.py.",
     .tp_basicsize = sizeof(Asgi),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = Asgi_new,

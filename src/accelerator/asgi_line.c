@@ -1,9 +1,15 @@
-/* From a finished exchange to its line, on ASGI: accessentry.asgi_entries is the specification. Lines that are no
- * common case, and all forms but Apache's, are left to that. */
+/* From a finished exchange to its line, on ASGI: asgi_entries of instrument/asgi_line.py is the specification. Lines
+ * that are no common case, and all forms but Apache's, are left to that. */
 
 #include "asgi.h"
 
 #include <string.h>
+
+const Constant asgi_line_constants[] = {
+    NUMBER(SEND), NUMBER(SCOPE), NUMBER(PATH), NUMBER(QUERY), NUMBER(BEGAN), NUMBER(BASE), NUMBER(PLACE),
+    NUMBER(IDS), NUMBER(SIZE), NUMBER(OPENING), NUMBER(DONE), NUMBER(EXCHANGE), NUMBER(HOST_LIMIT), TEXT(HOST_OTHERS),
+    {NULL},
+};
 
 /* What a cache has of a client's bytes, or else what `make` makes of them; a new reference. */
 static PyObject *shown(PyObject *cache, PyObject *make, PyObject *value) {

@@ -1,5 +1,6 @@
-/* The answer to a request on granian: engines/granian/response.py is the specification. Other answers than a list,
- * or one complete chunk, are left to that. */
+/* The answer to a request on granian. Has no twin of its name: `stream`, `begun` and head_of of
+ * engines/granian/response.py are the specification. Other answers than a list, or one complete chunk, are left to
+ * that. */
 
 #include "granian.h"
 

@@ -1,4 +1,4 @@
-/* An application's answer on granian: engines/granian/response.Response is the specification. */
+/* An application's answer on granian: Response of engines/granian/response.py is the specification. */
 
 #include "granian.h"
 

@@ -1,4 +1,5 @@
-/* WSGI on granian, for the common request: engines/granian/wsgi.handler is the specification, and does all else. */
+/* WSGI on granian, for the common request: handler of engines/granian/wsgi.py is the specification, and does all
+ * else. */
 
 #include "granian.h"
 
@@ -101,7 +102,7 @@ static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 
 PyTypeObject Granian_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Granian",
-    .tp_doc = "Granian(application, ...): what engines/granian/wsgi.handler returns.",
+    .tp_doc = "Granian(application, ...): what handler of engines/granian/wsgi.py returns.",
     .tp_basicsize = sizeof(Granian),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_vectorcall_offset = offsetof(Granian, call),

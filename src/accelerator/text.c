@@ -1,5 +1,5 @@
-/* Texts: the names that requests are asked for, and what a text is. Not for the access log's escapes, which are left
- * to logs/escape.py. Has no twin: Python has its own names and comparisons. */
+/* The texts that are looked for, whether a text is one of them, and whether it is an address as host_field of
+ * logs/escape.py wants it. Has no twin of its name: Python needs none. Not for escaping, which is left to that file. */
 
 #include "accelerator.h"
 
@@ -26,11 +26,11 @@ bool is_text(PyObject *text, PyObject *other) {
 }
 
 bool is_address(PyObject *host) {
-    if (!PyUnicode_IS_COMPACT_ASCII(host) || PyUnicode_GET_LENGTH(host) > 253)
+    if (!PyUnicode_IS_COMPACT_ASCII(host) || PyUnicode_GET_LENGTH(host) > HOST_LIMIT)
         return false;
     const Py_UCS1 *text = PyUnicode_1BYTE_DATA(host);
     for (Py_ssize_t index = 0; index < PyUnicode_GET_LENGTH(host); index++)
-        if (!Py_ISALNUM(text[index]) && (!text[index] || !strchr("._:%-", text[index])))
+        if (!Py_ISALNUM(text[index]) && (!text[index] || !strchr(HOST_OTHERS, text[index])))
             return false;
     return true;
 }

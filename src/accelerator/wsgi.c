@@ -1,7 +1,9 @@
-/* What is done for each request on WSGI: instrument_wsgi.wrap_wsgi is the specification. Any thread may call the
+/* What is done for each request on WSGI: wrap_wsgi of instrument/wsgi.py is the specification. Any thread may call the
  * wrapper: nothing of a request is kept in it, and the interpreter's lock is held in between. */
 
 #include "wsgi.h"
+
+const Constant wsgi_constants[] = {NUMBER(FAILED), NUMBER(ID_COUNT), {NULL}};
 
 /* The bytes of a list. */
 static Py_ssize_t size_of(PyObject *list) {
@@ -23,7 +25,7 @@ static int prepare(const Wsgi *self, Request *request) {
         PyObject *ids = PyObject_CallOneArg(self->identify, environ);
         if (ids == NULL)
             return -1;
-        if (!PyTuple_CheckExact(ids) || PyTuple_GET_SIZE(ids) != 3) {
+        if (!PyTuple_CheckExact(ids) || PyTuple_GET_SIZE(ids) != ID_COUNT) {
             Py_DECREF(ids);
             PyErr_SetString(PyExc_TypeError, "identify() returns three ids");
             return -1;
@@ -130,7 +132,7 @@ static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 PyTypeObject Wsgi_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Wsgi",
-    .tp_doc = "Wsgi(row, application, ...): what instrument_wsgi.wrap_wsgi returns.",
+    .tp_doc = "Wsgi(row, application, ...): what wrap_wsgi of instrument/wsgi.py returns.",
     .tp_basicsize = sizeof(Wsgi),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_vectorcall_offset = offsetof(Wsgi, call),

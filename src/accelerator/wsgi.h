@@ -1,4 +1,4 @@
-/* What the files of the WSGI half share: wsgi.c, wsgi_begin.c, wsgi_request.c, wsgi_line.c. */
+/* What the files of the WSGI half share: wsgi.c, wsgi_begin.c, wsgi_line.c, wsgi_report.c, wsgi_response.c. */
 
 #ifndef MOORING_WSGI_H
 #define MOORING_WSGI_H
@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-/* The wrapper around an application: what instrument_wsgi.wrap_wsgi returns. */
+/* The wrapper around an application: what wrap_wsgi of instrument/wsgi.py returns. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
@@ -38,6 +38,8 @@ typedef struct {
 } Request;
 
 extern PyTypeObject Wsgi_Type, Request_Type, Stream_Type;
+
+#define PCHAR "/!$&'()*+,;=:@" /* as in instrument/wsgi_line.py */
 
 /* Count a request and make its line; without a status the application has failed. -1: an error is set. */
 int wsgi_report(Request *request, PyObject *status, Py_ssize_t size);

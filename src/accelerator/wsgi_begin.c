@@ -1,4 +1,5 @@
-/* A request has come, on WSGI: what was asked for, and its place among the requests in flight. See wsgi.c. */
+/* A request has come, on WSGI: what was asked for, and its place among the requests in flight. Has no twin of its name:
+ * `start` of _recorder in instrument/wsgi.py and target_of of instrument/wsgi_line.py are the specification. */
 
 #include "wsgi.h"
 
@@ -6,7 +7,7 @@
 
 /* Whether that needs no percent-encoding to be what the client sent: instrument/wsgi_line.py. */
 static bool is_plain(PyObject *text) {
-    static const char others[] = "-._~/!$&'()*+,;=:@";
+    static const char others[] = "-._~" PCHAR;
     static bool plain[128];
     if (!plain['/']) {
         for (int c = 0; c < 128; c++)

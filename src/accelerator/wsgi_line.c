@@ -1,12 +1,14 @@
-/* From an answered request to its line, on WSGI: accessentry_wsgi.describer is the specification. Lines that are no
- * common case, and all forms but Apache's, are left to that. */
+/* From an answered request to its line, on WSGI: describer of instrument/wsgi_line.py is the specification. Lines
+ * that are no common case, and all forms but Apache's, are left to that. */
 
 #include "wsgi.h"
 
-#include <string.h>
-
-#define TARGET_LIMIT 2048 /* logs/escape.py */
+#define TARGET_LIMIT 2048 /* characters: logs/escape.py */
 #define AGENT_LIMIT 512
+
+const Constant wsgi_line_constants[] = {
+    NUMBER(TARGET_LIMIT), NUMBER(AGENT_LIMIT), TEXT(PCHAR), NUMBER(HOST_LIMIT), TEXT(HOST_OTHERS), {NULL},
+};
 
 /* Whether that stands in a line as it is, which is printable ASCII without quotes and backslashes. */
 static bool is_clean(PyObject *text, Py_ssize_t limit) {
@@ -101,7 +103,7 @@ int wsgi_line(Request *request, long status, Py_ssize_t size, double seconds, do
             return 0;
         PyErr_Clear(); /* the function below meets it too, and its error is the one to be seen */
     }
-    PyObject *headers = request->headers == NULL ? PyTuple_GET_ITEM(self->nothing, 2) : request->headers;
+    PyObject *headers = request->headers == NULL ? PyTuple_GET_ITEM(self->nothing, ID_HEADERS) : request->headers;
     PyObject *done = PyObject_CallFunction(self->log, "OOlnOdOd", request->environ, request->target, status, size,
                                            headers, seconds, request->ids, now);
     Py_XDECREF(done);

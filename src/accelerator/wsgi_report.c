@@ -1,19 +1,19 @@
-/* A request has been answered, on WSGI: `report` of _recorder in instrument/wsgi.py, which also has _code and _number,
- * is the specification. See wsgi.c. */
+/* A request has been answered, on WSGI: its counts, and its line. Has no twin of its name: `report` of _recorder and
+ * _code, both in instrument/wsgi.py, are the specification. */
 
 #include "wsgi.h"
 
 /* The number of a status such as "200 OK"; -1: an error is set. */
 static long code_of(const Wsgi *self, PyObject *status) {
     if (status == NULL)
-        return 500;
+        return FAILED;
     if (PyUnicode_CheckExact(status) && PyUnicode_IS_ASCII(status) && PyUnicode_GET_LENGTH(status) >= 3) {
         const char *text = (const char *)PyUnicode_1BYTE_DATA(status);
         long number = 0;
         int digits = 0;
         for (; digits < 3 && text[digits] >= '0' && text[digits] <= '9'; digits++)
             number = number * 10 + (text[digits] - '0');
-        return digits == 3 ? number : 500;
+        return digits == 3 ? number : FAILED;
     }
     PyObject *found = PyObject_CallOneArg(self->code, status);
     long number = found == NULL ? -1 : PyLong_AsLong(found);

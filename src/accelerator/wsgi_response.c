@@ -1,4 +1,5 @@
-/* One request on WSGI: its start_response, and its body where that is no list. See wsgi.c.
+/* One request on WSGI: its start_response (`started` of _wrapped in instrument/wsgi.py), and its body where that is no
+ * list (Stream of instrument/wsgi_response.py, and is_watched_file).
  *
  * A stream holds its request, and a request never its stream: the body's own frame mostly holds start_response,
  * which is the request, and there should be no cycle. */
@@ -37,7 +38,7 @@ static int is_last(const Request *self) {
 
 /* The response's headers with mooring's own; a new reference. */
 static PyObject *headers_of(const Request *self, PyObject *headers) {
-    PyObject *more = PyTuple_GET_ITEM(self->ids, 2);
+    PyObject *more = PyTuple_GET_ITEM(self->ids, ID_HEADERS);
     Py_INCREF(headers);
     int some = PyObject_IsTrue(more);
     if (some > 0)
