@@ -73,8 +73,8 @@ def writer(fd: int, index: int, wake: int) -> Write:
     use it.
     """
     memory = mmap.mmap(fd, _RING, offset=_PAGE + index * _RING)
-    accelerated: Write | None = accelerator.ring_writer(memory, wake, _PAGE, SIZE, FULL, DELAY)
-    if accelerated is not None:
+    if accelerator.agrees("ring", HEAD=_HEAD, TAIL=_TAIL, MOST=_MOST):
+        accelerated: Write = accelerator.ring_writer(memory, wake, _PAGE, SIZE, FULL, DELAY)
         return accelerated
     cells = doubles(memory)
     head = _count(cells[_HEAD])
