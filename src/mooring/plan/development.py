@@ -13,19 +13,22 @@ if TYPE_CHECKING:
     from mooring.settings.table import Settings
 
 GRACE = 2.0
-"""Seconds that a drain may take: an open stream or WebSocket must not hold a reload for longer."""
+"""Seconds that a drain may take: an open stream or WebSocket must not delay a reload for longer."""
 
 _DAY = 86400.0
 _WEAK = ("default", "profile:")
 
 
 def without_gunicorn(resolved: Resolved, conf: ServerConf | None) -> bool:
-    """Whether another engine takes over from gunicorn: its configuration was given, but not its name."""
+    """Whether another engine replaces gunicorn: its configuration was given, but the user named no engine."""
     return conf is not None and conf.kind == "gunicorn" and resolved.origins["engine"].text.startswith(_WEAK)
 
 
 def changes(resolved: Resolved, settings: Settings, conf: ServerConf | None) -> dict[str, tuple[Any, str]]:
-    """Settings by name, each with its value in development and why. `settings` has what `conf` sets."""
+    """The settings that live reload or a debugger changes, by name: each with its new value and the reason.
+
+    `settings` already has the values that `conf` sets.
+    """
     found: dict[str, tuple[Any, str]] = {}
     if settings.debugpy is not None:
         why = "a debugger may hold the worker"
