@@ -6,24 +6,21 @@ https://asgi.readthedocs.io/en/stable/specs/lifespan.html.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi3 = Callable[[Message, Receive, Send], Awaitable[None]]
-Asgi2 = Callable[[Message], Callable[[Receive, Send], Awaitable[None]]]
+from mooring.application.model import ASGI, Message, Receive, Scope, Send
+
+Asgi2 = Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]
 
 
-def adapt(application: Asgi2) -> Asgi3:
+def adapt(application: Asgi2) -> ASGI:
     """The application as an ASGI 3 callable.
 
     Most of this age know no lifespan and raise on it. That is fine here, on every engine: startup and
     shutdown are then answered for them. A `lifespan.startup.failed` that the application sends itself stands.
     """
 
-    async def asgi3(scope: Message, receive: Receive, send: Send) -> None:
+    async def asgi3(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _Lifespan(receive, send).run(application, scope)
         else:
@@ -50,7 +47,7 @@ class _Lifespan:
         self._answered += 1
         await self._send(message)
 
-    async def run(self, application: Asgi2, scope: Message) -> None:
+    async def run(self, application: Asgi2, scope: Scope) -> None:
         try:
             await application(scope)(self.receive, self.send)
         except Exception:

@@ -8,16 +8,13 @@ adapter to raise, and told to the engine without its text. Not for requests: tho
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from mooring.application import failure
+from mooring.application.model import Message, Receive, Send
 
 _SHUTDOWN_FAILED = "the application's lifespan shutdown failed: %s"
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 
 class Lifespan:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-Send = Callable[[Any], Awaitable[None]]
+from mooring.application.model import Send
 
 
 class WebSockets:

@@ -9,6 +9,7 @@ from typing import Any
 from granian._futures import _new_cbscheduler
 from granian._granian import ASGIWorker
 
+from mooring.application.model import Message
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import Gate, warn_of_cut
@@ -117,5 +118,5 @@ class _Engine:
         if not self.task.done():
             LOG.error("the lifespan shutdown was cut: the grace period is over")
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: Message) -> None:
         self._answer.set()

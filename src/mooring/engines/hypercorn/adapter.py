@@ -111,7 +111,8 @@ async def _no_lifespan(scope: Any, receive: Any, send: Any) -> None:
 
 def _wrapped(application: Application, lifespan: Lifespan, config: Config, name: str) -> Any:
     if application.interface == "asgi":
-        return ASGIWrapper(lifespan)
+        app: Any = lifespan  # hypercorn has narrower types for messages: a TypedDict for each kind
+        return ASGIWrapper(app)
     abandon: Any = lambda spawn: spawn  # noqa: E731
     if name == "trio":
         from mooring.engines.hypercorn.on_trio import abandoned as abandon
