@@ -55,9 +55,9 @@ image-%:
 lock-images:
 	$(BIN)/python scripts/lock_images.py
 
-## The generated references.
+## The generated documentation: pages, and sections of pages.
 docs: $(STAMP)
-	$(BIN)/python -m mooring settings --markdown > docs/settings.md
+	@$(BIN)/python scripts/make_docs.py
 
 include scripts/release.mk
 

@@ -90,9 +90,9 @@ def measure_pages(runs: int) -> None:
     scoreboard = Totals()
     subject = supervisor(scoreboard)
     assert len(list(scoreboard.in_use())) == WORKERS
-    assert prometheus.render(stats.facts(subject)).count("mooring_worker_memory_bytes{") == WORKERS
+    assert prometheus.render(stats.collect(subject)).count("mooring_worker_memory_bytes{") == WORKERS
     pages: dict[str, Callable[[], bytes]] = {
-        "/metrics": lambda: prometheus.render(stats.facts(subject)).encode(),
+        "/metrics": lambda: prometheus.render(stats.collect(subject)).encode(),
         "/stats": lambda: Answer(200, stats.feed(subject, {})).encode(),
     }
     print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs, {WORKERS} rows, {runs} runs")

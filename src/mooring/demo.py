@@ -12,14 +12,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from mooring.settings.engines import REGISTRY
+
 _TEXT, _JSON, _HTML = "text/plain", "application/json", "text/html; charset=utf-8"
 
 
 def greeting() -> str:
     """`Hello world! From mooring, <engine> and Python X.Y`."""
     version = ".".join(platform.python_version_tuple()[:2])
-    known = ("gunicorn", "hypercorn", "granian", "uvicorn")
-    engine = next((name for name in known if f"mooring.engines.{name}" in sys.modules), "no engine")
+    loaded = (name for name in REGISTRY if f"mooring.engines.{name}.adapter" in sys.modules)
+    engine = next(loaded, "no engine")
     return f"Hello world! From mooring, {engine} and Python {version}"
 
 

@@ -121,7 +121,7 @@ class Stage:
         helper = self.apps.pid
         self.apps.close()
         self.apps.folder.close()
-        assert helper < 0 or not Path(f"/proc/{helper}").exists()
+        assert not helper or not Path(f"/proc/{helper}").exists()
         assert os.listdir(self.base) == []
         os.rmdir(self.base)
 
@@ -337,7 +337,7 @@ def idle() -> None:
     from prometheus_client import Counter
 
     assert stage.text() == b""
-    assert stage.apps.pid < 0
+    assert not stage.apps.pid
     stage.work(lambda: Counter("jobs", "Jobs.").inc())
     pids = set()
     chance = random.Random(1)
@@ -349,7 +349,7 @@ def idle() -> None:
     deadline = time.monotonic() + 10
     while stage.apps.pid > 0 and time.monotonic() < deadline:
         stage.turn(0.05)
-    assert stage.apps.pid < 0
+    assert not stage.apps.pid
     stage.close()
 
 

@@ -190,9 +190,7 @@ def test_the_runtime_folder_is_the_users_own(mooring):
 
 def test_the_reference_of_settings_is_made_from_the_table(mooring):
     page = said(mooring, "settings", "--markdown")
-    assert (DOCS / "settings.md").read_text() == page, (
-        "run: python -m mooring settings --markdown > docs/settings.md"
-    )
+    assert (DOCS / "settings.md").read_text() == page, "run make docs"
 
 
 def test_settings_for_people_names_every_variable(mooring):

@@ -112,7 +112,7 @@ class Routes:
 
     def _scraped(self, text: bytes = b"", up: bool | None = None) -> Answer:
         """The page with the application's own text, which says itself whether it could be read."""
-        own = prometheus.render(stats.facts(self.supervisor, up)).encode()
+        own = prometheus.render(stats.collect(self.supervisor, up)).encode()
         return Answer(200, own + text, prometheus.CONTENT_TYPE)
 
 

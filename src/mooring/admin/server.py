@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mooring.admin.answers import Answer, Deferred, attempt, parse
+from mooring.supervisor.part import Part
 
 Responder = Callable[[str, str], Answer | Deferred]
 
@@ -71,7 +72,7 @@ _LINGERED = 262_144  # bytes that a client may send after its request
 _ENDING = b"\r\n\r\n"
 
 
-class Admin:
+class Admin(Part):
     """Answers at any number of doors. `failed` is told of an answer that raised an error."""
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mooring import __version__, resources
 from mooring.logs.escape import escape
-from mooring.metrics.prometheus import STATUSES, Facts
+from mooring.metrics.prometheus import STATUSES, Collected
 from mooring.scoreboard.row import (
     BOUNDS,
     BUCKETS,
@@ -27,6 +27,7 @@ from mooring.scoreboard.row import (
     Row,
     quantile,
 )
+from mooring.settings import engines
 from mooring.supervisor.lifecycle import Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
 
@@ -66,7 +67,7 @@ class ShownRequest(NamedTuple):
 
 
 def look(supervisor: Supervisor, now: float) -> list[Seen]:
-    """Every worker, by slot, the oldest first; gunicorn's arbiter is shown by its workers."""
+    """Every worker, by slot, the oldest first; an engine's arbiter is shown by its workers."""
     rows: dict[int, list[Row]] = {}
     for seat in supervisor.workers.scoreboard.in_use():
         rows.setdefault(seat.serial, []).append(seat.row)
@@ -85,7 +86,7 @@ def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, 
     pid = (handle.pid or None) if handle else None
     report = handle.report if handle else None
     engine = report.engine if report else (handle.plan if handle else supervisor.plan).engine
-    own = row is not None and engine == "gunicorn"  # a worker of its arbiter
+    own = row is not None and engines.row(engine).has_arbiter  # a worker of the arbiter
     age = now - (row.read(STARTED) if row is not None and own else worker.spawned_at)
     memory = min(int(row.read(MEMORY)), _MOST) if row is not None else 0
     return Seen(
@@ -139,7 +140,7 @@ def milliseconds(counts: Sequence[float], share: float) -> float | None:
     return None if found is None else round(found * 1000, 3)
 
 
-def facts(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Facts:
+def collect(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Collected:
     """For /metrics."""
     workers = look(supervisor, time.monotonic())
     plan, history = supervisor.plan, supervisor.history
@@ -148,7 +149,7 @@ def facts(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Facts:
     for seen in workers:
         states[seen.state] += 1
         memory[seen.slot] = memory.get(seen.slot, 0) + (seen.memory or 0)
-    return Facts(
+    return Collected(
         totals=supervisor.workers.totals(),
         in_flight=sum(seen.in_flight for seen in workers),
         websockets=sum(seen.websockets for seen in workers),

@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Container, Iterable
 from typing import Any
 
 from mooring.logs import fallback
@@ -17,15 +18,6 @@ from mooring.logs import record as logform
 from mooring.logs.log import LEVELS, Log, LogFiles
 from mooring.logs.sink import FILE_PIECE
 
-ENGINE_LOGGERS = (
-    "uvicorn",
-    "uvicorn.error",
-    "hypercorn",
-    "hypercorn.error",
-    "_granian",
-    "granian",
-    "mooring",
-)
 _STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
 _TRACEBACK = "Traceback (most recent call last):\n"
 
@@ -41,7 +33,7 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         try:
-            found = as_record(record)
+            found = as_record(record, self.log.engines)
             self.log.record(
                 found.level,
                 found.message,
@@ -69,19 +61,25 @@ class Handler(logging.Handler):
 class Formatter(logging.Formatter):
     """For a file that is not mooring's: lines of the log's form (text or json), without their end."""
 
-    def __init__(self, form: str) -> None:
+    def __init__(self, log: Log) -> None:
         super().__init__()
-        self.form = form
+        self.form, self.engines = log.form, log.engines
 
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
-        found = as_record(record)
-        line = logform.as_json(found, FILE_PIECE) if self.form == "json" else logform.as_text(found)
+        found = as_record(record, self.engines)
+        if self.form == "json":
+            line = logform.as_json(found, FILE_PIECE)
+        else:
+            line = logform.as_text(found, engines=self.engines)
         return line.decode().rstrip("\n")
 
 
-def as_record(record: logging.LogRecord) -> logform.Record:
-    """A record of `logging`'s as one of mooring's log; `extra` fields are the application's alone."""
+def as_record(record: logging.LogRecord, engines: Container[str] = ()) -> logform.Record:
+    """A record of `logging`'s as one of mooring's log; `extra` fields are the application's alone.
+
+    `engines` are the first parts of the names of the engines' loggers.
+    """
     level = next((name for name in reversed(LEVELS) if record.levelno >= LEVELS[name]), "debug")
     trace = ""
     if record.exc_info and record.exc_info[1] is not None:
@@ -92,7 +90,7 @@ def as_record(record: logging.LogRecord) -> logform.Record:
         trace = f"{trace.rstrip()}\n{record.stack_info}".lstrip("\n")
     message = record.getMessage().rstrip("\n")
     fields: dict[str, Any] = {}
-    if not logform.is_engine(record.name):
+    if record.name.partition(".")[0] not in engines:
         fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
     elif not trace:
         message, trace = _parted(message)
@@ -107,13 +105,14 @@ def _parted(message: str) -> tuple[str, str]:
     return (what.rstrip(" :\n"), head + frames) if what and frames else (message, "")
 
 
-def configure(log: Log, level: str, files: LogFiles) -> Handler:
-    """Send the engines' loggers to the log, and the application's while it has configured none.
+def configure(log: Log, level: str, files: LogFiles, loggers: Iterable[str]) -> Handler:
+    """Send those loggers, which are the engines', to the log, and the application's while it has configured
+    none.
 
     Returns the handler that all of the engines' have.
     """
     handler = Handler(log, files)
-    for name in ENGINE_LOGGERS:
+    for name in (*loggers, "mooring"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.propagate = False
@@ -123,10 +122,13 @@ def configure(log: Log, level: str, files: LogFiles) -> Handler:
     return handler
 
 
-def imported() -> None:
-    """The application has been imported: what it has said about logging by now stands."""
+def imported(loggers: Iterable[str]) -> None:
+    """The application has been imported: what it has said about logging by now stands.
+
+    `loggers` are the engines', which it cannot disable.
+    """
     fallback.settle()
-    for name in (*ENGINE_LOGGERS, "gunicorn.error"):
+    for name in (*loggers, "mooring"):
         logger = logging.getLogger(name)
         if any(isinstance(handler, Handler) for handler in logger.handlers):
             logger.disabled = False  # dictConfig disables all that it is not told of

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from mooring.logs.escape import escape
@@ -23,6 +23,7 @@ class Log:
     """Writes one record a call to `fd`, which the workers share, or a description of its own of what `fd` is.
 
     A record that its reader leaves no room for is dropped and counted in `dropped`; the next that fits tells.
+    `engines` are the first parts of the names of the engines' loggers.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Log:
         form: str = "text",
         quiet: bool = False,
         colored: bool = False,
+        engines: Container[str] = (),
     ) -> None:
         self._sink = Sink(fd)
         self.fd = self._sink.fd
@@ -40,6 +42,7 @@ class Log:
         self.set_level(level)
         self.form = form
         self.colored = colored
+        self.engines = engines
         self.dropped = 0
 
     def set_level(self, level: str) -> None:
@@ -90,7 +93,7 @@ class Log:
         """A record in this log's form."""
         if self.form == "json":
             return as_json(record, self._sink.limit)
-        return as_text(record, colored=self.colored)
+        return as_text(record, colored=self.colored, engines=self.engines)
 
 
 def wants_color(fd: int, environ: Mapping[str, str]) -> bool:

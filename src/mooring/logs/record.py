@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 from mooring.logs.escape import escape, escape_quoted
 
 _INDENT = "  "  # a record begins with "[": no other line of the log does, whatever an exception says
-_ENGINES = ("uvicorn", "hypercorn", "_granian", "granian", "gunicorn")
-_UNNAMED = frozenset(("mooring", "root", *_ENGINES))  # text leaves these out: the older images' lines did
+_UNNAMED = ("mooring", "root")  # text leaves these out, and the engines': the older images' lines did
 _COLORS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m", "critical": "\033[1;31m"}
 _DIM, _PLAIN = "\033[2m", "\033[0m"
 _DEEPEST = 4  # of nested values in a field
@@ -41,15 +40,14 @@ class Record(NamedTuple):
     told: frozenset[str] = frozenset()
 
 
-def is_engine(logger: str) -> bool:
-    """Whether a logger is an engine's own."""
-    return logger.partition(".")[0] in _ENGINES
+def as_text(record: Record, *, colored: bool = False, engines: Container[str] = ()) -> bytes:
+    """A record in lines; those after the first are indented, so that none of them can pass for a record.
 
-
-def as_text(record: Record, *, colored: bool = False) -> bytes:
-    """A record in lines; those after the first are indented, so that none of them can pass for a record."""
+    `engines` are the first parts of the names of the engines' loggers, which are not said.
+    """
     first, *rest = record.message.splitlines() or [""]
-    if record.logger.partition(".")[0] not in _UNNAMED:
+    root = record.logger.partition(".")[0]
+    if root not in _UNNAMED and root not in engines:
         first = f"{record.logger}: {first}"
     said = escape(first)
     for name, value in islice(record.fields.items(), _MOST):

@@ -1,13 +1,15 @@
-"""The supervisor's facts as Prometheus text, format 0.0.4. Pure. Not for the application's own metrics.
+"""THE table of mooring's own metrics, and the page made from it: Prometheus text, format 0.0.4. Pure.
 
-Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+One metric is one row of METRICS; the page and docs/reference.md (`make docs`) derive from it. Not for the
+application's own metrics: multiprocess/. Source of the format:
+https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mooring.scoreboard.row import (
     BUCKETS,
@@ -26,10 +28,10 @@ STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 # Series that are always there, so that a rate can be taken from the first scrape on.
 _ALWAYS = frozenset(("GET", status) for status in ("2xx", "3xx", "4xx", "5xx"))
 
-Sample = tuple[str, str, float]  # what follows the family's name, the labels, the value
+Sample = tuple[tuple[str, ...], float]  # the labels' values, in the order of Metric.labels; the value
 
 
-class Facts(NamedTuple):
+class Collected(NamedTuple):
     """What a page is made of. `totals` as Row.counts; None is what is not known, and then has no series."""
 
     totals: Sequence[float]
@@ -50,99 +52,134 @@ class Facts(NamedTuple):
     app_metrics_up: bool | None = None
 
 
-# fmt: off
-_FAMILIES = {
-    "http_requests_total": ("counter", "Requests answered, by method and status class."),
-    "http_request_duration_seconds": ("histogram", "Seconds that requests took, to the answer's end."),
-    "http_requests_in_flight": ("gauge", "Requests that are being answered."),
-    "http_requests_rejected_total": ("counter", "Requests refused with 503: too many at once."),
-    "http_requests_timed_out_total": ("counter", "Requests ended with 504, or cut: they took too long."),
-    "http_requests_failed_total": ("counter", "Requests in which the application failed."),
-    "websockets_open": ("gauge", "Open WebSocket connections."),
-    "workers": ("gauge", "Workers, by state."),
-    "worker_exits_total": ("counter", "Workers that have ended, by reason."),
-    "worker_memory_bytes": ("gauge", "Proportional set size of a slot's workers together."),
-    "generation": ("gauge", "The generation that is wanted; each roll begins a new one."),
-    "rolls_total": ("counter", "Rolls that have ended, by outcome."),
-    "access_log_dropped_lines_total": ("counter", "Access log lines that a slow reader has cost."),
-    "cpu_limit_cores": ("gauge", "CPU cores that this container or machine really gives."),
-    "cpu_throttled_seconds_total": ("counter", "Seconds for which a CPU quota has held tasks back."),
-    "memory_limit_bytes": ("gauge", "The memory limit of this container."),
-    "start_time_seconds": ("gauge", "When this instance was started, in seconds since the epoch."),
-    "app_metrics_up": ("gauge", "Whether the application's own metrics are in this page."),
-    "info": ("gauge", "What serves; the value is 1."),
-}
-# fmt: on
+class Metric(NamedTuple):
+    """One metric. `name` is without the prefix `mooring_`.
+
+    `sample` gives its samples, one for each series; a metric without any is left out of the page. A histogram
+    gives its cumulative buckets with the bound as their label, `+Inf` last, and then its sum without a label.
+    `absent` says in the reference when there is no series, or which one; empty is never.
+    """
+
+    name: str
+    type: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    sample: Callable[[Collected], Iterable[Sample]]
+    absent: str = ""
 
 
-def render(facts: Facts) -> str:
-    """The page."""
-    return "".join(_family(name, list(samples)) for name, samples in _samples(facts).items())
+# -- how they are sampled ----------------------------------------------------------------------------------
 
 
-def _samples(facts: Facts) -> dict[str, Iterable[Sample]]:
-    serves = _labels(version=facts.version, engine=facts.engine, interface=facts.interface)
-    return {
-        "http_requests_total": _requests(facts.totals),
-        "http_request_duration_seconds": _histogram(facts.totals),
-        "http_requests_in_flight": _one(facts.in_flight),
-        "websockets_open": _one(facts.websockets),
-        "workers": _each("state", facts.workers),
-        "worker_exits_total": _each("reason", facts.exits),
-        "worker_memory_bytes": _each("slot", facts.memory),
-        "generation": _one(facts.generation),
-        "rolls_total": _each("outcome", facts.rolls),
-        "access_log_dropped_lines_total": _one(facts.totals[DROPPED]),
-        "http_requests_rejected_total": _one(facts.totals[REJECTED]),
-        "http_requests_timed_out_total": _one(facts.totals[TIMED_OUT]),
-        "http_requests_failed_total": _one(facts.totals[RAISED]),
-        "cpu_limit_cores": _one(facts.cpu_cores),
-        "cpu_throttled_seconds_total": _one(facts.throttled),
-        "memory_limit_bytes": _one(facts.memory_limit),
-        "start_time_seconds": _one(facts.started),
-        "app_metrics_up": _one(facts.app_metrics_up),
-        "info": [("", serves, 1)],
-    }
+def _one(value: float | None) -> tuple[Sample, ...]:
+    return () if value is None else (((), value),)
 
 
-def _family(name: str, samples: list[Sample]) -> str:
-    if not samples:
-        return ""
-    kind, help_text = _FAMILIES[name]
-    lines = [f"mooring_{name}{suffix}{labels} {_number(value)}\n" for suffix, labels, value in samples]
-    return f"# HELP mooring_{name} {help_text}\n# TYPE mooring_{name} {kind}\n{''.join(lines)}"
+def _each(values: Mapping[str, int] | Mapping[int, int]) -> list[Sample]:
+    return [((str(key),), value) for key, value in values.items()]
 
 
-def _one(value: float | None) -> Iterable[Sample]:
-    return () if value is None else (("", "", value),)
-
-
-def _each(label: str, values: Mapping[str, int] | Mapping[int, int]) -> Iterable[Sample]:
-    return [("", _labels(**{label: str(key)}), value) for key, value in values.items()]
-
-
-def _requests(totals: Sequence[float]) -> Iterator[Sample]:
+def _requests(collected: Collected) -> Iterator[Sample]:
+    totals = collected.totals
     for method, base in METHOD_BASE.items():
         for digit, status in enumerate(STATUSES, 1):
             if totals[base + digit] or (method, status) in _ALWAYS:
-                yield "", _labels(method=method, status=status), totals[base + digit]
+                yield (method, status), totals[base + digit]
 
 
-def _histogram(totals: Sequence[float]) -> Iterator[Sample]:
-    """Cumulative, as the format wants it; `+Inf` and the count are one number."""
+def _durations(collected: Collected) -> Iterator[Sample]:
+    totals = collected.totals
     seen, start = 0.0, 0
     for index, bound in each_bound():
         seen += sum(totals[HISTOGRAM + start : HISTOGRAM + index + 1])
         start = index + 1
-        yield "_bucket", f'{{le="{bound:g}"}}', seen
+        yield (f"{bound:g}",), seen
     seen += sum(totals[HISTOGRAM + start : HISTOGRAM + BUCKETS])
-    yield "_bucket", '{le="+Inf"}', seen
-    yield "_sum", "", totals[DURATIONS]
-    yield "_count", "", seen
+    yield ("+Inf",), seen
+    yield (), totals[DURATIONS]
 
 
-def _labels(**values: str) -> str:
-    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in values.items()) + "}"
+def _serves(collected: Collected) -> tuple[Sample, ...]:
+    return (((collected.version, collected.engine, collected.interface), 1),)
+
+
+# -- the table ---------------------------------------------------------------------------------------------
+
+# fmt: off
+APP_METRICS_UP = Metric(
+    "app_metrics_up", "gauge", (), "Whether the application's own metrics are in this page.",
+    lambda collected: _one(collected.app_metrics_up), "where the application has none",
+)
+METRICS = (
+    Metric("http_requests_total", "counter", ("method", "status"),
+           "Requests answered, by method and status class.", _requests,
+           "a series other than GET's 2xx to 5xx, before its first request"),
+    Metric("http_request_duration_seconds", "histogram", ("le",),
+           "Seconds that requests took, to the answer's end.", _durations),
+    Metric("http_requests_in_flight", "gauge", (), "Requests that are being answered.",
+           lambda collected: _one(collected.in_flight)),
+    Metric("websockets_open", "gauge", (), "Open WebSocket connections.",
+           lambda collected: _one(collected.websockets)),
+    Metric("workers", "gauge", ("state",), "Workers, by state.",
+           lambda collected: _each(collected.workers)),
+    Metric("worker_exits_total", "counter", ("reason",), "Workers that have ended, by reason.",
+           lambda collected: _each(collected.exits)),
+    Metric("worker_memory_bytes", "gauge", ("slot",), "Proportional set size of a slot's workers together.",
+           lambda collected: _each(collected.memory),
+           "a slot of which it is not known: its worker still starts"),
+    Metric("generation", "gauge", (), "The generation that is wanted; each roll begins a new one.",
+           lambda collected: _one(collected.generation)),
+    Metric("rolls_total", "counter", ("outcome",), "Rolls that have ended, by outcome.",
+           lambda collected: _each(collected.rolls)),
+    Metric("access_log_dropped_lines_total", "counter", (), "Access log lines that a slow reader has cost.",
+           lambda collected: _one(collected.totals[DROPPED])),
+    Metric("http_requests_rejected_total", "counter", (), "Requests refused with 503: too many at once.",
+           lambda collected: _one(collected.totals[REJECTED])),
+    Metric("http_requests_timed_out_total", "counter", (),
+           "Requests ended with 504, or cut: they took too long.",
+           lambda collected: _one(collected.totals[TIMED_OUT])),
+    Metric("http_requests_failed_total", "counter", (), "Requests in which the application failed.",
+           lambda collected: _one(collected.totals[RAISED])),
+    Metric("cpu_limit_cores", "gauge", (), "CPU cores that this container or machine really gives.",
+           lambda collected: _one(collected.cpu_cores), "where it is not known"),
+    Metric("cpu_throttled_seconds_total", "counter", (), "Seconds for which a CPU quota has held tasks back.",
+           lambda collected: _one(collected.throttled), "in a cgroup that does not say it"),
+    Metric("memory_limit_bytes", "gauge", (), "The memory limit of this container.",
+           lambda collected: _one(collected.memory_limit), "where there is no limit"),
+    Metric("start_time_seconds", "gauge", (), "When this instance was started, in seconds since the epoch.",
+           lambda collected: _one(collected.started)),
+    APP_METRICS_UP,
+    Metric("info", "gauge", ("version", "engine", "interface"), "What serves; the value is 1.",
+           _serves),
+)
+# fmt: on
+
+# -- the page ----------------------------------------------------------------------------------------------
+
+
+def render(collected: Collected) -> str:
+    """The page."""
+    return "".join([family(metric, metric.sample(collected)) for metric in METRICS])
+
+
+def family(metric: Metric, samples: Iterable[Sample]) -> str:
+    """The lines of a metric with these samples; none without samples."""
+    name = f"mooring_{metric.name}"
+    lines = _buckets if metric.type == "histogram" else _series
+    text = "".join(lines(name, metric.labels, samples))
+    return f"# HELP {name} {metric.help}\n# TYPE {name} {metric.type}\n{text}" if text else ""
+
+
+def _series(name: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> list[str]:
+    pattern = name + ("{" + ",".join([f'{label}="%s"' for label in labels]) + "}" if labels else "")
+    return [f"{pattern % tuple(map(_escape, values))} {_number(value)}\n" for values, value in samples]
+
+
+def _buckets(name: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Iterator[str]:
+    """Cumulative, as the format wants it; `+Inf` and the count are one number."""
+    *buckets, (_, total) = samples
+    yield from _series(f"{name}_bucket", labels, buckets)
+    yield f"{name}_sum {_number(total)}\n{name}_count {_number(buckets[-1][1])}\n"
 
 
 def _escape(value: str) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mooring.settings import engines
+
 if TYPE_CHECKING:
     from mooring.plan.server_config.find import ServerConf
     from mooring.settings.resolve import Resolved
@@ -19,9 +21,13 @@ _DAY = 86400.0
 _WEAK = ("default", "profile:")
 
 
-def without_gunicorn(resolved: Resolved, conf: ServerConf | None) -> bool:
-    """Whether another engine takes over from gunicorn: its configuration was given, but not its name."""
-    return conf is not None and conf.kind == "gunicorn" and resolved.origins["engine"].text.startswith(_WEAK)
+def gives_way(resolved: Resolved, conf: ServerConf | None) -> str:
+    """The engine that leaves development to another one: its configuration was given, but not its name, and
+    its workers cannot be debugged. Empty: none.
+    """
+    if conf is None or not conf.kind or engines.row(conf.kind).debuggable:
+        return ""
+    return conf.kind if resolved.origins["engine"].text.startswith(_WEAK) else ""
 
 
 def changes(resolved: Resolved, settings: Settings, conf: ServerConf | None) -> dict[str, tuple[Any, str]]:
@@ -34,7 +40,8 @@ def changes(resolved: Resolved, settings: Settings, conf: ServerConf | None) -> 
         return {name: value for name, value in found.items() if value[0] != getattr(settings, name)}
     if settings.graceful_timeout > GRACE:
         found["graceful_timeout"] = (GRACE, "the most with live reload")
-    if without_gunicorn(resolved, conf):
-        found["access_log"] = (resolved.settings.access_log, "live reload runs without gunicorn")
+    unwanted = gives_way(resolved, conf)
+    if unwanted:
+        found["access_log"] = (resolved.settings.access_log, f"live reload runs without {unwanted}")
     found["preload"] = ("off", "live reload imports at each change")
     return {name: (value, why) for name, (value, why) in found.items() if value != getattr(settings, name)}

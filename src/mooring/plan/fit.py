@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mooring.plan.plan import Explained, Plan, Report
+from mooring.settings import engines
 
 _MIB = 1024 * 1024
 
@@ -51,7 +52,8 @@ def resized(plan: Plan, delta: int) -> Plan:
 def _unlimited(current: Plan, report: Report) -> list[str]:
     """A limit on requests that a WSGI worker never reaches."""
     most, threads = current.settings.max_in_flight, current.threads
-    if report.interface != "wsgi" or report.engine == "gunicorn" or most <= threads:
+    by_class = bool(engines.row(report.engine).threaded_classes)  # how many it runs: not known here
+    if report.interface != "wsgi" or by_class or most <= threads:
         return []
     return [f"max_in_flight={most} refuses nothing: a WSGI worker runs {threads} requests at once (threads)"]
 

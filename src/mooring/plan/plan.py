@@ -45,6 +45,11 @@ class Report(NamedTuple):
     target: str
     memory: int | None
 
+    @property
+    def has_arbiter(self) -> bool:
+        """Whether the worker that says it is an arbiter, with workers of its own."""
+        return engines.row(self.engine).has_arbiter
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -77,6 +82,11 @@ class Plan:
         """
         most = self.settings.max_in_flight
         return self.threads + (_SPARE_THREADS if 0 < most <= self.threads else 0)
+
+    @property
+    def has_arbiter(self) -> bool:
+        """Whether its only worker is an arbiter, which forks the plan's number of workers itself."""
+        return engines.row(self.engine).has_arbiter
 
     @property
     def tls(self) -> bool:
@@ -197,13 +207,14 @@ def _single(settings: Settings) -> bool:
 def _engine(
     resolved: Resolved, settings: Settings, conf: ServerConf | None, explained: dict[str, Explained]
 ) -> str:
-    if _single(settings) and development.without_gunicorn(resolved, conf):
+    unwanted = development.gives_way(resolved, conf) if _single(settings) else ""
+    if unwanted:
         what = "live reload" if settings.reload else "a debugger"
-        explained["engine"] = Explained("auto", "tuned", f"{what} runs one worker without gunicorn")
+        explained["engine"] = Explained("auto", "tuned", f"{what} runs one worker without {unwanted}")
         return "auto"
-    if settings.debugpy is not None and settings.engine == "gunicorn":
+    if settings.debugpy is not None and not engines.row(settings.engine).debuggable:
         raise ConfigurationError(
-            "MOORING_DEBUGPY: gunicorn's workers cannot be debugged; leave the engine open"
+            f"MOORING_DEBUGPY: {settings.engine}'s workers cannot be debugged; leave the engine open"
         )
     if (
         conf is not None
@@ -220,7 +231,8 @@ def _engine(
             chosen = engines.choose("auto", settings.interface)
             explained["engine"] = Explained(chosen, "tuned", f"the default for {settings.interface.upper()}")
             return chosen
-        explained["engine"] = Explained("auto", "default", "uvicorn for ASGI, granian for WSGI")
+        each = (f"{default} for {interface.upper()}" for interface, default in engines.DEFAULTS.items())
+        explained["engine"] = Explained("auto", "default", ", ".join(each))
         return "auto"
     engines.require(settings.engine)
     if settings.interface != "auto":
@@ -272,9 +284,10 @@ def _threads(
 ) -> int:
     if settings.threads is not None:
         return settings.threads
-    if engine == "gunicorn" and settings.worker_class not in (None, "gthread"):
+    threaded = engines.row(engine).threaded_classes
+    if threaded and settings.worker_class is not None and settings.worker_class not in threaded:
         explained["threads"] = Explained(
-            1, "tuned", f"not for gunicorn's worker class {settings.worker_class}"
+            1, "tuned", f"not for {engine}'s worker class {settings.worker_class}"
         )
         return 1
     available, source = cores(settings, resources)
@@ -285,10 +298,11 @@ def _threads(
 
 
 def _check_preload(settings: Settings, engine: str) -> None:
-    if settings.preload != "off" and engine == "gunicorn":
+    own = engines.row(engine).own_preload
+    if settings.preload != "off" and own:
         raise ConfigurationError(
-            f"preload={settings.preload} is not for engine gunicorn, which has preloading of its own: set "
-            "preload_app = True in its configuration or GUNICORN_CMD_ARGS=--preload, and MOORING_PRELOAD=off"
+            f"preload={settings.preload} is not for engine {engine}, which has preloading of its own: {own}, "
+            "and MOORING_PRELOAD=off"
         )
 
 

@@ -14,19 +14,11 @@ from typing import Any, NamedTuple
 
 from mooring.plan.plan import Plan
 from mooring.settings.resolve import Resolved, resolve
-from mooring.settings.table import Settings, show
+from mooring.settings.table import ROWS, TLS_SWITCH, Settings, show
 from mooring.system.signals import SignalQueue
 
-_BIND = ("bind", "host", "port")
-_TLS = ("tls_certificate", "tls_key", "tls_key_password", "tls_client_ca")
-
-# Opened, started or decided once, before any worker.
-FIXED = (
-    *(*_BIND, "unix_mode", "backlog", "admin_bind", "probe_bind", "name", "runtime_dir", "app_metrics"),
-    *("user", "pre_start_path", "pre_start_timeout", "companions", "preload"),
-    *("log_format", "error_log", "access_log"),
-    *("reload", "reload_dirs", "reload_includes", "reload_excludes", "reload_delay", "reload_polling"),
-)
+FIXED = tuple(name for name, row in ROWS.items() if row.restart is True)
+_TLS = tuple(name for name, row in ROWS.items() if row.restart == TLS_SWITCH)
 
 
 class Start(NamedTuple):

@@ -23,10 +23,15 @@ TIMES, REQUESTS, START, LOGS, DEVELOPMENT, INSTANCE = (
     "Development",
     "Instance",
 )
+TLS_SWITCH = "to turn TLS on or off"
 
 
 class Setting(NamedTuple):
-    """One setting: its name, its variables (strongest first), its parser, default and help."""
+    """One setting: its name, its variables (strongest first), its parser, default and help.
+
+    `restart`: whether only a restart changes it, because it is opened, started or decided once, before any
+    worker; or, in words, what of it. All else is taken up by a roll.
+    """
 
     name: str
     section: str
@@ -37,6 +42,7 @@ class Setting(NamedTuple):
     secret: bool = False
     empty_disables: bool = False
     shown_default: str = ""
+    restart: bool | str = False
 
     @property
     def canonical(self) -> str:
@@ -59,11 +65,11 @@ class Setting(NamedTuple):
 
 def _engine(value: str) -> str:
     """The name of an engine, or auto."""
-    name = value.lower()
-    if name in ("auto", "uvicorn", "granian", "hypercorn", "gunicorn"):
-        return name
-    from mooring.settings.engines import offered
+    from mooring.settings.engines import REGISTRY, offered
 
+    name = value.lower()
+    if name == "auto" or name in REGISTRY:
+        return name
     raise ValueError(f"one of auto, {offered()}")
 
 
@@ -109,15 +115,15 @@ class Settings:
     gunicorn_cmd_args: str | None = _row(ENGINE, parsers.text, None, "Arguments for gunicorn, as on its command line; they choose the gunicorn engine", "GUNICORN_CMD_ARGS")
     hypercorn_conf: str | None = _row(ENGINE, parsers.text, None, "A hypercorn configuration (PATH.py, PATH.toml, file:PATH, python:MODULE); it chooses the hypercorn engine", "HYPERCORN_CONF", shown_default="found by the profile's search order")
 
-    bind: tuple[Address, ...] | None = _row(LISTENERS, address.parse_bind, None, f"Where to listen: {address.EXPECTED}; it wins over HOST and PORT", "BIND", shown_default="HOST:PORT")
-    host: str = _row(LISTENERS, address.parse_host, "127.0.0.1", "The address to listen on", "HOST")
-    port: int = _row(LISTENERS, address.parse_port, 8000, "The TCP port to listen on; 0 lets the kernel choose, and the choice is printed", "PORT")
-    unix_mode: int = _row(LISTENERS, parsers.octal_mode, 0o666, "Permission bits of a unix socket, in octal", shown_default="666")
-    backlog: int = _row(LISTENERS, parsers.integer(1, 65535), 2048, "Connections that may wait to be accepted")
-    tls_certificate: str | None = _row(LISTENERS, parsers.text, None, "A PEM file with the certificate chain; with tls_key it turns TLS on")
-    tls_key: str | None = _row(LISTENERS, parsers.text, None, "A PEM file with the private key")
-    tls_key_password: str | None = _row(LISTENERS, parsers.text, None, "The password of the private key", secret=True)
-    tls_client_ca: str | None = _row(LISTENERS, parsers.text, None, "A PEM file of authorities: clients must then present a certificate signed by one of them")
+    bind: tuple[Address, ...] | None = _row(LISTENERS, address.parse_bind, None, f"Where to listen: {address.EXPECTED}; it wins over HOST and PORT", "BIND", shown_default="HOST:PORT", restart=True)
+    host: str = _row(LISTENERS, address.parse_host, "127.0.0.1", "The address to listen on", "HOST", restart=True)
+    port: int = _row(LISTENERS, address.parse_port, 8000, "The TCP port to listen on; 0 lets the kernel choose, and the choice is printed", "PORT", restart=True)
+    unix_mode: int = _row(LISTENERS, parsers.octal_mode, 0o666, "Permission bits of a unix socket, in octal", shown_default="666", restart=True)
+    backlog: int = _row(LISTENERS, parsers.integer(1, 65535), 2048, "Connections that may wait to be accepted", restart=True)
+    tls_certificate: str | None = _row(LISTENERS, parsers.text, None, "A PEM file with the certificate chain; with tls_key it turns TLS on", restart=TLS_SWITCH)
+    tls_key: str | None = _row(LISTENERS, parsers.text, None, "A PEM file with the private key", restart=TLS_SWITCH)
+    tls_key_password: str | None = _row(LISTENERS, parsers.text, None, "The password of the private key", secret=True, restart=TLS_SWITCH)
+    tls_client_ca: str | None = _row(LISTENERS, parsers.text, None, "A PEM file of authorities: clients must then present a certificate signed by one of them", restart=TLS_SWITCH)
 
     workers: int | None = _row(WORKERS, parsers.integer(1, MOST_WORKERS), None, "Worker processes, exactly", "WEB_CONCURRENCY", "WORKERS", shown_default="tuned: CPU cores x WORKERS_PER_CORE, capped by memory")
     workers_per_core: float = _row(WORKERS, parsers.number(0, MOST_WORKERS, exclusive=True), 1.0, "Workers for each CPU core that the container can really use", "WORKERS_PER_CORE")
@@ -129,8 +135,8 @@ class Settings:
     max_requests_jitter: int | None = _row(WORKERS, parsers.integer(0), None, "Up to so many requests more, different for each worker", shown_default="a tenth of max_requests")
     max_worker_age: float = _row(WORKERS, parsers.seconds(), 0.0, "Recycle a worker after so many seconds, or up to a tenth earlier; 0 is never", shown_default="never")
     max_worker_memory: int | str | None = _row(WORKERS, parsers.memory, None, "Recycle a worker whose memory (proportional set size) stays above a size, such as 256M, or a share of the memory limit, such as 25%", shown_default="no limit")
-    preload: str = _row(WORKERS, parsers.choice("off", "warn", "refuse", on="refuse", true="refuse", false="off"), "off", "Import the application once, in a template process that the workers are forked from: refuse, or only warn of, an application whose import leaves behind what a fork does not carry over (threads, open sockets, event loops)")
-    user: str | None = _row(WORKERS, parsers.text, None, "Started as root: the user (name or uid, optionally :group) that imports and runs the application")
+    preload: str = _row(WORKERS, parsers.choice("off", "warn", "refuse", on="refuse", true="refuse", false="off"), "off", "Import the application once, in a template process that the workers are forked from: refuse, or only warn of, an application whose import leaves behind what a fork does not carry over (threads, open sockets, event loops)", restart=True)
+    user: str | None = _row(WORKERS, parsers.text, None, "Started as root: the user (name or uid, optionally :group) that imports and runs the application", restart=True)
 
     timeout: float = _row(TIMES, parsers.seconds(), 30.0, "Seconds without a sign of life after which a worker counts as hung; 0 is never", "TIMEOUT")
     graceful_timeout: float = _row(TIMES, parsers.seconds(), 8.0, "The grace period: seconds that a drain may take", "GRACEFUL_TIMEOUT")
@@ -148,36 +154,36 @@ class Settings:
     request_id: str | None = _row(REQUESTS, parsers.header_name, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
     trace_context: bool = _row(REQUESTS, parsers.flag, False, "W3C trace context: traceparent is taken from a trusted peer, else made; the application and the JSON access log have it, the response has traceresponse", shown_default="false")
 
-    pre_start_path: str | None = _row(START, parsers.text, None, "A script to run once before any worker: .sh is sourced (its exports and its cd count), .py is run with this Python, others are executed", "PRE_START_PATH", shown_default="prestart.sh in the application root")
-    pre_start_timeout: float = _row(START, parsers.seconds(), 0.0, "Seconds that the pre-start hook may take; 0 is no limit")
+    pre_start_path: str | None = _row(START, parsers.text, None, "A script to run once before any worker: .sh is sourced (its exports and its cd count), .py is run with this Python, others are executed", "PRE_START_PATH", shown_default="prestart.sh in the application root", restart=True)
+    pre_start_timeout: float = _row(START, parsers.seconds(), 0.0, "Seconds that the pre-start hook may take; 0 is no limit", restart=True)
 
-    companions: tuple[str, ...] = _row(START, parsers.commands, (), "Commands that run beside the workers, once each, separated by semicolons or lines: a scheduler, a queue's worker; started again where they end, stopped with the workers", shown_default="none")
+    companions: tuple[str, ...] = _row(START, parsers.commands, (), "Commands that run beside the workers, once each, separated by semicolons or lines: a scheduler, a queue's worker; started again where they end, stopped with the workers", shown_default="none", restart=True)
 
     log_level: str = _row(LOGS, parsers.choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical", trace="debug"), "info", "The least severe level that is logged", "LOG_LEVEL")
-    log_format: str = _row(LOGS, parsers.choice("text", "json"), "text", "The form of mooring's own log")
-    access_log: str | None = _row(LOGS, parsers.text, "-", "Where the access log goes: - is stdout, a path is a file, empty is off", "ACCESS_LOG", empty_disables=True, shown_default="-")
+    log_format: str = _row(LOGS, parsers.choice("text", "json"), "text", "The form of mooring's own log", restart=True)
+    access_log: str | None = _row(LOGS, parsers.text, "-", "Where the access log goes: - is stdout, a path is a file, empty is off", "ACCESS_LOG", empty_disables=True, shown_default="-", restart=True)
     access_log_format: str | None = _row(LOGS, parsers.line_format, None, "A line of the access log: common, combined, json, uvicorn, hypercorn, or a text with gunicorn's atoms, such as %(h)s %(r)s %(s)s %(M)s", shown_default="the profile's; without one, common")
     access_log_skip: tuple[str, ...] = _row(LOGS, parsers.access_log_skip, (), "What the access log leaves out: paths (/healthz, /static/*) and statuses (304, 2xx)", shown_default="nothing")
     access_log_sample: tuple[str, ...] = _row(LOGS, parsers.access_log_sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
-    error_log: str | None = _row(LOGS, parsers.text, "-", "Where mooring's own log goes: - is stderr, a path is a file, empty leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-")
+    error_log: str | None = _row(LOGS, parsers.text, "-", "Where mooring's own log goes: - is stderr, a path is a file, empty leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-", restart=True)
 
-    reload: bool = _row(DEVELOPMENT, parsers.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false")
-    reload_dirs: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Folders to watch", "RELOAD_DIRS", shown_default="the application root")
-    reload_includes: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, ("*.py",), "Names (*.html), paths (app/*.html) and folders whose changes reload, besides *.py", "RELOAD_INCLUDES", shown_default="*.py")
-    reload_excludes: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Names, paths and folders whose changes don't; stronger than the includes", "RELOAD_EXCLUDES", shown_default="none beyond .git, caches, virtual environments")
-    reload_delay: float = _row(DEVELOPMENT, parsers.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY")
-    reload_polling: str = _row(DEVELOPMENT, parsers.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify")
+    reload: bool = _row(DEVELOPMENT, parsers.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false", restart=True)
+    reload_dirs: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Folders to watch", "RELOAD_DIRS", shown_default="the application root", restart=True)
+    reload_includes: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, ("*.py",), "Names (*.html), paths (app/*.html) and folders whose changes reload, besides *.py", "RELOAD_INCLUDES", shown_default="*.py", restart=True)
+    reload_excludes: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Names, paths and folders whose changes don't; stronger than the includes", "RELOAD_EXCLUDES", shown_default="none beyond .git, caches, virtual environments", restart=True)
+    reload_delay: float = _row(DEVELOPMENT, parsers.seconds(), 0.25, "Seconds of quiet after a change before the reload", "RELOAD_DELAY", restart=True)
+    reload_polling: str = _row(DEVELOPMENT, parsers.choice("auto", "on", "off"), "auto", "Poll for changes; auto polls only where the system can't notify", restart=True)
 
     debugpy: Address | None = _row(DEVELOPMENT, parsers.debug_address, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
 
-    admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere")
-    probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere")
-    app_metrics: bool = _row(INSTANCE, parsers.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true")
+    admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere", restart=True)
+    probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere", restart=True)
+    app_metrics: bool = _row(INSTANCE, parsers.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true", restart=True)
 
     profile: str = _row(INSTANCE, parsers.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask), or none")
     config: str | None = _row(INSTANCE, parsers.text, None, "The configuration file to read", shown_default="mooring.toml, or [tool.mooring] of pyproject.toml, in the application root")
-    name: str | None = _row(INSTANCE, _instance, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener")
-    runtime_dir: str | None = _row(INSTANCE, parsers.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID")
+    name: str | None = _row(INSTANCE, _instance, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener", restart=True)
+    runtime_dir: str | None = _row(INSTANCE, parsers.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID", restart=True)
     worker_tmp_dir: str | None = _row(INSTANCE, parsers.text, None, "gunicorn's folder for heartbeat files", "WORKER_TMP_DIR", shown_default="gunicorn's own default")
     # fmt: on
 
@@ -203,6 +209,11 @@ def show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return str(value)
+
+
+def restart_text(row: Setting) -> str:
+    """What of it only a restart changes, as the reference shows it; empty: nothing."""
+    return row.restart if isinstance(row.restart, str) else "yes" if row.restart else ""
 
 
 def default_text(row: Setting) -> str:

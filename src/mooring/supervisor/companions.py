@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 
 from mooring.logs.log import Log
 from mooring.supervisor.lifecycle import Notice
+from mooring.supervisor.part import Part
 from mooring.system import process
 from mooring.system.accounts import Account
+from mooring.system.child import NEVER, Child, Restarts
 
-_FIRST, _LONGEST = 0.5, 30.0  # seconds: the wait after a first failure, doubled by each further one
-_STABLE = 10.0  # seconds after which a companion's failures are forgotten
-_AGAIN = 1.0  # seconds after which one that survives a kill is killed again
-_NEVER = float("inf")
+_RESTARTS = Restarts(stable=10.0, first=0.5, longest=30.0)
 
 
 class Surroundings(NamedTuple):
@@ -34,23 +33,18 @@ class Surroundings(NamedTuple):
     grace: Callable[[], float]
 
 
-class Companion:
+class Companion(Child):
     """One command and its process, if it has one."""
 
     def __init__(self, command: str) -> None:
+        super().__init__(_RESTARTS)
         self.words = shlex.split(command)
         self.name = os.path.basename(self.words[0])
-        self.pid = 0
         self.starts = 0
-        self.failures = 0
-        self.born = 0.0
-        self.due = _NEVER  # when it is started (again)
-        self.deadline = _NEVER  # when it is killed
-        self.killed = -_NEVER
         self.last_exit: str | None = None
 
 
-class Companions:
+class Companions(Part):
     """All of them. `stop_deadline` tells the stop's own deadline, once there is one."""
 
     def __init__(
@@ -64,7 +58,7 @@ class Companions:
         self._around, self._log, self._stop_deadline = around, log, stop_deadline
         self._stopping = False
 
-    def told(self, kind: Notice, data: Mapping[str, Any]) -> None:
+    def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
         """What the lifecycle has announced."""
         now = time.monotonic()
         if kind is Notice.SERVING and not self._stopping:
@@ -72,13 +66,14 @@ class Companions:
                 each.due = min(each.due, now) if not each.pid else each.due
         elif kind is Notice.ROLLED and not self._stopping:
             for each in self.all:
-                each.failures, each.due = 0, now
-                self._drain(each, self._around.grace())
+                each.forgive()
+                each.due = now
+                each.terminate(self._around.grace())
         elif kind is Notice.STOPPING:
             self._stopping = True
             for each in self.all:
-                each.due = _NEVER
-                self._drain(each, data["seconds"])
+                each.due = NEVER
+                each.terminate(data["seconds"])
 
     def busy(self) -> bool:
         """Whether any is there, while the stop waits for it."""
@@ -86,56 +81,42 @@ class Companions:
 
     def next_deadline(self) -> float | None:
         """When `expire` is due (monotonic seconds)."""
-        times = [each.due for each in self.all if not each.pid]
-        times += [
-            max(min(each.deadline, self._stop()), each.killed + _AGAIN) for each in self.all if each.pid
-        ]
-        soonest = min(times, default=_NEVER)
-        return None if soonest == _NEVER else soonest
+        times = [each.next_deadline(self._stop()) for each in self.all]
+        return min((moment for moment in times if moment is not None), default=None)
 
     def expire(self) -> None:
         """Start what is due; kill what has not left in time."""
-        now = time.monotonic()
         for each in self.all:
-            if not each.pid and each.due <= now:
-                self._start(each, now)
-            elif each.pid and min(each.deadline, self._stop()) <= now and now >= each.killed + _AGAIN:
+            if each.is_due():
+                self._start(each)
+            elif each.is_overdue(self._stop()):
                 self._log.error(f"companion {each.name}: grace deadline passed; killing it")
-                each.killed = now
-                process.kill_group(each.pid)
+                each.kill()
 
     def _stop(self) -> float:
         deadline = self._stop_deadline()
-        return _NEVER if deadline is None else deadline
+        return NEVER if deadline is None else deadline
 
-    def exited(self, ended: process.Reaped) -> None:
+    def exited(self, ended: process.Reaped, /) -> None:
         """A process has ended: one of these, perhaps."""
         for each in self.all:
-            if each.pid == ended.pid:
-                self._ended(each, process.describe(ended.code), time.monotonic())
+            if each.ended(ended.pid):
+                self._ended(each, process.describe(ended.code))
 
-    def _ended(self, each: Companion, why: str, now: float) -> None:
-        drained = each.deadline != _NEVER
-        each.pid, each.deadline, each.last_exit = 0, _NEVER, why
-        if self._stopping or drained:
+    def _ended(self, each: Companion, why: str) -> None:
+        each.last_exit = why
+        if self._stopping or each.ending:
             self._log.debug(f"companion {each.name} has ended: {why}")
             return
-        each.failures = 1 if now - each.born >= _STABLE else each.failures + 1
-        wait = min(_LONGEST, _FIRST * 2.0 ** min(each.failures - 1, 32))
-        each.due = now + wait
+        wait = each.failed()
         self._log.warning(f"companion {each.name} has ended: {why}; it is started again in {wait:g} s")
 
-    def _drain(self, each: Companion, seconds: float) -> None:
-        if each.pid:
-            each.deadline = time.monotonic() + seconds
-            process.terminate(each.pid)
-
-    def _start(self, each: Companion, now: float) -> None:
-        each.due, each.born, each.starts = _NEVER, now, each.starts + 1
+    def _start(self, each: Companion) -> None:
+        each.starts += 1
         try:
-            each.pid = process.spawn(lambda: _become(each.words, self._around), [])
+            each.start(lambda: _become(each.words, self._around))
         except OSError as error:
-            self._ended(each, f"could not be started: {error.strerror}", now)
+            self._ended(each, f"could not be started: {error.strerror}")
             return
         self._log.info(f"companion {each.name} is running, pid {each.pid}")
 

@@ -2,7 +2,7 @@
 
 An ASGI worker moves while its event loop beats. A WSGI worker moves while its process beats and not all of
 its threads are busy with the same requests as at the last look: so one slow request is no hang, and a pool
-of them is. gunicorn's arbiter watches its workers itself.
+of them is. An engine's arbiter watches its workers itself.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from mooring.scoreboard.row import BEAT, Row
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.part import Part
 
 _LATE = 0.5  # seconds. Whoever wakes this much later was frozen: so perhaps were the workers
 
@@ -28,8 +29,8 @@ class Sign(NamedTuple):
     at: float
 
 
-class HangWatch:
-    """Looks at all rows again and again; a timer of the supervisor's."""
+class HangWatch(Part):
+    """Looks at all rows again and again."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -76,7 +77,7 @@ class HangWatch:
         row = next(iter(self._supervisor.workers.scoreboard.rows.get(worker.serial, ())), None)
         handle = self._supervisor.workers.handles.get(worker.serial)
         report = handle.report if handle is not None else None
-        if row is None or handle is None or report is None or report.engine == "gunicorn":
+        if row is None or handle is None or report is None or report.has_arbiter:
             return True  # it has no row of its own: nothing can be said
         beat = row.read(BEAT)
         busy = _busy(row, handle.plan.threads) if report.interface == "wsgi" else None

@@ -15,8 +15,8 @@ from mooring.plan.fit import fit, resized
 from mooring.plan.plan import Plan, Report
 from mooring.supervisor import lifecycle, notices
 from mooring.supervisor.history import OUT_OF_MEMORY, History
-from mooring.supervisor.hooks import Hooks
 from mooring.supervisor.lifecycle import WorkerState
+from mooring.supervisor.part import Part
 from mooring.supervisor.workers import WorkerHandle, Workers
 from mooring.system import process
 from mooring.system.signals import SignalQueue
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 _LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int, so takes 24 days at most
 
 
-class Supervisor(Hooks):
-    """Runs the fleet of one plan until it has stopped."""
+class Supervisor:
+    """Runs the fleet of one plan until it has stopped, with its parts beside the workers.
+
+    What exactly one of them answers for, or does, is an attribute: `on_...`.
+    """
 
     def __init__(self, workers: Workers, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
-        super().__init__()
         self.workers = workers
         self.log = log
         self.queue = queue
@@ -46,10 +48,21 @@ class Supervisor(Hooks):
         self.hurried = False  # told to stop now
         self.companions: list[Companion] = []
         self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
+        self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
+        self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
+        self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
+        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
+        self.on_reopen: Callable[[], None] = lambda: None
+        self.on_fit: Callable[[Plan], None] = lambda _plan: None
         self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation yet to prove itself
+        self._parts: list[Part] = []
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
         self._on_terminal = os.isatty(2)
+
+    def add(self, part: Part) -> None:
+        """Keep it beside the workers. Parts are woken and told in the order in which they were added."""
+        self._parts.append(part)
 
     @property
     def plan(self) -> Plan:
@@ -66,7 +79,7 @@ class Supervisor(Hooks):
         self.post(lifecycle.Tick())
         while True:
             self._advance()
-            if self.exit_code is not None and not any(busy() for busy in self.held_by):
+            if self.exit_code is not None and not any(part.busy() for part in self._parts):
                 return self.exit_code
             self._wait()
 
@@ -89,7 +102,7 @@ class Supervisor(Hooks):
                 self._execute(action)
 
     def _wait(self) -> None:
-        times = [lifecycle.next_deadline(self.fleet), *(timer.next_deadline() for timer in self.timers)]
+        times = [lifecycle.next_deadline(self.fleet), *(part.next_deadline() for part in self._parts)]
         deadline = min((moment for moment in times if moment is not None), default=None)
         timeout = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_WAIT)
         for key, _ in self.selector.select(timeout):
@@ -97,8 +110,8 @@ class Supervisor(Hooks):
                 self._hear(key.data)
             else:
                 key.data()
-        for timer in self.timers:
-            timer.expire()
+        for part in self._parts:
+            part.expire()
         if not self._events:
             self.post(lifecycle.Tick())
 
@@ -120,8 +133,8 @@ class Supervisor(Hooks):
                 self.post_first(lifecycle.Surge(self.on_measure()))
             case lifecycle.Announce(kind, data):
                 self.history.note(kind, dict(data))
-                for told in self.on_notice:
-                    told(kind, data)
+                for part in self._parts:
+                    part.told(kind, data)
                 notices.tell(self.log, kind, data, live_reload=self.plan.settings.reload)
             case lifecycle.Exit(code):
                 self.exit_code = code
@@ -164,8 +177,8 @@ class Supervisor(Hooks):
         self.workers.spawner.reopen_logs()
 
     def resize(self, delta: int) -> None:
-        """One worker more or fewer: of the plan while worker 0 boots alone, and with gunicorn; else here."""
-        if self.plan.engine != "gunicorn" and self.plan.revision > 1:
+        """One worker more or fewer: of the plan while worker 0 boots alone, or of an arbiter's; else here."""
+        if not self.plan.has_arbiter and self.plan.revision > 1:
             self.post(lifecycle.Resize(delta))
             return
         self.workers.plan = resized(self.plan, delta)
@@ -174,7 +187,7 @@ class Supervisor(Hooks):
             self.resize_arbiter(handle)
 
     def resize_arbiter(self, handle: WorkerHandle) -> None:
-        """Bring gunicorn's arbiter one worker closer to its plan, and wait for what it says to that.
+        """Bring an engine's arbiter one worker closer to its plan, and wait for what it says to that.
 
         One signal at a time: several that are pending arrive as one, signal(7).
         """
@@ -195,8 +208,8 @@ class Supervisor(Hooks):
         for ended in process.reap(self._leads, self.on_dying):
             handle = self.workers.forget(ended.pid)
             if handle is None:
-                for told in self.on_stranger:
-                    told(ended)
+                for part in self._parts:
+                    part.exited(ended)
                 continue
             self.lost(handle, ended)
 
@@ -238,7 +251,7 @@ class Supervisor(Hooks):
             self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
         size = messages.size(message)
-        if size is not None and handle.plan.engine == "gunicorn":
+        if size is not None and handle.plan.has_arbiter:
             handle.size, handle.resizing = size, False
             self.resize_arbiter(handle)
 
@@ -249,6 +262,6 @@ class Supervisor(Hooks):
         """
         first = self.plan.revision == 1
         self.workers.plan = fit(self.plan, report, self.workers.reserved(report, handle))
-        if first and self.plan.engine != "gunicorn":
+        if first and not self.plan.has_arbiter:
             self.post(lifecycle.SetSize(self.plan.workers))
         self.on_fit(self.plan)

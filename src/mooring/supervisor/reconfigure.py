@@ -23,18 +23,19 @@ from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import FleetState, Notice
 from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.part import Part
 from mooring.system import process
+from mooring.system.child import NEVER, Child
 from mooring.system.memory import memory
 from mooring.system.signals import SignalQueue, Stopped
 
 LONGEST = 45.0  # seconds; longer than a server's configuration file may take (serverconf.TIMEOUT)
 _PATIENCE = 0.5  # seconds from TERM, which reaches a configuration file's process too, to KILL
 _UNKILLABLE = 1.0  # seconds after which a stop waits no longer: in an uninterruptible sleep, it dies with us
-_NEVER = float("inf")
 
 
-class Renewal:
-    """Resolves at each `ask`, and gives each generation its plan; a timer of the supervisor's."""
+class Renewal(Part):
+    """Resolves at each `ask`, and gives each generation its plan."""
 
     def __init__(
         self, supervisor: Supervisor, start: Start, policy: Callable[[Settings], lifecycle.Policy]
@@ -43,68 +44,59 @@ class Renewal:
         self._serving = Made(supervisor.plan, start.resolved)
         self._made: dict[int, Made] = {}  # by edition: not in force yet
         self._edition = 0
-        self._pid, self._answer = 0, -1
-        self._deadline, self._killed = _NEVER, _NEVER
-        self._late = self._again = False
+        self._resolver = Child(kill_again=_PATIENCE)  # its channel is a file in memory, for the answer
+        self._deadline, self._killed = NEVER, NEVER  # when it takes too long, when it was first killed
+        self._again = False
 
     def ask(self) -> None:
         """Roll with the settings as they are now; while they are being resolved, once more after that."""
         if self._supervisor.fleet.outcome is not None:
             return
-        self._again = bool(self._pid)
-        if not self._pid:
+        self._again = bool(self._resolver.pid)
+        if not self._again:
             self._begin()
 
     # -- the process ---------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         serving = self._serving
+        self._deadline, self._killed = time.monotonic() + LONGEST, NEVER
         try:
-            self._answer = memory("mooring-renewal")
-            self._pid = process.spawn(lambda: _work(self._start, serving, self._answer), [self._answer])
+            answer = memory("mooring-renewal")
+            self._resolver.start(lambda: _work(self._start, serving, answer), [answer], ours=answer)
         except OSError as error:
-            self._close()
             self._refuse(f"the settings could not be resolved: {error.strerror}")
-            return
-        self._deadline, self._late = time.monotonic() + LONGEST, False
-
-    def _close(self) -> None:
-        if self._answer >= 0:
-            os.close(self._answer)
-        self._pid, self._answer = 0, -1
-        self._deadline = self._killed = _NEVER
 
     def busy(self) -> bool:
         """Whether its process is there, and worth waiting for."""
-        return bool(self._pid) and time.monotonic() < self._killed + _UNKILLABLE
+        return bool(self._resolver.pid) and time.monotonic() < self._killed + _UNKILLABLE
 
     def next_deadline(self) -> float | None:
         """When `expire` is due (monotonic seconds)."""
-        soonest = min(self._deadline, self._killed + _UNKILLABLE)
-        return None if soonest == _NEVER else soonest
+        resolver = self._resolver
+        if not resolver.pid:
+            return None
+        soonest = resolver.next_deadline() if resolver.ending else self._deadline
+        left = self._killed + _UNKILLABLE
+        return min(soonest or NEVER, left) if time.monotonic() < left else soonest
 
     def expire(self) -> None:
         """End a process that takes too long: by TERM, then by KILL."""
         now = time.monotonic()
-        if now < self._deadline:
-            return
-        if self._late:
-            process.kill_group(self._pid)
-            self._killed, self._deadline = min(self._killed, now), now + _PATIENCE
-        else:
-            self._end(now)
+        if self._resolver.is_overdue():
+            self._resolver.kill()
+            self._killed = min(self._killed, now)
+        elif self._resolver.pid and not self._resolver.ending and now >= self._deadline:
+            self._resolver.terminate(_PATIENCE)
 
-    def _end(self, now: float) -> None:
-        process.terminate(self._pid)
-        self._late, self._deadline = True, now + _PATIENCE
-
-    def exited(self, ended: process.Reaped) -> None:
+    def exited(self, ended: process.Reaped, /) -> None:
         """A process has ended: that one, perhaps, and its answer is there."""
-        if not self._pid or ended.pid != self._pid:
+        if not self._resolver.ended(ended.pid):
             return
-        data = os.pread(self._answer, os.fstat(self._answer).st_size, 0)
-        late, again = self._late, self._again
-        self._close()
+        answer = self._resolver.channel
+        data = os.pread(answer, os.fstat(answer).st_size, 0)
+        self._resolver.deafen()
+        late, again = self._resolver.ending, self._again
         if self._supervisor.fleet.outcome is not None:
             return
         if late:
@@ -146,12 +138,12 @@ class Renewal:
 
     # -- its generation ------------------------------------------------------------------------------------
 
-    def told(self, kind: Notice, data: Mapping[str, Any]) -> None:
+    def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
         """What the lifecycle has announced."""
         supervisor = self._supervisor
         fleet, waiting = supervisor.fleet, supervisor.renewed
-        if kind is Notice.STOPPING and self._pid and not self._late:
-            self._end(time.monotonic())
+        if kind is Notice.STOPPING and not self._resolver.ending:
+            self._resolver.terminate(_PATIENCE)
         elif kind is Notice.ROLLING and fleet.policy.edition in self._made:
             waiting[fleet.policy.edition] = self._first(self._made[fleet.policy.edition].plan)
         elif kind is Notice.READY and data["serial"] in fleet.workers:
@@ -166,7 +158,7 @@ class Renewal:
                 del waiting[edition]
 
     def _first(self, plan: Plan) -> Plan:
-        """What the generation's first workers are given. gunicorn's arbiter has all its workers from the
+        """What the generation's first workers are given. An engine's arbiter has all its workers from the
         start, but where a number is tuned anew.
         """
         now = self._supervisor.plan
@@ -183,7 +175,7 @@ class Renewal:
 
     def _count(self) -> int:
         plan = self._supervisor.plan
-        return plan.workers if plan.engine == "gunicorn" else self._supervisor.fleet.size
+        return plan.workers if plan.has_arbiter else self._supervisor.fleet.size
 
     def _take_up(self, edition: int, serial: int) -> None:
         """From now on these settings are in force: there is no going back from a worker that is ready."""
@@ -194,7 +186,7 @@ class Renewal:
             after = dataclasses.replace(plan, revision=before.revision + 1)
         else:
             after = self._fitted(made.plan, handle.report, supervisor.workers.reserved(handle.report, handle))
-        if after.engine == "gunicorn":
+        if after.has_arbiter:
             target = 1
         elif self._same_size(made.plan):
             target = self._count()
@@ -217,8 +209,8 @@ class Renewal:
         before, after = self._supervisor.plan, fit(plan, report, own)
         if self._same_size(plan):
             explained = {**after.explained, "workers": before.explained["workers"]}
-            both = (before.engine == "gunicorn") == (after.engine == "gunicorn")
-            workers = before.workers if both else self._count()
+            alike = before.has_arbiter == after.has_arbiter
+            workers = before.workers if alike else self._count()
             after = dataclasses.replace(after, workers=workers, explained=explained)
         return dataclasses.replace(after, revision=before.revision + 1)
 

@@ -1,7 +1,7 @@
 """When a worker is due to be recycled: its requests, its age, its memory. Watched on the supervisor's side.
 
 Here it is only said that one is due, and why. That its replacement is ready first, and that no two go at
-once, is the lifecycle's. Not for gunicorn's own workers: their arbiter recycles them by requests.
+once, is the lifecycle's. Not for an engine that recycles its workers itself, as gunicorn's arbiter does.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from mooring.plan.plan import Plan
 from mooring.scoreboard.row import COUNTS, HISTOGRAM, MEMORY, Row
+from mooring.settings import engines
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import WorkerState
 from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.part import Part
 from mooring.system import units
 from mooring.worker.seat import SAMPLE
 
@@ -36,7 +38,7 @@ class Limits(NamedTuple):
 def limits(plan: Plan) -> Limits:
     """The limits of a plan: none with live reload, nor where its engine recycles itself."""
     settings = plan.settings
-    if settings.reload or plan.engine == "gunicorn":
+    if settings.reload or engines.row(plan.engine).recycles_itself:
         return Limits(0, 0, 0.0, 0)
     spread = settings.max_requests_jitter
     requests = settings.max_requests
@@ -67,8 +69,8 @@ def why(most: Limits, serial: int, requests: int, age: float) -> str:
     return ""
 
 
-class Recycler:
-    """Keeps watch over all workers; a timer of the supervisor's."""
+class Recycler(Part):
+    """Keeps watch over all workers."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -130,10 +132,11 @@ class Recycler:
 
     def _complain(self, plan: Plan) -> None:
         settings = plan.settings
-        if plan.engine == "gunicorn" and (settings.max_worker_age or settings.max_worker_memory is not None):
+        given = bool(settings.max_worker_age) or settings.max_worker_memory is not None
+        if given and engines.row(plan.engine).recycles_itself:
             self._say(
-                "MOORING_MAX_WORKER_AGE and MOORING_MAX_WORKER_MEMORY have no effect: gunicorn's arbiter "
-                "recycles its workers by their requests alone"
+                "MOORING_MAX_WORKER_AGE and MOORING_MAX_WORKER_MEMORY have no effect: "
+                f"{plan.engine}'s arbiter recycles its workers by their requests alone"
             )
 
     def _say(self, text: str) -> None:

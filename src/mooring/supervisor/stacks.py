@@ -15,6 +15,7 @@ from mooring import resources
 from mooring.logs.escape import escape
 from mooring.scoreboard.row import MEMORY
 from mooring.supervisor.loop import Supervisor
+from mooring.supervisor.part import Part
 from mooring.supervisor.workers import WorkerHandle
 from mooring.system import process
 from mooring.worker.heartbeat import SIGNAL
@@ -40,8 +41,8 @@ class Case(NamedTuple):
     grown: float
 
 
-class PostMortem:
-    """Puts off the kill of a hung worker until its stacks are there; a timer of the supervisor's."""
+class PostMortem(Part):
+    """Puts off the kill of a hung worker until its stacks are there."""
 
     def __init__(self, supervisor: Supervisor, silent: Callable[[int, float], float]) -> None:
         self._supervisor = supervisor

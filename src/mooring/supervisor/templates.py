@@ -20,6 +20,7 @@ from mooring.logs.log import Log
 from mooring.plan.plan import Plan
 from mooring.supervisor import template as templatelink
 from mooring.supervisor.lifecycle import Notice
+from mooring.supervisor.part import Part
 from mooring.supervisor.template import Awaited, Template
 from mooring.system import process
 from mooring.worker.messages import Failure
@@ -44,8 +45,8 @@ class Roster(Protocol):
         """The worker that was ordered has that pid."""
 
 
-class Templates:
-    """All templates; a timer of the supervisor's. `begin` returns what a template runs."""
+class Templates(Part):
+    """All templates. `begin` returns what a template runs."""
 
     def __init__(
         self, roster: Roster, begin: Callable[[Plan, socket.socket, int], Callable[[], int]], log: Log
@@ -104,7 +105,7 @@ class Templates:
 
     # -- what happens ----------------------------------------------------------------------------------------
 
-    def told(self, kind: Notice, data: Mapping[str, Any]) -> None:
+    def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
         """What the lifecycle has announced."""
         if kind is Notice.ROLLING:
             self._wanted = {data["generation"], data["previous"]}
@@ -115,7 +116,7 @@ class Templates:
         elif kind is Notice.STOPPING:
             self._wanted = set()
 
-    def exited(self, ended: process.Reaped) -> None:
+    def exited(self, ended: process.Reaped, /) -> None:
         """A process that is no worker was reaped: what a dead template owes is lost, or another's to do."""
         template = next((each for each in self.all if each.pid == ended.pid), None)
         if template is None:
@@ -133,10 +134,6 @@ class Templates:
             else:
                 os.close(awaited.report)
                 self.on_exit(awaited.serial, ended, template.failure)
-
-    def next_deadline(self) -> float | None:
-        """None: it only acts on what happens."""
-        return None
 
     def expire(self) -> None:
         """End the templates that nobody needs any more."""

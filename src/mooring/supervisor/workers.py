@@ -40,7 +40,7 @@ class WorkerHandle:
     plan: Plan  # that it was given
     report: Report | None = None
     failure: Failure | None = None
-    size: int | None = None  # how many workers gunicorn's arbiter wants, as it says
+    size: int | None = None  # how many workers an engine's arbiter wants, as it says
     resizing: bool = False  # it has been told to change that, and has not answered yet
     buffer: bytes = b""
     stacks: int = -1  # where it writes its stacks when it is asked to; below 0: nowhere
@@ -154,7 +154,7 @@ class Workers:
     def reserved(self, report: Report, handle: WorkerHandle) -> int:
         """Bytes that the processes take that are no workers, with that handle's arbiter."""
         own = process.proportional_set_size() or 0
-        if report.engine == "gunicorn":
+        if report.has_arbiter:
             own += process.proportional_set_size(str(handle.pid)) or 0  # the arbiter
         if self.access is not None and self.access.pid:
             own += process.proportional_set_size(str(self.access.pid)) or 0  # the log writer
@@ -202,7 +202,7 @@ class Workers:
 
     def _seat(self, serial: int, slot: int, generation: int, plan: Plan) -> Seat:
         """The worker's place on the scoreboard, and its rings."""
-        rows = self.scoreboard.give(serial, plan.workers if plan.engine == "gunicorn" else 0)
+        rows = self.scoreboard.give(serial, plan.workers if plan.has_arbiter else 0)
         rings = wake = None
         if self.access is not None:
             rings, wake = self.access.rings.fd, self.access.rings.wake

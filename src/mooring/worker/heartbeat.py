@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from mooring.scoreboard.row import BEAT, Row
+from mooring.settings import engines
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ SIGNAL = signal.SIGRTMIN + 7  # nobody's: engines and applications use the class
 
 
 def timeout(settings: Settings) -> float | None:
-    """The longest silence in seconds; None: it isn't watched. With live reload there may be breakpoints."""
-    if settings.reload or settings.engine == "gunicorn":
+    """The longest silence in seconds; None: it isn't watched. With live reload there may be breakpoints,
+    and an arbiter watches its workers itself.
+    """
+    if settings.reload or engines.row(settings.engine).has_arbiter:
         return None
     return settings.timeout or None
 

@@ -97,7 +97,7 @@ def preload(assignment: Assignment) -> Application:
     _set_up(assignment)
     plan = assignment.plan
     application = loader.load(plan.target, plan.settings.interface)
-    bridge.imported()
+    bridge.imported(engines.loggers())
     engine = engines.choose(plan.settings.engine, application.interface)
     _check(engine, plan)
     load_engine(engine)
@@ -110,7 +110,8 @@ def _set_up(assignment: Assignment) -> None:
     from mooring.worker import bytecode, debugger, setup
 
     level = setup.engine_log_level(assignment.plan)
-    handler = configure(assignment.log, level, assignment.files)
+    loggers = engines.loggers(own_logging=False)
+    handler = configure(assignment.log, level, assignment.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
     if assignment.plan.settings.reload:
         bytecode.install()
@@ -144,12 +145,12 @@ def _serve(assignment: Assignment) -> None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
     engine = plan.settings.engine  # where it is auto, it follows the interface
-    if engine != "gunicorn":
+    if not plan.has_arbiter:  # else it forks workers, and each of them imports the application
         engine = engines.choose(engine, load().interface)
     _check(engine, plan)
-    if engine == "gunicorn" and plan.revision == 1 and plan.explained["workers"].origin == "tuned":
+    if plan.has_arbiter and plan.revision == 1 and plan.explained["workers"].origin == "tuned":
         plan = dataclasses.replace(plan, workers=1)  # the others when its report has been fitted
-    started = plan.workers if engine == "gunicorn" else 1
+    started = plan.workers if plan.has_arbiter else 1
     collect_garbage()
     serving = Serving(
         plan,
@@ -180,15 +181,16 @@ def _look(assignment: Assignment) -> None:
 
 def _check(engine: str, plan: Plan) -> None:
     """Let the engine say what it cannot do, before it starts. Raises ConfigurationError."""
+    engines.require_http(engine, plan.settings.http)
     look: Callable[[Plan], None] | None = getattr(load_engine(engine), "check", None)
     if look is not None:
         look(plan)
 
 
 def _desk(assignment: Assignment) -> ArbiterDesk | None:
-    """For gunicorn's arbiter, whose workers take the seat's rows."""
+    """For an engine's arbiter, whose workers take the seat's rows."""
     seat = assignment.seat
-    return ArbiterDesk(seat) if seat is not None and assignment.plan.settings.engine == "gunicorn" else None
+    return ArbiterDesk(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
 def _serves(row: Row, log: Log, look: float = seats.LOOK) -> None:

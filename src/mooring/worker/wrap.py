@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mooring.application.model import Application
 from mooring.instrument.drain import Drain
 from mooring.plan.plan import Plan
+from mooring.settings import engines
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import ArbiterDesk
@@ -29,7 +30,7 @@ class Loaded(NamedTuple):
 def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain | None = None) -> Loaded:
     """Import the application, where no template has, and wrap it. Raises ApplicationError.
 
-    `desk` is set in gunicorn's processes, `drain` where something is served.
+    `desk` is set in the processes of an engine with an arbiter, `drain` where something is served.
     """
     from mooring.application import loader
     from mooring.instrument import wrap as instrument_wrap
@@ -42,9 +43,9 @@ def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain |
     if application is None:
         # the setting's interface, not the plan's: a roll may change it
         application = loader.load(plan.target, plan.settings.interface)
-        bridge.imported()
-    if plan.settings.engine == "gunicorn":
-        collect_garbage()  # in gunicorn's worker; others do it when their engine is imported too
+        bridge.imported(engines.loggers())
+    if plan.has_arbiter:
+        collect_garbage()  # in the arbiter's worker; others do it when their engine is imported too
     inner = traced(application)
 
     def wrap() -> Loaded:

@@ -222,7 +222,7 @@ def test_a_mistake_in_a_page_that_comes_later_is_an_answer_too(supervisor, monke
 
     made, asked = Routes(supervisor), Asked()
     made.app_metrics = asked
-    monkeypatch.setattr(routes.stats, "facts", mistaken)
+    monkeypatch.setattr(routes.stats, "collect", mistaken)
     told, expired = made.public("GET", "/metrics"), None
     asked.tells[0](b"shop_total 1\n")
     assert isinstance(told, Deferred)

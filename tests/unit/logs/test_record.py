@@ -13,6 +13,7 @@ import pytest
 
 from mooring.logs.log import Log
 from mooring.logs.record import Record, as_json, as_text
+from mooring.settings import engines
 from mooring.supervisor import notices
 from mooring.supervisor.lifecycle import Notice
 
@@ -26,7 +27,7 @@ def record(message: str = "hello", **more: Any) -> Record:
 
 
 def text(message: str = "hello", **more: Any) -> str:
-    return as_text(record(message, **more)).decode()
+    return as_text(record(message, **more), engines=engines.logger_roots()).decode()
 
 
 def loaded(line: bytes) -> dict[str, Any]:

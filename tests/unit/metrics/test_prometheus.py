@@ -12,7 +12,8 @@ from collections.abc import Callable
 import pytest
 from trees import TREES, build
 
-from mooring.metrics.prometheus import Facts, render
+from mooring.metrics.multiprocess.client import DOWN, UP
+from mooring.metrics.prometheus import METRICS, Collected, family, render
 from mooring.resources import oom_kills
 from mooring.scoreboard import row
 from mooring.scoreboard.row import BOUNDS, BUCKETS, DROPPED, DURATIONS, HISTOGRAM, METHOD_BASE, Row
@@ -57,13 +58,13 @@ def serve(scoreboard: Totals, serial: int, method: str, status: int, seconds: fl
     child(work)
 
 
-def facts(scoreboard: Totals, **more: object) -> Facts:
+def collected(scoreboard: Totals, **more: object) -> Collected:
     known = {
         "in_flight": 0, "websockets": 0, "workers": {"ready": 1}, "exits": dict.fromkeys(REASONS, 0),
         "rolls": {"rolled": 0}, "memory": {0: 2**20}, "generation": 1, "version": "1", "engine": "uvicorn",
         "interface": "asgi", "started": 1.5e9, **more,
     }  # fmt: skip
-    return Facts(totals=scoreboard.totals(), **known)  # type: ignore[arg-type]
+    return Collected(totals=scoreboard.totals(), **known)  # type: ignore[arg-type]
 
 
 def samples(page: str) -> dict[str, float]:
@@ -83,26 +84,26 @@ def test_counts_are_added_up_over_rows_and_outlive_their_workers(scoreboard):
     serve(scoreboard, 1, "GET", 200, 0.003, 5)
     serve(scoreboard, 2, "GET", 200, 0.003, 2)
     serve(scoreboard, 3, "POST", 503, 7.0)
-    before = samples(render(facts(scoreboard)))
+    before = samples(render(collected(scoreboard)))
     assert before['mooring_http_requests_total{method="GET",status="2xx"}'] == 7
     assert before['mooring_http_requests_total{method="POST",status="5xx"}'] == 1
     scoreboard.take(1)
     scoreboard.take(3)
-    after = samples(render(facts(scoreboard)))
+    after = samples(render(collected(scoreboard)))
     assert {name: value for name, value in after.items() if "http" in name} == {
         name: value for name, value in before.items() if "http" in name
     }
 
 
 def test_series_of_get_are_there_before_the_first_request(scoreboard):
-    names = [name for name in samples(render(facts(scoreboard))) if "requests_total" in name]
+    names = [name for name in samples(render(collected(scoreboard))) if "requests_total" in name]
     assert names == [f'mooring_http_requests_total{{method="GET",status="{n}xx"}}' for n in (2, 3, 4, 5)]
 
 
 def test_the_histogram_is_cumulative_and_its_count_is_infinity(scoreboard):
     for serial, seconds in enumerate((0.00001, 0.0001, 0.00011, 0.9, 1.0, 61.0)):
         serve(scoreboard, serial, "GET", 200, seconds)
-    found = samples(render(facts(scoreboard)))
+    found = samples(render(collected(scoreboard)))
     buckets = {
         name.partition('le="')[2].rstrip('"}'): value for name, value in found.items() if "_bucket" in name
     }
@@ -122,11 +123,11 @@ def test_the_histogram_is_cumulative_and_its_count_is_infinity(scoreboard):
 
 
 def test_what_is_not_known_has_no_series(scoreboard):
-    page = render(facts(scoreboard))
+    page = render(collected(scoreboard))
     for name in ("cpu_limit_cores", "throttled", "memory_limit", "app_metrics_up"):
         assert name not in page
     found = samples(
-        render(facts(scoreboard, cpu_cores=1.5, throttled=0.25, memory_limit=2**30, app_metrics_up=False))
+        render(collected(scoreboard, cpu_cores=1.5, throttled=0.25, memory_limit=2**30, app_metrics_up=False))
     )
     assert found["mooring_cpu_limit_cores"] == 1.5
     assert found["mooring_cpu_throttled_seconds_total"] == 0.25
@@ -134,8 +135,39 @@ def test_what_is_not_known_has_no_series(scoreboard):
     assert found["mooring_app_metrics_up"] == 0
 
 
+def test_each_metric_is_declared_once_and_what_may_be_absent_says_when(scoreboard):
+    names = [f"mooring_{metric.name}" for metric in METRICS]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[A-Z].*[^ ]", metric.help) for metric in METRICS)
+    known = collected(scoreboard, cpu_cores=2, throttled=1.5, memory_limit=1, app_metrics_up=True)
+    assert re.findall("^# TYPE (\\S+) ", render(known), re.MULTILINE) == names
+    unknown = re.findall("^# TYPE (\\S+) ", render(collected(scoreboard, memory={})), re.MULTILINE)
+    assert set(names) - set(unknown) == {
+        f"mooring_{metric.name}"
+        for metric in METRICS
+        if metric.absent and metric.name != "http_requests_total"
+    }
+
+
+def test_series_have_the_labels_that_are_declared(scoreboard):
+    known = collected(scoreboard, cpu_cores=2, throttled=1.5, memory_limit=1, app_metrics_up=True)
+    for metric in METRICS:
+        series = samples(family(metric, metric.sample(known)))
+        told = {tuple(re.findall(r'[{,](\w+)="', each)) for each in series}
+        histogram = metric.type == "histogram"  # its sum and its count have no bound
+        assert told == ({metric.labels, ()} if histogram else {metric.labels}), metric.name
+    with pytest.raises(TypeError):
+        family(METRICS[0], [(("GET",), 1)])
+
+
+def test_whether_the_applications_own_are_there_is_told_as_declared(scoreboard):
+    """The page's first part says so itself where it has waited too long for the second."""
+    for up, text in ((True, UP), (False, DOWN)):
+        assert render(collected(scoreboard, app_metrics_up=up)).count(text.decode()) == 1
+
+
 def test_labels_are_escaped(scoreboard):
-    page = render(facts(scoreboard, version='1"\\\n2'))
+    page = render(collected(scoreboard, version='1"\\\n2'))
     assert 'version="1\\"\\\\\\n2"' in page
     samples(page)
 
@@ -153,7 +185,7 @@ def test_a_row_of_garbage_spoils_no_page(scoreboard):
         row.cells[HISTOGRAM + 1] = 1e308
 
     child(work)
-    found = samples(render(facts(scoreboard)))
+    found = samples(render(collected(scoreboard)))
     assert all(value >= 0 for value in found.values())
 
 
@@ -163,7 +195,7 @@ def test_promtool_has_nothing_to_say(scoreboard):
         assert not os.environ.get("CI"), "promtool is missing: apt-get install prometheus"
         pytest.skip("promtool is not installed: apt-get install prometheus")
     serve(scoreboard, 1, "GET", 200, 0.003, 5)
-    page = render(facts(scoreboard, cpu_cores=2, throttled=1.5, memory_limit=1, app_metrics_up=True))
+    page = render(collected(scoreboard, cpu_cores=2, throttled=1.5, memory_limit=1, app_metrics_up=True))
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=page, capture_output=True, text=True, check=False
     )
@@ -186,7 +218,7 @@ def test_64_rows_are_read_and_rendered_in_a_few_milliseconds(scoreboard):
     times = []
     for _ in range(20):
         began = time.perf_counter()
-        render(facts(scoreboard))
+        render(collected(scoreboard))
         times.append(time.perf_counter() - began)
     assert min(times) < 0.05
 

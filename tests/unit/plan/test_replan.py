@@ -15,7 +15,7 @@ from mooring.plan.replan import FIXED, Made, Start
 from mooring.resources import read
 from mooring.settings.profiles import PROFILES
 from mooring.settings.resolve import resolve
-from mooring.settings.table import ROWS
+from mooring.settings.table import ROWS, TLS_SWITCH
 
 PAGE = ROOT / "docs/how-to/roll.md"
 
@@ -78,3 +78,13 @@ def test_the_page_names_what_is_fixed():
     assert set(FIXED) <= set(ROWS)
     told = set(re.findall(r"`([a-z_*]+)`", PAGE.read_text()))
     assert {name for name in FIXED if name not in told} == {n for n in FIXED if n.startswith("reload_")}
+    section = PAGE.read_text().partition("\n## What needs a restart\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_*]+)`", section))
+    assert {name for name in named if name in ROWS} == {n for n in FIXED if not n.startswith("reload_")}
+
+
+def test_what_is_fixed_is_said_in_the_settings_own_rows():
+    assert set(FIXED) == {name for name, row in ROWS.items() if row.restart is True}
+    tls = {name for name in ROWS if name.startswith("tls_")}
+    assert {name for name, row in ROWS.items() if row.restart == TLS_SWITCH} == tls
+    assert {row.restart for row in ROWS.values()} == {True, False, TLS_SWITCH}

@@ -25,6 +25,7 @@ from mooring.metrics.multiprocess.folder import MetricsFolder, open_folder
 from mooring.plan import redact
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
+from mooring.settings import engines
 from mooring.supervisor.workers import Forks, Workers
 from mooring.system import accounts, listeners
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
@@ -86,8 +87,8 @@ def _metrics_folder(
     """Where the workers record what the application counts with prometheus_client."""
     if not plan.settings.app_metrics:
         return None
-    root = os.geteuid() == 0
-    private = None if root and plan.settings.engine == "gunicorn" else runtime  # gunicorn's own `user=`
+    others = os.geteuid() == 0 and engines.row(plan.engine).changes_user  # who may not enter the folder
+    private = None if others else runtime
     return open_folder(private, account, after.environ, _working(plan, after), log)
 
 

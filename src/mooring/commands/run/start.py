@@ -18,6 +18,7 @@ from mooring.plan.plan import Plan
 from mooring.plan.plan import plan as make_plan
 from mooring.plan.replan import Start
 from mooring.plan.server_config import find
+from mooring.settings import engines
 from mooring.settings.resolve import Resolved, resolve
 from mooring.settings.table import Settings
 from mooring.system.signals import SignalQueue, Stopped
@@ -69,6 +70,7 @@ def open_log(settings: Settings, files: LogFiles, environ: Mapping[str, str] | N
         form=settings.log_format,
         quiet=settings.error_log is None,
         colored=logs.wants_color(fd, environ or {}),
+        engines=engines.logger_roots(),
     )
 
 

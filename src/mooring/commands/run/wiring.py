@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import selectors
 from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -19,6 +18,7 @@ from mooring.metrics.multiprocess.client import AppMetrics
 from mooring.metrics.multiprocess.folder import MetricsFolder
 from mooring.plan.plan import Plan
 from mooring.plan.replan import Start
+from mooring.settings import engines
 from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
 from mooring.supervisor.hangs import HangWatch
@@ -35,6 +35,7 @@ from mooring.worker import heartbeat
 from mooring.worker.messages import Failure
 
 if TYPE_CHECKING:
+    from mooring.supervisor.companions import Companions
     from mooring.supervisor.reload.watcher import Watcher
     from mooring.supervisor.templates import Templates
 
@@ -64,31 +65,31 @@ def supervise(
     last: ExitStack,
 ) -> int:
     """Supervise until nothing is left; `last` is closed by the caller. Returns the exit code."""
-    supervisor = Supervisor(workers, log, policy(workers.plan.settings), queue)
+    settings = workers.plan.settings
+    supervisor = Supervisor(workers, log, policy(settings), queue)
     supervisor.urls = place.urls
     supervisor.on_fit = lambda fitted: announce(fitted, place.urls, log)
     supervisor.on_reopen = lambda: _reopen(files, log, workers)
-    if workers.access is not None:
-        supervisor.on_stranger.append(workers.access.exited)
-        supervisor.timers.append(workers.access)
-    watch = HangWatch(supervisor)
-    post_mortem = PostMortem(supervisor, watch.silent)
-    supervisor.on_kill = post_mortem.examine
-    supervisor.timers += [watch, post_mortem, Recycler(supervisor)]
     supervisor.on_measure = Headroom(supervisor).measure
-    routes = _open_admin(place, supervisor, workers.selector)
+    routes = Routes(supervisor)
+    if workers.access is not None:
+        supervisor.add(workers.access)
+    hangs = HangWatch(supervisor)
+    supervisor.add(hangs)
+    supervisor.add(_post_mortem(supervisor, hangs))
+    supervisor.add(Recycler(supervisor))
+    supervisor.add(_admin(supervisor, routes, place))
     if place.metrics is not None:
-        _merge_metrics(place.metrics, place.account, supervisor, routes, last)
-    if workers.plan.settings.preload != "off":
-        _preload(supervisor)
-    if workers.plan.settings.companions:
-        _accompany(place, supervisor, workers.plan.settings)
-    _renew(supervisor, place.start)
+        supervisor.add(_metrics(supervisor, routes, place.metrics, place.account, last))
+    if settings.preload != "off":
+        supervisor.add(_templates(supervisor))
+    if settings.companions:
+        supervisor.add(_companions(supervisor, place))
+    supervisor.add(_renewal(supervisor, place.start))
     gc.freeze()
     gc.enable()
-    watcher = _watch(supervisor, log, workers.selector)
-    if watcher is not None:
-        last.callback(watcher.stop)
+    if settings.reload:
+        supervisor.add(_watcher(supervisor, last))
     code = supervisor.run()
     if workers.access is not None:
         workers.access.deadline = supervisor.fleet.stop_deadline
@@ -98,7 +99,51 @@ def supervise(
     return code
 
 
-def _preload(supervisor: Supervisor) -> None:
+# -- the parts beside the workers ----------------------------------------------------------------------------
+
+
+def _post_mortem(supervisor: Supervisor, hangs: HangWatch) -> PostMortem:
+    """Have the stacks of a hung worker told before it is killed."""
+    post_mortem = PostMortem(supervisor, hangs.silent)
+    supervisor.on_kill = post_mortem.examine
+    return post_mortem
+
+
+def _admin(supervisor: Supervisor, routes: Routes, place: Place) -> Admin:
+    """Answer the control socket, and where MOORING_ADMIN_BIND and MOORING_PROBE_BIND say.
+
+    An abstract control socket has no folder that keeps others out: the peer is checked.
+    """
+    runtime, ports, log = place.runtime, place.ports, supervisor.log
+    admin = Admin(supervisor.selector, routes.failed)
+    owner = os.geteuid()
+    admin.open(runtime.socket, routes.control, allowed=lambda peer: runtimes.peer_allowed(peer, owner))
+    for listener in ports.admin:
+        admin.open(listener.socket, routes.public)
+    for listener in ports.probes:
+        admin.open(listener.socket, routes.probe)
+    supervisor.admin_urls = [listener.url(tls=False) for listener in ports.admin]
+    supervisor.probe_urls = [listener.url(tls=False) for listener in ports.probes]
+    if ports.admin:
+        log.info(f"admin endpoint, for reading: {', '.join(supervisor.admin_urls)}")
+    if ports.probes:
+        log.info(f"liveness and readiness: {', '.join(supervisor.probe_urls)}")
+    return admin
+
+
+def _metrics(
+    supervisor: Supervisor, routes: Routes, folder: MetricsFolder, account: Account | None, last: ExitStack
+) -> AppMetrics:
+    """Have /metrics show what the application counts itself."""
+    client = AppMetrics(folder, supervisor.selector, supervisor.log, account)
+    supervisor.on_dying = client.process_gone
+    supervisor.on_told_gone = client.told_gone
+    routes.app_metrics = client.request
+    last.callback(client.close)
+    return client
+
+
+def _templates(supervisor: Supervisor) -> Templates:
     """Have workers forked from templates that have imported the application."""
     workers = supervisor.workers
     templates = cast("Templates", workers.spawner)
@@ -113,66 +158,51 @@ def _preload(supervisor: Supervisor) -> None:
         supervisor.post(lifecycle.SpawnFailed(serial, why))
 
     templates.on_exit, templates.on_refused = lost, refused
-    supervisor.on_notice.append(templates.told)
-    supervisor.on_stranger.append(templates.exited)
-    supervisor.timers.append(templates)
-    supervisor.held_by.append(templates.busy)
+    return templates
 
 
-def _accompany(place: Place, supervisor: Supervisor, settings: Settings) -> None:
+def _companions(supervisor: Supervisor, place: Place) -> Companions:
     """Run the companions beside the workers."""
     from mooring.supervisor.companions import Companions, Surroundings
 
     around = Surroundings(
         place.environ, place.folder, place.account, lambda: supervisor.plan.settings.graceful_timeout
     )
-    found = Companions(
-        settings.companions,
+    companions = Companions(
+        supervisor.plan.settings.companions,
         around,
         supervisor.log,
         lambda: 0.0 if supervisor.hurried else supervisor.fleet.stop_deadline,
     )
-    supervisor.on_notice.append(found.told)
-    supervisor.on_stranger.append(found.exited)
-    supervisor.timers.append(found)
-    supervisor.held_by.append(found.busy)
-    supervisor.companions = found.all
+    supervisor.companions = companions.all
+    return companions
 
 
-def _merge_metrics(
-    folder: MetricsFolder, account: Account | None, supervisor: Supervisor, routes: Routes, last: ExitStack
-) -> None:
-    """Have /metrics show what the application counts itself."""
-    client = AppMetrics(folder, supervisor.selector, supervisor.log, account)
-    supervisor.on_dying = client.process_gone
-    supervisor.on_told_gone = client.told_gone
-    supervisor.timers.append(client)
-    routes.app_metrics = client.request
-    last.callback(client.close)
+def _renewal(supervisor: Supervisor, start: Start) -> Renewal:
+    """Have a roll that is asked for take up new settings."""
+    renewal = Renewal(supervisor, start, policy)
+    supervisor.on_roll = renewal.ask
+    return renewal
 
 
-def _open_admin(place: Place, supervisor: Supervisor, selector: selectors.BaseSelector) -> Routes:
-    """Answer the control socket, and where MOORING_ADMIN_BIND and MOORING_PROBE_BIND say.
+def _watcher(supervisor: Supervisor, last: ExitStack) -> Watcher:
+    """Live reload: every burst of changes is a roll."""
+    from mooring.supervisor.reload.watcher import Watcher
 
-    An abstract control socket has no folder that keeps others out: the peer is checked.
-    """
-    runtime, ports = place.runtime, place.ports
-    log, routes = supervisor.log, Routes(supervisor)
-    admin = Admin(selector, routes.failed)
-    owner = os.geteuid()
-    admin.open(runtime.socket, routes.control, allowed=lambda peer: runtimes.peer_allowed(peer, owner))
-    for listener in ports.admin:
-        admin.open(listener.socket, routes.public)
-    for listener in ports.probes:
-        admin.open(listener.socket, routes.probe)
-    supervisor.timers.append(admin)
-    supervisor.admin_urls = [listener.url(tls=False) for listener in ports.admin]
-    supervisor.probe_urls = [listener.url(tls=False) for listener in ports.probes]
-    if ports.admin:
-        log.info(f"admin endpoint, for reading: {', '.join(supervisor.admin_urls)}")
-    if ports.probes:
-        log.info(f"liveness and readiness: {', '.join(supervisor.probe_urls)}")
-    return routes
+    def changed(path: str, files: int) -> None:
+        if supervisor.fleet.outcome is None:
+            more = f" (and {files - 1} more)" if files > 1 else ""
+            supervisor.log.info(f"Worker reloading: {path} modified{more}")
+            supervisor.post(lifecycle.Roll())  # a save; new settings come by HUP
+
+    workers = supervisor.workers
+    watcher = Watcher(supervisor.plan, supervisor.log, supervisor.selector, changed, workers.started_ns)
+    watcher.start()
+    last.callback(watcher.stop)
+    return watcher
+
+
+# -- what they are given -------------------------------------------------------------------------------------
 
 
 def _reopen(files: LogFiles, log: Log, workers: Workers) -> None:
@@ -191,34 +221,6 @@ def _why(outcome: lifecycle.Outcome | None, settings: Settings) -> str:
     if why.startswith("could not be spawned"):
         return f"no worker process could be started: it {why}"
     return why
-
-
-def _watch(supervisor: Supervisor, log: Log, selector: selectors.BaseSelector) -> Watcher | None:
-    """Live reload, where it is on: every burst of changes is a roll."""
-    if not supervisor.plan.settings.reload:
-        return None
-    from mooring.supervisor.reload.watcher import Watcher
-
-    def changed(path: str, files: int) -> None:
-        if supervisor.fleet.outcome is None:
-            more = f" (and {files - 1} more)" if files > 1 else ""
-            log.info(f"Worker reloading: {path} modified{more}")
-            supervisor.post(lifecycle.Roll())  # a save; new settings come by HUP
-
-    watcher = Watcher(supervisor.plan, log, selector, changed, supervisor.workers.started_ns)
-    supervisor.on_stranger.append(watcher.exited)
-    watcher.start()
-    return watcher
-
-
-def _renew(supervisor: Supervisor, start: Start) -> None:
-    """Have a roll that is asked for take up new settings."""
-    renewal = Renewal(supervisor, start, policy)
-    supervisor.on_roll = renewal.ask
-    supervisor.on_notice.append(renewal.told)
-    supervisor.on_stranger.append(renewal.exited)
-    supervisor.timers.append(renewal)
-    supervisor.held_by.append(renewal.busy)
 
 
 def policy(settings: Settings) -> lifecycle.Policy:
@@ -254,6 +256,4 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
 
 def banner(plan: Plan, url: str) -> str:
     """The line by which the older images' users know, with live reload, that it serves."""
-    if plan.engine == "hypercorn":
-        return f"Running on {url} (CTRL + C to quit)"
-    return f"{plan.engine.capitalize()} running on {url} (Press CTRL+C to quit)"
+    return engines.row(plan.engine).banner.format(name=plan.engine.capitalize(), url=url)

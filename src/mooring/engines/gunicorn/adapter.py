@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 def check(plan: Plan) -> None:
     """Raise ConfigurationError for what gunicorn cannot do."""
-    if plan.settings.http == "2":
-        raise ConfigurationError("engine gunicorn serves no HTTP/2; these do: granian, hypercorn")
     if plan.tls:
         tls.context(plan.settings, ())
 

@@ -30,7 +30,7 @@ class Logger(glogging.Logger):
             if cfg.errorlog in ("-", "/dev/stderr") or _writes_to(ours, cfg.errorlog):
                 self.error_log.handlers[:] = [ours]
             for handler in self.error_log.handlers:
-                handler.setFormatter(bridge.Formatter(ours.log.form))
+                handler.setFormatter(bridge.Formatter(ours.log))
 
     def reopen_files(self) -> None:
         """Reopen mooring's files with gunicorn's own: its processes take SIGUSR1 themselves."""

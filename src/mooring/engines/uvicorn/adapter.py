@@ -27,7 +27,6 @@ from mooring.engines.common.stop import StopRequest
 from mooring.engines.common.websockets import delays
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
-from mooring.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
@@ -38,8 +37,6 @@ _log = logging.getLogger("uvicorn.error")
 
 def check(plan: Plan) -> None:
     """Raise ConfigurationError for what uvicorn cannot do."""
-    if plan.settings.http == "2":
-        raise ConfigurationError("engine uvicorn serves no HTTP/2; these do: granian, hypercorn")
     event_loop.loop_factory(plan.settings.loop)
 
 

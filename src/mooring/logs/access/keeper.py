@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-from contextlib import suppress
-from time import monotonic, sleep
-from typing import NamedTuple
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, NamedTuple
 
 from mooring.logs.access.writer import HUNDREDTHS, Pipes, run
 from mooring.logs.log import Log, LogFiles
 from mooring.scoreboard.ring import Rings
 from mooring.system import process
+from mooring.system.child import Child, Restarts
 
-_SHORT, _MOST = 1.0, 10  # so many lives shorter than a second, and it is given up
-_RETRY, _RETRY_MOST = 1.0, 60.0  # seconds after which it is tried again where the system has refused
-_NAP = 0.005  # seconds
+# Ten lives in a row shorter than a second, and it is tried again later; likewise where the system refuses.
+_RESTARTS = Restarts(stable=1.0, stable_end=0, at_once=9, first=1.0, longest=60.0)
 _LAST_WAIT, _LEAST_WAIT = 1.0, 0.25  # seconds that the log's reader has at the end; where grace is over
 _SPARE = 1.0  # seconds that the log writer has beyond that to end by itself
 
@@ -32,14 +31,15 @@ class LogKeeper:
 
     def __init__(self, access: int, files: LogFiles, log: Log) -> None:
         self.rings = Rings()
-        self.pid = 0
         self.deadline: float | None = None  # of the stop (monotonic seconds), to be kept to by `close`
         self._access, self._files, self._log = access, files, log
-        self._born = 0.0
-        self._failures = 0
-        self._retry_at: float | None = None
-        self._retry = _RETRY
+        self._writer = Child(_RESTARTS)
         self._read, self._write = os.pipe()
+
+    @property
+    def pid(self) -> int:
+        """The log writer's; 0: there is none now."""
+        return self._writer.pid
 
     @property
     def keep(self) -> list[int]:
@@ -50,45 +50,40 @@ class LogKeeper:
         """Fork it. Where the system refuses, `expire` tries again."""
         pipes = Pipes(self.rings.fd, self.rings.wake, self._read, self._access)
         keep = [*pipes, self._log.fd, *(fd for _, fd in self._files.opened)]
-        self._born = monotonic()
-        self._retry_at = None
         try:
-            self.pid = process.spawn(lambda: run(pipes, self._files, self._log), keep)
+            self._writer.start(lambda: run(pipes, self._files, self._log), keep)
         except OSError as error:
-            again = f"trying again in {self._retry:g} s"
+            again = f"trying again in {self._writer.put_off():g} s"
             self._log.error(f"the access log's writer could not be started: {error.strerror}; {again}")
-            self._put_off()
-
-    def _put_off(self) -> None:
-        self._retry_at = monotonic() + self._retry
-        self._retry = min(2 * self._retry, _RETRY_MOST)
 
     def next_deadline(self) -> float | None:
-        """When to try again, where the system has refused to start it."""
-        return self._retry_at
+        """When to try again, where it was put off."""
+        return self._writer.next_deadline()
 
     def expire(self) -> None:
-        """Try again, if it is time."""
-        if self._retry_at is not None and monotonic() >= self._retry_at:
+        """Start it, if it is time."""
+        if self._writer.is_due():
             self.start()
 
-    def exited(self, ended: process.Reaped) -> None:
+    def exited(self, ended: process.Reaped, /) -> None:
         """Start it again, if it is the one that has ended. What was in the rings is still there."""
-        if ended.pid != self.pid:
+        if not self._writer.ended(ended.pid):
             return
-        self.pid = 0
-        if monotonic() - self._born < _SHORT:
-            self._failures += 1
-        else:
-            self._failures, self._retry = 0, _RETRY
         why = process.describe(ended.code)
-        if self._failures >= _MOST:
-            again = f"trying again in {self._retry:g} s; what the rings cannot hold is dropped and counted"
+        wait = self._writer.failed()
+        if wait:
+            again = f"trying again in {wait:g} s; what the rings cannot hold is dropped and counted"
             self._log.error(f"the access log's writer ends again and again ({why}); {again}")
-            self._put_off()
             return
         self._log.warning(f"the access log's writer has ended ({why}); starting another")
         self.start()
+
+    def told(self, _kind: str, _data: Mapping[str, Any], /) -> None:
+        """It writes whatever becomes of the workers."""
+
+    def busy(self) -> bool:
+        """It is ended by `close`, last of all."""
+        return False
 
     def reopen(self) -> None:
         """Have it open its files anew."""
@@ -106,21 +101,6 @@ class LogKeeper:
         if self.pid:
             os.write(self._write, bytes([int(left * HUNDREDTHS)]))  # it can tell this from our sudden end
         os.close(self._write)
-        if self.pid:
-            _wait(self.pid, left + _SPARE)
+        self._writer.stop(left + _SPARE)
         os.close(self._read)
         self.rings.close()
-
-
-def _wait(pid: int, seconds: float) -> None:
-    """Wait for a child to end; then it is killed. Not by a pidfd: not every Python, kernel and sandbox has
-    them.
-    """
-    deadline = monotonic() + seconds
-    with suppress(ChildProcessError):  # it was reaped
-        while not os.waitpid(pid, os.WNOHANG)[0]:
-            if monotonic() >= deadline:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return
-            sleep(_NAP)

@@ -6,22 +6,24 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mooring.logs.log import Log
+from mooring.metrics import prometheus
 from mooring.metrics.multiprocess import files
 from mooring.metrics.multiprocess.files import DEATHS
 from mooring.metrics.multiprocess.folder import MetricsFolder
 from mooring.metrics.multiprocess.frames import FAILED, FOLD, FRAME, LONGEST, MERGE, NOTE
 from mooring.system import process
 from mooring.system.accounts import Account
+from mooring.system.child import NEVER, Child, Restarts
 
-_UP = (
-    "# HELP mooring_app_metrics_up Whether the application's own metrics are in this page.\n"
-    "# TYPE mooring_app_metrics_up gauge\nmooring_app_metrics_up {}\n"
-)
-UP, DOWN = _UP.format(1).encode(), _UP.format(0).encode()
+UP, DOWN = (prometheus.family(prometheus.APP_METRICS_UP, [((), up)]).encode() for up in (1, 0))
+
+_RESTARTS = Restarts(
+    give_up=2
+)  # at once, where it has ended with an answer owed; then that page does without
 
 Told = Callable[[bytes], None]
 
@@ -47,20 +49,22 @@ class AppMetrics:
         self.selector = selector
         self.log = log
         self.account = account
-        self.pid = -1
+        self._helper = Child(_RESTARTS)
         self._deadline: float | None = None
-        self._socket: socket.socket | None = None
         self._buffer = bytearray()
         self._waiting: list[Told] = []  # for a page that is yet to be asked for
         self._asked: list[Told] = []  # for the one that is being made
-        self._again = False
         self._deaths = 0
         self._said: set[str] = set()
 
+    @property
+    def pid(self) -> int:
+        """The helper's; 0: there is none now."""
+        return self._helper.pid
+
     def process_gone(self, pid: int) -> None:
         """Any child has ended and is not reaped yet: keep its counts apart from whoever gets its pid."""
-        if pid == self.pid:
-            self.pid = -1
+        if self._helper.ended(pid):
             self._hear()  # what it has said before
             self._lost()
             return
@@ -78,16 +82,13 @@ class AppMetrics:
 
         The text ends with mooring_app_metrics_up, which is 0, and alone, where they could not be read.
         """
-        if self._socket is None and not self.folder.holds_metrics():
+        if self._helper.channel < 0 and not self.folder.holds_metrics():
             told(b"")
             return
         self._waiting.append(told)
         self._ask()
 
-    @property
-    def busy(self) -> bool:
-        """Whether the helper has been asked, and has not answered yet."""
-        return self._deadline is not None
+    # -- as a part of the supervisor -------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """When `expire` is due (monotonic seconds); None: not before something is asked."""
@@ -97,25 +98,30 @@ class AppMetrics:
         """Give up a helper that has not answered in time."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._warn(f"the application's metrics were not read within {self.patience:g} s")
-            self._leave()
+            self._helper.abandon()
             self._finish(DOWN)
+
+    def told(self, _kind: str, _data: Mapping[str, Any], /) -> None:
+        """The helper works whatever becomes of the workers."""
+
+    def exited(self, _ended: process.Reaped, /) -> None:
+        """That was told before, by `process_gone`."""
+
+    def busy(self) -> bool:
+        """Nobody waits for a page at the stop."""
+        return False
 
     def close(self) -> None:
         """End the helper. The folder is its owner's to close."""
         self._asked, self._waiting = [], []
-        pid, self.pid = self.pid, -1
-        if pid > 0:
-            process.kill_group(pid)
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-        self._deafen()
+        self._helper.stop()
 
     # -- the helper ----------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
         """Ask for a page where one is wanted; for folding where that is due. One thing at a time."""
         wanted = bool(self._waiting)
-        if self.busy or not (wanted or self._deaths >= DEATHS):
+        if self._deadline is not None or not (wanted or self._deaths >= DEATHS):
             return
         if not (wanted or self.folder.holds_metrics()):
             self._deaths = 0
@@ -127,7 +133,7 @@ class AppMetrics:
             self._warn(f"the application's metrics cannot be read: {error.strerror or error}")
             waiting, self._waiting = self._waiting, []
             _tell(waiting, DOWN)
-            self._leave()
+            self._helper.abandon()
             return
         self._asked, self._waiting = self._waiting, []
         if not wanted:
@@ -135,16 +141,17 @@ class AppMetrics:
         self._deadline = time.monotonic() + self.patience
 
     def _send(self, request: bytes) -> None:
-        if self._socket is not None:
+        if self._helper.channel >= 0:
             try:
-                self._socket.send(request)
+                os.write(self._helper.channel, request)
                 return
             except OSError:
-                self._leave()  # it has just left by itself
-        self._start().send(request)
+                self._helper.abandon()  # it has just left by itself
+        self._start()
+        os.write(self._helper.channel, request)
 
-    def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
+    def _start(self) -> None:
+        ours, theirs = (end.detach() for end in socket.socketpair())
         path, own, account, idle = self.folder.path, self.folder.own, self.account, self.idle
 
         def run() -> int:
@@ -152,26 +159,18 @@ class AppMetrics:
 
             if account is not None and account.uid != os.geteuid():
                 process.drop_privileges(account.uid, account.gid, account.groups)
-            return helper.Helper(theirs, path, own, idle).run()
+            return helper.Helper(socket.socket(fileno=theirs), path, own, idle).run()
 
-        try:
-            self.pid = process.spawn(run, [theirs.fileno()])
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        self._socket, self._buffer = ours, bytearray()
-        self.selector.register(ours, selectors.EVENT_READ, self._hear)
-        return ours
+        self._helper.start(run, ours=ours, theirs=theirs)
+        self._buffer = bytearray()
+        self._helper.listen(self.selector, self._hear)
 
     def _hear(self) -> None:
         """Take what the helper says; at its end, so is the request."""
-        if self._socket is None:
+        if self._helper.channel < 0:
             return
         try:
-            data = self._socket.recv(1 << 18)
+            data = os.read(self._helper.channel, 1 << 18)
         except BlockingIOError:
             return
         except OSError:
@@ -180,7 +179,7 @@ class AppMetrics:
             self._lost()
             return
         self._buffer += data
-        while self._socket is not None and len(self._buffer) >= FRAME.size:
+        while self._helper.channel >= 0 and len(self._buffer) >= FRAME.size:
             letter, length = FRAME.unpack_from(self._buffer)
             if length > LONGEST:
                 self._lost()
@@ -197,7 +196,7 @@ class AppMetrics:
             self._warn(body.decode("utf-8", "replace")[:1000])
         if letter == NOTE:
             return
-        self._again = False
+        self._helper.forgive()
         self._finish(DOWN if letter == FAILED else body + UP)
 
     def _finish(self, text: bytes) -> None:
@@ -208,34 +207,21 @@ class AppMetrics:
 
     def _lost(self) -> None:
         """The helper has gone, by itself or not: ask another one once; in the end, do without."""
-        if self._socket is None:
+        if self._helper.channel < 0:
             return
-        self._leave()
+        self._helper.abandon()
         if self._deadline is None:
             return
         self._deadline = None
-        again, self._again = not self._again, not self._again
-        if again:
+        if self._helper.failed() < NEVER:
             self._waiting = [*self._asked, *self._waiting]
             self._asked = []
             self._deaths = max(self._deaths, DEATHS)  # what was being folded is not done
             self._ask()
         else:
+            self._helper.forgive()
             self._warn("the application's metrics cannot be read: the process that does it keeps ending")
             self._finish(DOWN)
-
-    def _leave(self) -> None:
-        """Have no helper any more; it is reaped by the supervisor, where it has not been already."""
-        self._deafen()
-        if self.pid > 0:
-            process.kill_group(self.pid)
-            self.pid = -1
-
-    def _deafen(self) -> None:
-        if self._socket is not None:
-            self.selector.unregister(self._socket)
-            self._socket.close()
-            self._socket = None
 
     def _warn(self, words: str) -> None:
         """Once: it would be the same at each scrape."""

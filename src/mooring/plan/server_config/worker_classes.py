@@ -8,7 +8,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from mooring.errors import ConfigurationError
-from mooring.settings.engines import REGISTRY
+from mooring.settings import engines
 from mooring.settings.resolve import PROFILE, Resolved
 
 # gunicorn.workers.SUPPORTED_WORKERS, and what each needs beyond gunicorn.
@@ -21,7 +21,6 @@ WORKERS = {
     "gevent_pywsgi": "gevent",
     "tornado": "tornado",
 }
-_HYPERCORN = REGISTRY["hypercorn"].worker_classes
 # In these images the class was the image's own, and the variable had no effect (docs/profiles.md).
 _LENIENT = {"conda-starlette": "uvicorn", "meinheld-flask": "granian"}
 
@@ -36,11 +35,10 @@ def brings_gunicorn(resolved: Resolved, insisted: str, warnings: list[str]) -> b
         return False
     shown = f"{origin.text.removeprefix('env:')}={name}"
     engine = resolved.settings.engine
-    if engine == "hypercorn":
-        if name not in _HYPERCORN:
-            raise ConfigurationError(
-                f"{shown}: expected one of {', '.join(_HYPERCORN)} with engine hypercorn"
-            )
+    known = engines.row(engine).worker_classes
+    if known:
+        if name not in known:
+            raise ConfigurationError(f"{shown}: expected one of {', '.join(known)} with engine {engine}")
         return False
     if insisted not in {"auto", "gunicorn"}:
         warnings.append(f"{shown} is not used: the engine is {insisted}")
@@ -57,8 +55,9 @@ def brings_gunicorn(resolved: Resolved, insisted: str, warnings: list[str]) -> b
 
 def _problem(name: str, root: Path) -> str:
     """Why gunicorn could not use a worker class, "" where it could."""
-    if name in _HYPERCORN:
-        return "a worker class of hypercorn: set MOORING_ENGINE=hypercorn"
+    for other, row in engines.REGISTRY.items():
+        if name in row.worker_classes:
+            return f"a worker class of {other}: set MOORING_ENGINE={other}"
     if name.startswith("egg:"):
         return _egg_problem(name.removeprefix("egg:"))
     top = WORKERS[name] if name in WORKERS else name.partition(".")[0]

@@ -11,17 +11,18 @@ from pathlib import Path
 
 from mooring.logs.log import Log
 from mooring.plan.plan import Plan
+from mooring.supervisor.part import Part
 from mooring.supervisor.reload import process as watching
 from mooring.supervisor.reload.files import FileRules
 from mooring.supervisor.reload.sources import WatchOrder
 from mooring.system import process
+from mooring.system.child import NEVER, Child, Restarts
 
-_GIVE_UP = 3  # watchers in a row that have not lived for _STABLE seconds
-_STABLE = 5.0
+_RESTARTS = Restarts(stable=5.0, give_up=3)  # at once, but no more than twice in a row
 _LEAST_QUIET = 0.01
 
 
-class Watcher:
+class Watcher(Part):
     """Starts the watcher's process, and calls `changed` with a path and a number of files for each burst."""
 
     def __init__(
@@ -36,72 +37,55 @@ class Watcher:
         self.log = log
         self.selector = selector
         self.changed = changed
-        self.pid = -1
+        self._child = Child(_RESTARTS)
         self._roots = roots(plan)
         self._rules = FileRules(plan.settings.reload_includes, plan.settings.reload_excludes)
         self._polling = plan.settings.reload_polling
         self._quiet = max(_LEAST_QUIET, plan.settings.reload_delay)
         self._since = since
-        self._pipe = -1
         self._buffer = b""
-        self._born = 0.0
-        self._deaths = 0
 
     def start(self) -> None:
         """Start the process; where the system refuses, say that there is no live reload."""
         watch = WatchOrder(self._roots, self._rules, self._polling, self._quiet, self._since)
         read, write = os.pipe()
         try:
-            self.pid = process.spawn(lambda: watching.run(watch, self.log, write), [write, self.log.fd])
+            self._child.start(
+                lambda: watching.run(watch, self.log, write), [self.log.fd], ours=read, theirs=write
+            )
         except OSError as error:
-            os.close(read)
             self.log.error(f"live reload is off: no process could be started for it: {error.strerror}")
             return
-        finally:
-            os.close(write)
-        os.set_blocking(read, False)
-        self._pipe, self._buffer, self._born = read, b"", time.monotonic()
-        self.selector.register(read, selectors.EVENT_READ, self._hear)
+        self._buffer = b""
+        self._child.listen(self.selector, self._hear)
 
     def stop(self) -> None:
         """End the process."""
-        if self.pid > 0:
-            process.kill_group(self.pid)
-            os.waitpid(self.pid, 0)
-            self.pid = -1
-        self._deafen()
+        self._child.stop()
 
-    def exited(self, ended: process.Reaped) -> None:
+    def exited(self, ended: process.Reaped, /) -> None:
         """The supervisor has reaped a process that is no worker: when it was the watcher, start another."""
-        if ended.pid != self.pid:
+        if not self._child.ended(ended.pid):
             return
         self._hear()
-        self._deafen()
-        self.pid = -1
+        self._child.deafen()
         if ended.code == 0:
             return  # it has said why
-        self._deaths = self._deaths + 1 if time.monotonic() - self._born < _STABLE else 1
-        if self._deaths >= _GIVE_UP:
+        if self._child.failed() == NEVER:
             self.log.error("live reload is off: its watcher keeps ending; restart mooring to have it back")
             return
         self.log.warning(f"live reload's watcher ended ({process.describe(ended.code)}); starting another")
         self.start()
 
-    def _deafen(self) -> None:
-        if self._pipe >= 0:
-            self.selector.unregister(self._pipe)
-            os.close(self._pipe)
-            self._pipe = -1
-
     def _hear(self) -> None:
-        if self._pipe < 0:
+        if self._child.channel < 0:
             return
         try:
-            data = os.read(self._pipe, 65536)
+            data = os.read(self._child.channel, 65536)
         except BlockingIOError:
             return
         if not data:
-            self._deafen()  # it has ended: the reaper will tell
+            self._child.deafen()  # it has ended: the reaper will tell
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if lines:

@@ -1,4 +1,4 @@
-"""docs/lifecycle.md has the table and the diagram of the code. Running this file writes them."""
+"""docs/lifecycle.md has the table and the diagram of the code; `make docs` writes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def section(name: str) -> re.Pattern[str]:
 def test_the_page_has_what_the_code_has(name: str) -> None:
     found = section(name).search(PAGE.read_text())
     assert found, f"{PAGE} has no section {name}"
-    assert found[0] == f"{found[1]}{GENERATED[name]}\n{found[2]}", f"run python {__file__}"
+    assert found[0] == f"{found[1]}{GENERATED[name]}\n{found[2]}", "run make docs"
 
 
 def test_the_page_names_the_simulations_invariants() -> None:
@@ -31,10 +31,3 @@ def test_the_page_names_the_simulations_invariants() -> None:
     )
     assert names
     assert set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", PAGE.read_text())) >= {n for n in names if "-" in n}
-
-
-if __name__ == "__main__":
-    page = PAGE.read_text()
-    for title, content in GENERATED.items():
-        page = section(title).sub(lambda match, content=content: f"{match[1]}{content}\n{match[2]}", page)
-    PAGE.write_text(page)

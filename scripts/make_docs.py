@@ -1,0 +1,70 @@
+"""Write the generated documentation anew: docs/settings.md, and sections of other pages.
+
+    make docs            # python scripts/make_docs.py
+
+A generated section of a page begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; what stands
+between them comes from the code. Tests compare the pages with what this would write.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from mooring.commands import settings
+from mooring.metrics.prometheus import METRICS
+from mooring.supervisor.lifecycle import table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def metrics_table() -> str:
+    """The metrics of mooring, one a row."""
+    lines = ["| metric | type | labels | help | absent |", "|---|---|---|---|---|"]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        texts = (metric.help.replace("|", "\\|"), metric.absent.replace("|", "\\|"))
+        lines.append(f"| {' | '.join((f'`mooring_{metric.name}`', metric.type, labels, *texts))} |")
+    return "\n".join(lines)
+
+
+def sections() -> dict[str, dict[str, str]]:
+    """`{PAGE: {NAME: content}}`, pages as paths below the project's root."""
+    diagram = f"```mermaid\n{table.as_mermaid()}\n```"
+    return {
+        "docs/lifecycle.md": {"table": table.as_markdown(), "diagram": diagram},
+        "docs/reference.md": {"metrics": metrics_table()},
+    }
+
+
+def fill(page: str, contents: Mapping[str, str]) -> str:
+    """A page's text with these sections as they should be. Raises ValueError unless it has each one once."""
+    for name, content in contents.items():
+        pattern = re.compile(f"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->\n)", re.DOTALL)
+        found = pattern.split(page)
+        if len(found) != 4:
+            raise ValueError(f"expected one section `<!-- generated: {name} -->` ... `<!-- end -->`")
+        before, begin, end, after = found
+        page = f"{before}{begin}{content}\n{end}{after}"
+    return page
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """All pages with something generated, as they should be."""
+    made = {root / "docs/settings.md": settings.as_markdown()}
+    for name, contents in sections().items():
+        made[root / name] = fill((root / name).read_text(), contents)
+    return made
+
+
+def main(root: Path = ROOT) -> None:
+    """Write those that differ, and name them."""
+    for path, text in pages(root).items():
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"written: {path.relative_to(root)}")
+
+
+if __name__ == "__main__":
+    main()
