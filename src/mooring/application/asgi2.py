@@ -6,17 +6,14 @@ https://asgi.readthedocs.io/en/stable/specs/lifespan.html.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi3 = Callable[[Message, Receive, Send], Awaitable[None]]
-Asgi2 = Callable[[Message], Callable[[Receive, Send], Awaitable[None]]]
+from mooring.application.model import ASGI, Message, Receive, Scope, Send
+
+Asgi2 = Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]
 
 
-def adapt(application: Asgi2) -> Asgi3:
+def adapt(application: Asgi2) -> ASGI:
     """The application as an ASGI 3 callable.
 
     Most ASGI 2 applications do not support lifespan and raise an exception on it. The adapter then sends the
@@ -24,7 +21,7 @@ def adapt(application: Asgi2) -> Asgi3:
     application sends itself is passed on.
     """
 
-    async def asgi3(scope: Message, receive: Receive, send: Send) -> None:
+    async def asgi3(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _Lifespan(receive, send).run(application, scope)
         else:
@@ -51,7 +48,7 @@ class _Lifespan:
         self._answered += 1
         await self._send(message)
 
-    async def run(self, application: Asgi2, scope: Message) -> None:
+    async def run(self, application: Asgi2, scope: Scope) -> None:
         try:
             await application(scope)(self.receive, self.send)
         except Exception:

@@ -1,6 +1,6 @@
-"""What an engine is to a worker: `serve(serving)` of its module, which blocks until the worker has drained.
+"""The interface between a worker and an engine: `serve(serving)`, which returns when the worker has drained.
 
-Importing this module imports no engine. Which engines there are: settings/engines.py.
+Importing this module imports no engine. The list of engines: settings/engines.py.
 """
 
 from __future__ import annotations
@@ -21,39 +21,41 @@ if TYPE_CHECKING:
 
 
 class ArbiterRows(Protocol):
-    """The scoreboard's rows of a worker that forks workers of its own, as gunicorn's arbiter does."""
+    """The scoreboard's rows for a worker that forks workers of its own, as gunicorn's arbiter does."""
 
     arbiter: int
     """The arbiter's pid."""
     index: int | None
-    """The row that is reserved; None where there is none."""
+    """The number of the reserved row; None if there is none."""
 
     def reserve(self) -> None:
-        """Choose the next worker's row, before it is forked."""
+        """Reserve a row for the next worker, before that worker is forked."""
 
     def settle(self, pid: int) -> None:
-        """The worker with the reserved row has that pid."""
+        """Note that the worker with the reserved row has this pid."""
 
     def leave(self, living: Container[int]) -> list[int]:
-        """Mark the rows of workers that are gone; their pids."""
+        """Mark the rows of workers whose pid is not in `living`; return the pids of these workers."""
 
 
 class Serving(NamedTuple):
     """What an engine needs to serve in this process.
 
     `load` imports the application, checks it against the plan and wraps it in mooring's instrumentation; it
-    raises ApplicationError or ConfigurationError. All engines but gunicorn find it loaded already and get the
-    same object again; gunicorn calls it in each of its workers. `sockets` are bound, listening, non-blocking
-    and inherited; nobody may change that, since all workers share the flag (so no `socket.dup()`, which makes
-    them blocking). The engine accepts on them and never unlinks a unix path. `ready` is called once, when the
-    engine accepts connections: inside a running event loop where there is one, in gunicorn's worker there.
-    For gunicorn's arbiter alone: `resized` is told how many workers it wants after each TTIN or TTOU, `gone`
-    the pid of each worker that has ended; `desk` gives its workers their rows of the scoreboard, and each of
-    them calls `booted` when it serves; `metrics` is the folder of the application's own.
-    `in_flight` gives this process's requests in flight, oldest first: what a drain cuts is named.
+    raises ApplicationError or ConfigurationError. For all engines but gunicorn the application is loaded
+    before `serve`, and `load` returns that same object; gunicorn calls `load` in each of its workers.
+    `sockets` are inherited: bound, listening and non-blocking. No engine may make them blocking, since all
+    workers share the flag (so do not use `socket.dup()`, which does that). The engine accepts on them and
+    never unlinks a unix path. The engine calls `ready` once, when it accepts connections: inside its event
+    loop if it has one; with gunicorn, inside gunicorn's worker.
+    Only gunicorn's arbiter uses these: it calls `resized` with the number of workers that it wants after each
+    TTIN or TTOU, and `gone` with the pid of each worker that has ended; `desk` gives its workers their rows
+    of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the folder of the
+    application's own metrics.
+    `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
 
-    The engine handles SIGTERM as the start of a drain: accept nothing new, call `drain.begin`, finish what is
-    in flight within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. It ignores
+    SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
+    within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The engine ignores
     SIGINT.
     """
 
@@ -74,7 +76,7 @@ class Engine(Protocol):
     """What an engine's module offers."""
 
     def serve(self, serving: Serving) -> None:
-        """Serve until drained. Raises ApplicationError where the application's lifespan startup fails."""
+        """Serve until drained. Raises ApplicationError if the application's lifespan startup fails."""
 
 
 def check(name: str, plan: Plan) -> None:
@@ -86,7 +88,7 @@ def check(name: str, plan: Plan) -> None:
 
 
 def load(name: str) -> Engine:
-    """The engine's module. Raises ConfigurationError where it cannot be imported: it is broken, or hidden."""
+    """Import an engine's module. Raises ConfigurationError if its package is broken, or hidden by another."""
     try:
         return cast(Engine, importlib.import_module(f"mooring.engines.{name}.adapter"))
     except ImportError as error:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from mooring.application.model import ASGI, Receive, Scope, Send
 from mooring.instrument import asgi_line
 from mooring.instrument.asgi_line import (
     BASE,
@@ -45,10 +46,6 @@ from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVE
 if TYPE_CHECKING:
     pass
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 Prepare = Callable[[Scope], None]
 Sending = Callable[[Exchange, Any], Awaitable[None]]
 Finish = Callable[[Exchange, int, bool], None]

@@ -5,7 +5,7 @@ Not for what a line looks like (logs/access/line.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from mooring.instrument.meter import Meter
@@ -24,7 +24,6 @@ from mooring.logs.escape import (
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import DROPPED
 
-Scope = MutableMapping[str, Any]
 Ids = tuple[str, str, Any]  # request id, trace id, headers for the response
 NO_IDS: Ids = ("-", "-", ())
 

@@ -7,15 +7,15 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
+from mooring.application.model import Environ, Scope
 from mooring.settings.trusted import Trusted
 
 _SECURE = {"http": False, "https": True, "ws": False, "wss": True}
 
 
-def asgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[MutableMapping[str, Any]], None]:
+def asgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[Scope], None]:
     """A function that corrects `client` and `scheme` of an HTTP or WebSocket scope in place.
 
     `unix`: whether a peer without an address may be one on a unix socket. Where there is no such listener, it
@@ -23,7 +23,7 @@ def asgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[MutableMapping[str,
     """
     believes, nameless = trusted.believes, trusted.everyone or (trusted.unix and unix)
 
-    def apply(scope: MutableMapping[str, Any]) -> None:
+    def apply(scope: Scope) -> None:
         client = scope.get("client")
         if not (believes(client[0]) if client and client[0] else nameless):
             return
@@ -45,11 +45,11 @@ def asgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[MutableMapping[str,
     return apply
 
 
-def wsgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[dict[str, Any]], None]:
+def wsgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[Environ], None]:
     """As `asgi_proxy`, for an environ: REMOTE_ADDR, REMOTE_PORT, wsgi.url_scheme, HTTPS."""
     believes, nameless = trusted.believes, trusted.everyone or (trusted.unix and unix)
 
-    def apply(environ: dict[str, Any]) -> None:
+    def apply(environ: Environ) -> None:
         peer = environ.get("REMOTE_ADDR")
         if not (believes(peer) if peer else nameless):
             return

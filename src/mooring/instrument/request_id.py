@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from mooring.application.model import Environ, Message, Scope
 
 if TYPE_CHECKING:
     from mooring.settings.trusted import Trusted
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 # Request id, trace id (32 hex digits), headers for the response; `-` is none.
 AsgiIds = tuple[str, str, list[tuple[bytes, bytes]]]
 WsgiIds = tuple[str, str, list[tuple[str, str]]]
-AsgiIdentifier = Callable[[MutableMapping[str, Any]], AsgiIds]
-WsgiIdentifier = Callable[[dict[str, Any]], WsgiIds]
+AsgiIdentifier = Callable[[Scope], AsgiIds]
+WsgiIdentifier = Callable[[Environ], WsgiIds]
 
 # Nothing that needs an escape in a log, in JSON, in a shell or in a header's list.
 _USABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -41,7 +43,7 @@ def asgi_identifier(
     """
     believes, nameless = trusted.believes, trusted.everyone or (trusted.unix and unix)
 
-    def believed(scope: MutableMapping[str, Any]) -> bool:
+    def believed(scope: Scope) -> bool:
         client = scope.get("client")
         return believes(client[0]) if client and client[0] else nameless
 
@@ -50,7 +52,7 @@ def asgi_identifier(
         return named
     traced = _asgi_trace(believed)
 
-    def both(scope: MutableMapping[str, Any]) -> AsgiIds:
+    def both(scope: Scope) -> AsgiIds:
         trace_id, context = traced(scope)
         if named is None:
             return "-", trace_id, [context]
@@ -72,7 +74,7 @@ def wsgi_identifier(
     name = header or ""
     usable, fresh, fresh_trace = _USABLE.fullmatch, _ids(), _traceparents()
 
-    def identify(environ: dict[str, Any]) -> WsgiIds:
+    def identify(environ: Environ) -> WsgiIds:
         request_id, trace_id, answer = "-", "-", []
         if key:
             given = environ.get(key)
@@ -93,7 +95,7 @@ def wsgi_identifier(
     return identify
 
 
-def with_headers(message: MutableMapping[str, Any], headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+def with_headers(message: Message, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
     """A response's first message, copied, with those of `headers` that the application has not set itself.
 
     Copied, since an application may send one message or one list again and again.
@@ -112,7 +114,7 @@ def with_headers(message: MutableMapping[str, Any], headers: list[tuple[bytes, b
     return answer
 
 
-def _peer(environ: dict[str, Any], believes: Callable[[str], bool], nameless: bool) -> bool:
+def _peer(environ: Environ, believes: Callable[[str], bool], nameless: bool) -> bool:
     peer = environ.get("REMOTE_ADDR")
     return believes(peer) if peer else nameless
 
@@ -120,7 +122,7 @@ def _peer(environ: dict[str, Any], believes: Callable[[str], bool], nameless: bo
 def _asgi_request_id(wanted: bytes, believed: Callable[[Any], bool]) -> AsgiIdentifier:
     usable, fresh = _USABLE.fullmatch, _ids()
 
-    def identify(scope: MutableMapping[str, Any]) -> AsgiIds:
+    def identify(scope: Scope) -> AsgiIds:
         given = None
         for name, value in scope["headers"]:
             if name == wanted:
@@ -145,10 +147,10 @@ def _asgi_request_id(wanted: bytes, believed: Callable[[Any], bool]) -> AsgiIden
 
 def _asgi_trace(
     believed: Callable[[Any], bool],
-) -> Callable[[MutableMapping[str, Any]], tuple[str, tuple[bytes, bytes]]]:
+) -> Callable[[Scope], tuple[str, tuple[bytes, bytes]]]:
     fresh = _traceparents()
 
-    def identify(scope: MutableMapping[str, Any]) -> tuple[str, tuple[bytes, bytes]]:
+    def identify(scope: Scope) -> tuple[str, tuple[bytes, bytes]]:
         given, state = None, False
         for name, value in scope["headers"]:
             if name == b"traceparent":
@@ -172,7 +174,7 @@ def _asgi_trace(
     return identify
 
 
-def _append(scope: MutableMapping[str, Any], pair: tuple[bytes, bytes]) -> None:
+def _append(scope: Scope, pair: tuple[bytes, bytes]) -> None:
     headers = scope["headers"]
     try:
         headers.append(pair)  # the scope's own: no engine reads it again
@@ -180,7 +182,7 @@ def _append(scope: MutableMapping[str, Any], pair: tuple[bytes, bytes]) -> None:
         scope["headers"] = [*headers, pair]
 
 
-def _replace(scope: MutableMapping[str, Any], names: tuple[bytes, ...], pair: tuple[bytes, bytes]) -> None:
+def _replace(scope: Scope, names: tuple[bytes, ...], pair: tuple[bytes, bytes]) -> None:
     scope["headers"] = [*(header for header in scope["headers"] if header[0] not in names), pair]
 
 

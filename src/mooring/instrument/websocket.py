@@ -4,18 +4,17 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
+from mooring.application.model import ASGI, Receive, Scope, Send
 from mooring.instrument.asgi_line import Entries
 from mooring.instrument.meter import Meter, table
 from mooring.instrument.request_id import with_headers
 from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
 
-Scope = MutableMapping[str, Any]
-ASGI = Callable[[Scope, Any, Any], Awaitable[None]]
 Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
 
 FAILED, LEFT, ACCEPTED = 500, 499, 101
@@ -33,7 +32,7 @@ def wrap_websocket(
     cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
     begin, end = table(meter.row)
 
-    async def websocket(scope: Scope, receive: Any, send: Any) -> None:
+    async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
         began = monotonic()
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         query = scope.get("query_string")

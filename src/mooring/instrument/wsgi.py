@@ -11,9 +11,10 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any
 
+from mooring.application.model import WSGI, Environ, StartResponse
 from mooring.instrument import wsgi_line
 from mooring.instrument.meter import Lines, Meter, lines_agree, table
-from mooring.instrument.wsgi_line import Environ, Ids, describer, logger, target_of
+from mooring.instrument.wsgi_line import Ids, describer, logger, target_of
 from mooring.instrument.wsgi_response import Stream, is_watched_file, last_of_connection, watch, with_headers
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import METHODS
@@ -21,8 +22,6 @@ from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
 from mooring.system.unpatched import native
 
-StartResponse = Callable[..., Any]
-WSGI = Callable[[Environ, StartResponse], Iterable[bytes]]
 Prepare = Callable[[Environ], None]
 Arrival = tuple[float, str, int, int]  # when, what was asked for, its METHOD_BASE, its place in flight
 Count = Callable[[int, int, float, bool, int], None]

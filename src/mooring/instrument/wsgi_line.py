@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from mooring.application.model import Environ
 from mooring.instrument.meter import Lines, Meter, line_writer, lines_agree
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import (
@@ -27,7 +28,6 @@ from mooring.logs.escape import (
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
 
-Environ = dict[str, Any]
 Ids = tuple[str, str, Any]
 
 # A path of these needs no percent-encoding to be what the client sent (RFC 3986: pchar and "/").

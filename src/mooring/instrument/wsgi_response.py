@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from mooring.instrument.wsgi_line import Environ, declared_size
+from mooring.application.model import Environ
+from mooring.instrument.wsgi_line import declared_size
 
 FinishAnswer = Callable[["Stream"], None]
 _CLOSE = ("Connection", "close")

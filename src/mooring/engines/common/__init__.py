@@ -1,1 +1,1 @@
-"""What several engines need: loops, lifespan, the drain and its gate, TLS."""
+"""What several engines need: event loops, lifespan, the drain and its gate, TLS."""

@@ -1,14 +1,13 @@
-"""The clients' connections that this process holds, as the kernel tells of them: for any engine, without its
-help.
+"""The clients' connections of this process, as the kernel reports them: for any engine, without its help.
 
-A connection is a socket among our descriptors whose own address is a listener's. How long a TCP connection
-has been silent is in its tcp_info: tcp(7), linux/tcp.h. The socket objects made here borrow their descriptor:
-no duplicate may outlive the engine's own close, since that would hold back the FIN.
+A connection is a socket among this process's descriptors whose own address is a listener's. How long a TCP
+connection has been silent is in its tcp_info: tcp(7), linux/tcp.h. `Connections` reads the engine's own
+descriptors and duplicates none: a duplicate that is open after the engine's close would delay the FIN.
 """
 
 from __future__ import annotations
 
-import _socket  # gevent replaces socket's own
+import _socket  # gevent replaces the class in the module socket
 import array
 import contextlib
 import fcntl
@@ -25,7 +24,7 @@ _ESTABLISHED = 1
 
 
 class Connections:
-    """The connections to some listeners, seen anew at each call."""
+    """The connections to the given listeners; each call reads them anew."""
 
     def __init__(self, listeners: Iterable[socket]) -> None:
         self._ports: set[int] = set()
@@ -38,24 +37,24 @@ class Connections:
                 self._paths.add(name)
 
     def silences(self) -> list[float | None]:
-        """For each connection, for how many seconds no data came or went; None where nobody knows (unix).
+        """For each connection, seconds since data was last sent or received; None if unknown (unix sockets).
 
-        0 where data waits to be read, however long: on a busy machine the engine may not have come to it.
-        Those that the client has closed are not counted.
+        0 if data waits to be read, however long it waits: on a busy machine the engine may not have read it
+        yet. Connections that the client has closed are left out.
         """
         found = [(fd, silence) for fd, _, silence in self._each()]
         return [0.0 if unread(fd) else each for fd, each in found if each is None or each >= 0]
 
     def peers(self) -> dict[tuple[str, int] | None, int]:
-        """The descriptor of each client's TCP connection, by its address and port."""
+        """The descriptor of each TCP connection, by the client's address and port."""
         return {(name[0], name[1]): fd for fd, name, silence in self._each() if silence is not None}
 
     def _each(self) -> Iterator[tuple[int, Any, float | None]]:
         for number in descriptors():
-            with contextlib.suppress(OSError):  # closed meanwhile, or no socket at all
+            with contextlib.suppress(OSError):  # closed meanwhile, or not a socket
                 sock = _socket.socket(fileno=number)
                 try:
-                    # a listener has no peer, nor has a socket whose client is gone: that raises
+                    # getpeername() raises for a listener, and for a socket whose client is gone
                     found = (number, sock.getpeername(), silence_of(sock)) if self._is_ours(sock) else None
                 finally:
                     sock.detach()
@@ -65,7 +64,7 @@ class Connections:
     def _is_ours(self, sock: Any) -> bool:
         name = sock.getsockname()
         if isinstance(name, tuple):
-            if len(name) < 2 or name[1] not in self._ports:  # netlink has tuples too
+            if len(name) < 2 or name[1] not in self._ports:  # netlink addresses are tuples too
                 return False
         else:
             return name in self._paths
@@ -73,15 +72,15 @@ class Connections:
 
 
 def descriptors() -> Iterable[int]:
-    """The numbers of all our descriptors, and perhaps others."""
+    """The numbers of all descriptors of this process, and perhaps numbers that are not open."""
     try:
         return map(int, os.listdir("/proc/self/fd"))
-    except OSError:  # EMFILE: the listing takes a descriptor itself
+    except OSError:  # EMFILE: listing the folder needs a descriptor too
         return range(min(65_536, os.sysconf("SC_OPEN_MAX")))
 
 
 def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:
-    """A socket of one's own for a connection that is still this client's, to be closed soon."""
+    """A duplicate of the connection at `fd` if it is still this client's, else None. Close it soon."""
     with contextlib.suppress(OSError):
         sock = socket(fileno=os.dup(fd))
         with contextlib.suppress(OSError):
@@ -92,7 +91,7 @@ def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:
 
 
 def unread(fd: int) -> bool:
-    """Whether a connection's client has sent what nobody has read yet."""
+    """Whether a connection's client has sent data that the engine has not read yet."""
     waiting = array.array("i", [0])
     try:
         fcntl.ioctl(fd, termios.FIONREAD, waiting)
@@ -102,7 +101,7 @@ def unread(fd: int) -> bool:
 
 
 def silence_of(sock: Any) -> float | None:
-    """Seconds since data came or went; None for a unix socket, -1 where the connection is no longer open."""
+    """Seconds since data was sent or received; None for a unix socket, -1 if the connection is not open."""
     if sock.family == _socket.AF_UNIX:
         return None
     state, sent, _, received = _TIMES.unpack(

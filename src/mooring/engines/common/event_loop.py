@@ -1,4 +1,4 @@
-"""What the engines on an asyncio loop share: which loop, running it with a bounded end, leaving a listener.
+"""What the engines on asyncio share: choosing the loop, running it with a bounded end, closing listeners.
 
 Not for trio, and not for engines with a loop of their own.
 """
@@ -23,7 +23,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def loop_factory(name: str) -> LoopFactory:
-    """The factory for auto, uvloop or asyncio. Raises ConfigurationError where uvloop is missing."""
+    """The factory for auto, uvloop or asyncio. Raises ConfigurationError if uvloop is not installed."""
     if name != "asyncio":
         try:
             import uvloop
@@ -39,11 +39,10 @@ def loop_factory(name: str) -> LoopFactory:
 def run(
     main: Coroutine[Any, Any, None], factory: LoopFactory, stop: StopRequest, threads: int | None = None
 ) -> None:
-    """Like asyncio.run, but what the application leaves behind can hold the end only for the grace period.
+    """Like asyncio.run, but leftover tasks and threads cannot delay the end beyond the grace period.
 
-    asyncio.run waits for tasks that swallow their cancellation, and five minutes for threads. `threads` is
-    the
-    default executor's size, None for Python's own choice.
+    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. `threads` is
+    the default executor's size, None for Python's default.
     """
     loop = factory()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
@@ -67,11 +66,10 @@ def run(
 
 
 def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log as by default, but for a lack of descriptors: worker/descriptors.py says it once, asyncio all the
-    time.
+    """Log as the loop's default handler does, but not that descriptors have run out.
 
-    Its loop over the backlog goes on after EMFILE, and each turn starts a timer to accept again, also from a
-    listener that is closed by then.
+    worker/descriptors.py logs that once; asyncio would log it for each try: after EMFILE its loop over the
+    backlog goes on, and each turn starts a timer that accepts again, even if the listener is closed by then.
     """
     text = str(context.get("message"))
     closed = "_start_serving(" in text and isinstance(context.get("exception"), ValueError)
@@ -97,9 +95,9 @@ def event_of(stop: StopRequest) -> asyncio.Event:
 async def stop_accepting(servers: Iterable[asyncio.AbstractServer]) -> None:
     """Close this process's listeners without losing a connection that was just accepted.
 
-    On the plain loop `Server.close()` drops connections between accept and their first step: stop reading
-    first, and let those steps run. Other processes' copies of the listening sockets, and unix paths, are not
-    touched.
+    On asyncio's own loop `Server.close()` drops connections that are accepted but have not run their first
+    step. So stop accepting first, let those steps run, then close. Other processes' copies of the listeners,
+    and unix paths, are not touched.
     """
     servers, loop = list(servers), asyncio.get_running_loop()
     if isinstance(loop, asyncio.SelectorEventLoop):
@@ -113,10 +111,10 @@ async def stop_accepting(servers: Iterable[asyncio.AbstractServer]) -> None:
 
 
 def close_once(transport: asyncio.BaseTransport) -> None:
-    """Let further closes of a connection change nothing.
+    """Make every close of a connection after the first do nothing.
 
-    At a second one CPython's TLS transport (as of 3.13) forgets its connection: it can't be asked about or
-    aborted any more, and its end waits 30 s for the client. uvloop's does not.
+    At a second close CPython's TLS transport (as of 3.13) forgets its connection: it can be neither inspected
+    nor aborted any more, and it waits 30 s for the client. uvloop's transport does not.
     """
     if not isinstance(transport, _SSLProtocolTransport):
         return
@@ -130,7 +128,7 @@ def close_once(transport: asyncio.BaseTransport) -> None:
 
 
 async def reap(transports: Callable[[], Iterable[asyncio.WriteTransport]]) -> None:
-    """In a drain, until cancelled: end those TLS connections whose close nobody answers."""
+    """In a drain, until cancelled: abort TLS connections whose clients do not confirm the close."""
     while True:
         await asyncio.sleep(_REAP)
         for transport in list(transports()):
@@ -138,10 +136,11 @@ async def reap(transports: Callable[[], Iterable[asyncio.WriteTransport]]) -> No
 
 
 def _abort_delivered(transport: asyncio.WriteTransport) -> None:
-    """End a closing TLS connection whose peer has it all, the closing alert included, and does not answer it.
+    """Abort a closing TLS connection whose peer has received all data, close_notify included.
 
-    asyncio waits 30 s for that answer, RFC 8446 6.1 does not ask for it, and a client's idle pool does not
-    read. The kernel tells what is not delivered yet (tcp(7), SIOCOUTQ).
+    asyncio would wait 30 s for the peer's own close_notify. RFC 8446 6.1 does not require it, and a client
+    does not read from idle connections in its pool. The kernel tells how many bytes are not delivered yet
+    (tcp(7), SIOCOUTQ).
     """
     if not transport.is_closing():
         return
@@ -151,6 +150,6 @@ def _abort_delivered(transport: asyncio.WriteTransport) -> None:
             return
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
     except (OSError, ValueError, AttributeError):
-        return  # closed already; an AttributeError: closed twice, see close_once
+        return  # closed already (AttributeError: closed twice, see close_once)
     if queued[0] == 0:
         transport.abort()

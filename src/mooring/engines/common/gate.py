@@ -1,8 +1,8 @@
-"""A drain's end: which connections may be closed, when the engine may be stopped, what had to be cut.
+"""The end of a drain: which connections may be closed, when the engine may stop, which requests were cut.
 
-In a drain each response of HTTP/1.x closes its connection. So the connections that are left are silent ones,
-and those whose request was there before. `Gate` is for engines that close connections only all at once,
-`Idle` for those that show us each of them. Waiting is the caller's: it knows its loop.
+In a drain each HTTP/1.x response closes its connection. So the connections that are left are silent, or their
+request came before the drain. `Gate` is for engines that can only close all connections at once, `Idle` for
+engines that give access to each connection. The caller does the waiting, since it knows its event loop.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from mooring.engines import Serving
 from mooring.engines.common.connections import Connections
 from mooring.logs.escape import escape
 
-_PAUSE, _SHARE = 0.02, 10  # seconds between two looks, at least; and so many times as long as a look takes
+_PAUSE, _SHARE = 0.02, 10  # pause between two looks: at least these seconds, and so many times a look's time
 
 
 class Gate:
-    """One drain. `multiplexed` is to be set when a request of HTTP/2 came: its connections end otherwise."""
+    """One drain. Set `multiplexed` when an HTTP/2 request arrives: no response closes its connection."""
 
     def __init__(self, serving: Serving, in_flight: Callable[[], object]) -> None:
-        """`in_flight` is true as long as requests are being answered. To be made when the drain begins."""
+        """`in_flight()` is true while requests are in flight. Create the gate when the drain begins."""
         self.multiplexed = False
         self.pause = _PAUSE
         self._in_flight = in_flight
@@ -33,8 +33,8 @@ class Gate:
         self._quiet = 0
 
     def passed(self) -> bool:
-        """Whether nobody is left, or only connections that have been idle for their time; to be asked again
-        after `pause` seconds.
+        """Whether no connection is left, or only ones that were idle for drain_idle seconds. Ask again after
+        `pause` seconds.
         """
         began = time.monotonic()
         if self.multiplexed and began - self._began >= self._idle:
@@ -44,26 +44,27 @@ class Gate:
             return False
         silent = all(self._is_idle(each, began) for each in self.connections.silences())
         self.pause = max(_PAUSE, _SHARE * (time.monotonic() - began))
-        # twice in a row: what was accepted, or answered, a moment ago may be between two places
+        # twice in a row: just after an accept or a response, neither check may see the connection
         self._quiet = self._quiet + 1 if silent else 0
         return self._quiet > 1
 
     def _is_idle(self, silence: float | None, now: float) -> bool:
-        # What was before the drain does not count: each client has the whole time for one more request.
+        # Silence before the drain does not count: each client has the whole time to send one more request.
         idle = now - self._busy if silence is None else min(silence, now - self._began)
         return idle >= self._idle
 
 
-LOOK = 0.05  # seconds between two looks; what an accepted connection has at least, to deliver its request
+LOOK = 0.05  # seconds between two looks; an accepted connection has at least this long to deliver its request
 
 Connection = TypeVar("Connection", bound=Hashable)
 
 
 class Idle:
-    """The connections that have been idle for `limit` seconds of the drain.
+    """Finds the connections that have been idle for `limit` seconds of the drain.
 
-    A connection's mark is None while it is busy; else it changes with all that the client does. What was
-    before the drain doesn't count: each client has the whole time to send one more request.
+    A connection's mark is None while the connection is busy, else a value that changes with everything that
+    the client does. Time before the drain does not count: each client has the whole time to send one more
+    request.
     """
 
     def __init__(self, limit: float) -> None:
@@ -71,7 +72,7 @@ class Idle:
         self._since: dict[Hashable, tuple[object, float]] = {}
 
     def expired(self, now: float, marks: Iterable[tuple[Connection, object]]) -> list[Connection]:
-        """Those that are due now; `marks` are those of all connections, at each look."""
+        """The connections that have reached the limit at `now`. `marks`: always those of all connections."""
         before, self._since, due = self._since, {}, []
         for connection, mark in marks:
             if mark is None:
@@ -88,8 +89,9 @@ _NAMED = 10
 
 
 def warn_of_cut(log: logging.Logger, serving: Serving, count: int | None = None) -> None:
-    """Warn of the requests in flight, up to 10 by method, path and age; `count` where the engine knows it
-    better. Says nothing where there are none.
+    """Log a warning about the requests in flight, up to 10 of them by method, path and age; none: no warning.
+
+    `count` is their number, if the engine knows it better.
     """
     requests = serving.in_flight()
     count = len(requests) if count is None else count

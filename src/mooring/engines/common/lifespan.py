@@ -1,41 +1,38 @@
-"""The lifespan protocol between an engine and the application, so that every engine treats it alike.
+"""The lifespan protocol between an engine and the application, the same on every engine.
 
-The engine always sees a complete protocol, whatever the application does: one that does not know lifespan (it
-raises or returns) is served all the same, as the ASGI specification asks. A failing startup is kept for the
-adapter to raise, and told to the engine without its text. Not for requests: those pass through untouched.
+The engine always sees a complete protocol, whatever the application does. An application without support for
+lifespan (it raises or returns) is still served, as the ASGI specification requires. A failed startup is kept
+for the adapter to raise; the engine gets it without the text. Not for requests: they pass through unchanged.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from mooring.application import failure
+from mooring.application.model import Message, Receive, Send
 
 _SHUTDOWN_FAILED = "the application's lifespan shutdown failed: %s"
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-
 
 class Lifespan:
-    """An ASGI application whose lifespan is watched; `failure` is the reason once its startup has failed."""
+    """An ASGI application whose lifespan is watched. `failure` is set if its startup has failed."""
 
     def __init__(self, app: Callable[..., Any], log: logging.Logger) -> None:
         self.failure: failure.BootError | None = None
-        self.app = app  # what requests may be given to without this
+        self.app = app  # an engine may pass requests to it directly
         self._log = log
 
     def __call__(self, scope: Any, receive: Receive, send: Send) -> Any:
-        """Plain, not async: requests must not pay for one more coroutine."""
+        """Not a coroutine function: that would cost each request one more coroutine."""
         if scope["type"] == "lifespan":
             return _Run(self, self.app, self._log, receive, send).run(scope)
         return self.app(scope, receive, send)
 
     def check(self) -> None:
-        """Raise BootError, with the application's own traceback, where the startup has failed."""
+        """Raise BootError, with the application's own traceback, if the startup has failed."""
         if self.failure is not None:
             raise self.failure from None
 
@@ -46,7 +43,7 @@ class _Run:
     ) -> None:
         self.owner, self.app, self.log = owner, app, log
         self.engine_receive, self.engine_send = receive, send
-        self.last = ""  # the last message that the engine gave
+        self.last = ""  # the type of the last message that the engine sent
         self.started = self.done = False
 
     async def run(self, scope: Any) -> None:
@@ -57,7 +54,7 @@ class _Run:
         if self.owner.failure is not None:
             await self.engine_send({"type": "lifespan.startup.failed", "message": ""})
             return
-        # The application is through: complete in its place what it left out.
+        # The application has returned: complete the protocol in its place.
         if not self.last:
             await self.receive()
         if not self.started:
@@ -88,9 +85,9 @@ class _Run:
             await self.engine_send(message)
 
     def ended(self, error: Exception) -> None:
-        """The application raised: what that means depends on how far it had come."""
+        """Handle an exception of the application; its meaning depends on how far the lifespan had come."""
         trace = failure.own_traceback(error).rstrip()
-        if self.owner.failure is not None:  # it has told; frameworks raise on top of that
+        if self.owner.failure is not None:  # reported already; frameworks report the failure, then raise
             if not self.owner.failure.traceback:
                 self.owner.failure = _failure(_last_line(trace) or f"{type(error).__name__}: {error}", trace)
         elif self.started:

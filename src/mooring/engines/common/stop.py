@@ -1,7 +1,7 @@
 """SIGTERM as something an event loop can wait for, and how much of the grace period is left.
 
-Not for the supervisor (system/signals.py): this runs inside a worker, and knows no loop; the engines hand in
-the wake-up.
+It runs inside a worker, with any event loop: each engine passes in its own function for the wake-up. Not for
+the supervisor: system/signals.py.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import socket
 import time
 from collections.abc import Callable
 
-# Of the grace period, what is kept for the lifespan shutdown when requests use up all of theirs.
+# The part of the grace period kept for the lifespan shutdown: these seconds, but at most this share.
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2
 
 
 class StopRequest:
-    """The one stop of this process: requested by SIGTERM, once; SIGINT is the supervisor's and ignored.
+    """The stop of this process, requested once, by SIGTERM. SIGINT is for the supervisor and ignored here.
 
-    `grace` is in seconds and counts from the signal. The handlers stay in place for the rest of the process,
-    so that no second signal can kill a worker that is about to leave.
+    `grace` is in seconds and counts from the signal. The handlers stay installed until the process ends, so
+    that a second signal cannot kill a worker that is about to end.
     """
 
     def __init__(self, grace: float) -> None:
@@ -31,25 +31,25 @@ class StopRequest:
         self._waker: tuple[socket.socket, socket.socket] | None = None
 
     def install(self) -> None:
-        """Take both signals; from the main thread only."""
+        """Install the handlers of both signals; from the main thread only."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: self.request())
 
     def on_request(self, wake: Callable[[], object]) -> None:
-        """Call `wake`, from the signal handler, when the stop is requested; at once when it has been already.
+        """Call `wake`, from the signal handler, when the stop is requested; now if it was requested before.
 
-        `wake` must be what a loop offers for signal handlers (call_soon_threadsafe, run_sync_soon).
+        `wake` must use a loop's function for signal handlers (call_soon_threadsafe, run_sync_soon).
         """
         self._wake = wake
         if self.requested:
             wake()
 
     def waker(self) -> socket.socket:
-        """A socket that is readable after each signal, for the main thread to wait on, from there only.
+        """A socket that becomes readable at each signal. Only the main thread may call this and wait on it.
 
-        The kernel gives a signal to any thread, signal(7), and Python's handler runs in the main one alone:
-        while that waits for a lock or on a plain asyncio loop, nothing would tell it. uvloop and trio have
-        their own.
+        The kernel delivers a signal to any thread (signal(7)), but Python runs the handler in the main thread
+        only: while that waits for a lock, or in asyncio's own loop, nothing would wake it. uvloop and trio
+        have wake-ups of their own.
         """
         if self._waker is None:
             self._waker = socket.socketpair()
@@ -58,7 +58,7 @@ class StopRequest:
         return self._waker[0]
 
     def wait(self) -> None:
-        """Wait for the request, in a main thread without a loop."""
+        """Wait until the stop is requested, in a main thread without an event loop."""
         waker = self.waker()
         while not self.requested:
             waker.recv(4096)
@@ -69,14 +69,14 @@ class StopRequest:
             return
         self.requested, self._at = True, time.monotonic()
         if self._wake is not None:
-            # A loop that has ended meanwhile raises; there is nobody left to wake.
+            # A loop that has ended meanwhile raises RuntimeError: there is nothing left to wake.
             with contextlib.suppress(RuntimeError):
                 self._wake()
 
     def remaining(self) -> float:
-        """Seconds until the grace period ends; before the request, all of it. Never below 0.1."""
+        """Seconds until the grace period ends; all of it before the stop is requested. Never below 0.1."""
         return max(0.1, self._at + self._grace - time.monotonic()) if self.requested else self._grace
 
     def remaining_for_requests(self) -> float:
-        """Seconds that requests in flight have; the rest is for the lifespan shutdown. Never below 0."""
+        """Seconds that requests in flight have left; the rest is for the lifespan shutdown. Never below 0."""
         return max(0.0, self.remaining() - min(_RESERVE, self._grace * _RESERVE_SHARE))

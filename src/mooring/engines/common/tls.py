@@ -1,4 +1,4 @@
-"""The TLS context of an engine that leaves it to us. Not for when files are read: serving starts with it."""
+"""The TLS context for engines that take one from mooring. Its files are read once, when serving starts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def context(settings: Settings, alpn: Sequence[str]) -> ssl.SSLContext:
-    """A server context, TLS 1.2 and later; with tls_client_ca clients must present a certificate.
+    """A server context for TLS 1.2 and later; with tls_client_ca, clients must present a certificate.
 
-    Raises ConfigurationError that names the files when they can't be read or don't fit together.
+    Raises ConfigurationError, which names the files, if they can't be read or don't fit together.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(list(alpn))
     certificate, key = settings.tls_certificate or "", settings.tls_key
     try:
-        # "" and not None: without a password OpenSSL would ask for one on the terminal, and wait
+        # "" and not None: with None OpenSSL would ask for a password on the terminal, and wait
         made.load_cert_chain(certificate, key, settings.tls_key_password or "")
     except (OSError, ValueError) as error:
         raise ConfigurationError(

@@ -1,8 +1,9 @@
 """The open WebSockets of this process, for engines that don't close them with 1012 (service restart).
 
-Also when to close each of many: their clients all come back to the workers that are left.
+Also how to spread many closes over time, since all their clients reconnect to the remaining workers.
 
-Loop-agnostic: it only awaits what the engine gives it. Not for HTTP requests: those pass through untouched.
+Works with any event loop: it only awaits what the engine passes in. Not for HTTP requests: they pass through
+unchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-Send = Callable[[Any], Awaitable[None]]
+from mooring.application.model import Send
 
 
 class WebSockets:
@@ -22,7 +23,7 @@ class WebSockets:
         self._open: set[_Connection] = set()
 
     def __call__(self, scope: Any, receive: Any, send: Send) -> Any:
-        """Plain, not async: requests must not pay for one more coroutine."""
+        """Not a coroutine function: that would cost each request one more coroutine."""
         if scope["type"] == "websocket":
             return self._run(scope, receive, _Connection(self, send))
         return self._app(scope, receive, send)
@@ -35,7 +36,10 @@ class WebSockets:
             self._open.discard(connection)
 
     def closers(self) -> list[Callable[[], Awaitable[None]]]:
-        """What closes each, one task for one; those accepted later are closed at once."""
+        """For each open WebSocket a function that closes it, to run in a task of its own.
+
+        From now on, WebSockets are closed as soon as they are accepted.
+        """
         self.restarting = True
         return [connection.close for connection in self._open]
 
@@ -47,7 +51,7 @@ class _Connection:
 
     async def send(self, message: Any) -> None:
         if self.closed:
-            return  # as after a disconnect: the application learns it from receive
+            return  # as after a disconnect: receive() tells the application
         await self.engine_send(message)
         if message["type"] == "websocket.close":
             self.closed = True
@@ -62,11 +66,11 @@ class _Connection:
             await self.engine_send({"type": "websocket.close", "code": 1012})
 
 
-_FEW, _PACE = 20, 100.0  # so many at once; so many per second
+_FEW, _PACE = 20, 100.0  # up to 20 are closed at once, more than that at 100 per second or faster
 
 
 def delays(count: int, left: float) -> list[float]:
-    """Seconds from now for each of `count`: few at once, many over at most half of the `left` seconds."""
+    """When to close each of `count` WebSockets, in seconds from now: many within half of `left` seconds."""
     if count <= _FEW:
         return [0.0] * count
     over = min(left / 2, count / _PACE)

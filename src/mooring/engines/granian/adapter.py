@@ -1,6 +1,6 @@
-"""granian in this process, on inherited sockets, without its process manager: which interface it serves.
+"""granian in this process, on inherited sockets, without its process manager: chooses between ASGI and WSGI.
 
-What is done with granian's own objects: pool.py.
+Not for granian's own objects: pool.py.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def check(plan: Plan) -> None:
 def serve(serving: Serving) -> None:
     """Serve until drained.
 
-    Raises ApplicationError where the lifespan startup fails, ConfigurationError for unusable TLS files.
+    Raises ApplicationError if the lifespan startup fails, ConfigurationError for unusable TLS files.
     """
     level = LOG.getEffectiveLevel()
     if level > logging.DEBUG:
-        LOG.setLevel(max(level, logging.WARNING))  # its INFO tells of threads that nobody asked about
+        LOG.setLevel(max(level, logging.WARNING))  # its INFO records are about its threads
     if serving.load().interface == "wsgi":
         from mooring.engines.granian import wsgi
 

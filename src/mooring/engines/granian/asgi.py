@@ -9,6 +9,7 @@ from typing import Any
 from granian._futures import _new_cbscheduler
 from granian._granian import ASGIWorker
 
+from mooring.application.model import Message
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import Gate, warn_of_cut
@@ -20,7 +21,7 @@ from mooring.engines.granian.websocket import Live
 
 
 def serve(serving: Serving) -> None:
-    """Serve an ASGI application until drained. Raises ApplicationError where its lifespan startup fails."""
+    """Serve an ASGI application until drained. Raises ApplicationError if its lifespan startup fails."""
     settings = serving.plan.settings
     stop = StopRequest(settings.graceful_timeout)
     stop.install()
@@ -44,7 +45,7 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest) -> 
         handle = handler(application, live, lifespan.state, unix)
         schedulers.append(new_scheduler(loop, handle, impl_asyncio=True))
 
-    def one_stopped() -> None:  # in a thread of granian's
+    def one_stopped() -> None:  # called in one of granian's threads
         loop.call_soon_threadsafe(stopped.release)
 
     pool.start(schedulers, loop, one_stopped)
@@ -68,7 +69,7 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest) -> 
 
 
 async def _pass_gate(serving: Serving, live: Live, stop: StopRequest) -> None:
-    """Wait until no client is left that would lose something; granian ends all connections at once."""
+    """Wait until no client would lose a request: granian can only end all connections at once."""
     gate = live.gate = Gate(serving, lambda: live.active)
     closing = asyncio.ensure_future(live.close_websockets(gate.connections, stop.remaining_for_requests()))
     try:
@@ -79,7 +80,7 @@ async def _pass_gate(serving: Serving, live: Live, stop: StopRequest) -> None:
 
 
 async def _cancel(lifespan: asyncio.Task[None]) -> None:
-    """Cancel what is still in flight."""
+    """Cancel the requests that are still in flight: all tasks but this one and the lifespan's."""
     others = asyncio.all_tasks() - {asyncio.current_task(), lifespan}
     for task in others:
         if task is not None:
@@ -100,14 +101,14 @@ class _Engine:
         self.task = asyncio.ensure_future(application(scope, self._events.get, self._send))
 
     async def startup(self, stopping: asyncio.Event) -> bool:
-        """True when the application is up; False where that failed, or a stop came first."""
+        """True once the application has started; False if that failed, or a stop came first."""
         self._events.put_nowait({"type": "lifespan.startup"})
         done = [asyncio.ensure_future(each.wait()) for each in (self._answer, stopping)]
         await asyncio.wait({*done, self.task}, return_when=asyncio.FIRST_COMPLETED)
         for each in done:
             each.cancel()
         if self.task.done():
-            self.task.result()  # what is no Exception is not lifespan's to handle
+            self.task.result()  # raises a BaseException, which Lifespan does not handle
         return self._answer.is_set() and self._application.failure is None
 
     async def shutdown(self, stop: StopRequest) -> None:
@@ -117,5 +118,5 @@ class _Engine:
         if not self.task.done():
             LOG.error("the lifespan shutdown was cut: the grace period is over")
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: Message) -> None:
         self._answer.set()

@@ -13,22 +13,22 @@ _PIECE = 1 << 20
 
 
 class Input:
-    """A request body as a file. `rest` is what a limited readline() left over.
+    """A request body as a file. `_rest` is the part of a line that a limited readline() left.
 
-    `ended`: granian has nothing more to give, so that the connection is good for another request.
+    `ended`: the body is read to its end, so that the connection can carry another request.
     """
 
     __slots__ = ("_body", "_left", "_rest", "ended")
 
     def __init__(self, body: Any, length: int | None) -> None:
-        """`length` is the body's in bytes; None: chunked, so only its end tells."""
+        """`length` is the body's in bytes; None: chunked, so the length is known only at the end."""
         self._body = body
         self._rest = b""
         self._left = length
         self.ended = length == 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """At most `size` bytes, everything without one; less than `size` only at the end."""
+        """At most `size` bytes, or all without a size; fewer than `size` only at the end."""
         if size is None or size < 0:
             parts = [self._rest]
             self._rest = b""
@@ -54,7 +54,7 @@ class Input:
         """One line with its newline, at most `size` bytes of it."""
         line = self._rest
         if b"\n" not in line:
-            more = self._body.readline()  # without the newline, which stays behind
+            more = self._body.readline()  # without the newline, which is read next
             self._note(len(more), False)
             line += more + self._take(1)
         end = line.find(b"\n") + 1 or len(line)
@@ -64,7 +64,7 @@ class Input:
         return line
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """All lines, or so many that `hint` bytes are reached."""
+        """All lines, or as many as needed to reach `hint` bytes."""
         lines: list[bytes] = []
         total = 0
         for line in self:

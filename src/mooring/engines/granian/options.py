@@ -15,7 +15,7 @@ from mooring.system.memory import memory
 
 
 def options(settings: Settings, *, websockets: bool) -> list[Any]:
-    """From `backpressure` to `metrics`; the WSGI worker has no `websockets_enabled`."""
+    """The arguments `backpressure` to `metrics`; the WSGI worker has no `websockets_enabled`."""
     # A connection holds its place while it idles, so this bounds connections, not requests.
     backpressure = max(1024, settings.backlog)
     upgrades = [True] if websockets else []
@@ -32,20 +32,20 @@ def options(settings: Settings, *, websockets: bool) -> list[Any]:
 
 
 def http1(settings: Settings) -> HTTP1Settings:
-    """Granian has no keep-alive time: a connection idles until the next request's head is overdue."""
+    """Granian has no keep-alive timeout: the timeout for the next request's head stands for it."""
     if settings.keep_alive == 0:
         return HTTP1Settings(keep_alive=False)
     return HTTP1Settings(header_read_timeout=max(1, round(settings.keep_alive * 1000)))
 
 
 def tls(settings: Settings) -> tuple[Any, ...]:
-    """From `ssl_enabled` to `ssl_client_verify`. Raises ConfigurationError where the files are not usable."""
+    """The arguments `ssl_enabled` to `ssl_client_verify`. Raises ConfigurationError for unusable files."""
     certificate, key, password = settings.tls_certificate, settings.tls_key, settings.tls_key_password
     if certificate is None or key is None:
         return (False, None, None, None, "tls1.2", None, [], False)
     from mooring.engines.common import tls as _tls
 
-    _tls.context(settings, ())  # granian panics on bad files: OpenSSL has words that a user can follow
+    _tls.context(settings, ())  # granian panics on bad files; OpenSSL's error text is clear
     if "ENCRYPTED" in Path(key).read_text("latin-1"):
         key = _decrypted(key, password or "")
     ca = settings.tls_client_ca

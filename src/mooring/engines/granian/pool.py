@@ -2,7 +2,7 @@
 
 granian has no public option for inherited sockets. Its worker entry points take `(spec, SocketHolder)`, one
 socket each, so there is one worker object for each listener, all in this process. The facts come from granian
-2.8's src/serve.rs, src/net.rs and src/workers.rs; tests/unit/engines/test_contracts_wsgi.py holds them.
+2.8's src/serve.rs, src/net.rs and src/workers.rs; tests/unit/engines/test_contracts_wsgi.py checks them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pool:
         self._fds: list[int] = []
 
     def start(self, schedulers: Sequence[Any], loop: Any, stopped: Callable[[], None]) -> None:
-        """Accept on every socket; `stopped` is called, in some thread, for each that has stopped."""
+        """Accept on every socket; `stopped` is called, in any thread, for each worker that has stopped."""
         settings = options(self._serving.plan.settings, websockets=self._kind.__name__ == "ASGIWorker")
         for number, (sock, scheduler) in enumerate(zip(self._serving.sockets, schedulers, strict=True), 1):
             uds = sock.family == socket.AF_UNIX
@@ -58,18 +58,18 @@ class Pool:
             self._signals.append(ended)
 
     def pause(self) -> None:
-        """Stop accepting, and leave the connections alone."""
+        """Stop accepting; open connections go on."""
         for fd in self._fds:
             unregister(fd)
 
     def stop(self) -> None:
-        """Close idle connections now, the others after their answer."""
+        """Close idle connections now, the others after their response."""
         while self._signals:
             self._signals.pop().set()  # once each: a second set() would block
 
 
 def _explained(error: BaseException) -> BaseException:
-    """Granian's Rust half panics where it can't read TLS files: a BaseException of pyo3."""
+    """The error to raise: ConfigurationError for a panic of granian (from pyo3), caused by bad TLS files."""
     if type(error).__name__ == "PanicException":
         return ConfigurationError(f"granian cannot use the TLS certificate, key or client CA: {error}")
     return error
@@ -78,8 +78,8 @@ def _explained(error: BaseException) -> BaseException:
 def unregister(fd: int) -> None:
     """Take a descriptor out of every epoll of this process.
 
-    By epoll_ctl(2) itself, which refuses what is no epoll: select.epoll would take another descriptor, and
-    there may be none left.
+    It calls epoll_ctl(2) for each descriptor, which fails for those that are no epoll. select.epoll would
+    need one more descriptor, and there may be none left.
     """
     control = ctypes.CDLL(None).epoll_ctl
     for number in descriptors():

@@ -1,8 +1,8 @@
-"""A WSGI application's answer on granian, as PEP 3333 wants it.
+"""A WSGI application's response on granian, as PEP 3333 requires it.
 
-Granian's own `start_response` returns no `write`, and one that is called in a generator comes too late: the
-status would be 200, without headers. Over HTTP/2 it would answer a HEAD with the application's body. And it
-closes a connection whose request's body was not read, mostly with, but sometimes without saying so.
+Granian's own `start_response` returns no `write`, and a call of it in a generator comes too late: the status
+would be 200, without headers. Over HTTP/2 granian would send the application's body in response to a HEAD.
+And it closes a connection whose request body was not read, sometimes without `Connection: close`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _CLOSE = ("Connection", "close")
 
 
 class Response:
-    """One call of the application: its `start_response`, and what it gave there.
+    """One call of the application: its `start_response`, and what the application passed to it.
 
-    `body` is the request's, where an unread one ends the connection: not in HTTP/2.
+    `body` is the request's body if the connection ends when it is not read; else None, as with HTTP/2.
     """
 
     __slots__ = ("body", "headers", "sent", "status", "written")
@@ -52,7 +52,7 @@ class Response:
 
 
 def again(exc_info: Any) -> None:
-    """Raise what start_response was given."""
+    """Raise the exception that start_response was given."""
     try:
         raise exc_info[1].with_traceback(exc_info[2])
     finally:
@@ -60,7 +60,7 @@ def again(exc_info: Any) -> None:
 
 
 def number(status: str) -> int:
-    """That of a status such as `200 OK`."""
+    """The number of a status such as `200 OK`."""
     return int(status.split(" ", 1)[0])
 
 
@@ -72,19 +72,19 @@ def head_of(response: Response) -> tuple[int, list[tuple[str, str]]]:
 
 
 def last_of_connection(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Those of an answer to a request whose body was not read."""
+    """`headers` with `Connection: close`: for a response to a request whose body was not read."""
     return [*(header for header in headers if header[0].lower() != "connection"), _CLOSE]
 
 
 def joined(response: Response, result: list[bytes]) -> bytes:
-    """A complete body, with what went to write()."""
+    """The complete body; data passed to write() comes first."""
     return b"".join(response.written + result)
 
 
 def stream(proto: Any, response: Response, result: Iterable[bytes], head: bool = False) -> None:
-    """Answer with an iterable; the first chunks are taken until start_response was called.
+    """Respond with an iterable; chunks are taken until start_response has been called.
 
-    `head`: only with its status and headers.
+    `head`: send only status and headers.
     """
     try:
         chunks = iter(result)
@@ -93,7 +93,7 @@ def stream(proto: Any, response: Response, result: Iterable[bytes], head: bool =
             first.append(next(chunks, b""))
             if not response.status and not first[-1]:
                 raise AssertionError("the application did not call start_response")
-        # PEP 3333: no headers before the first chunk; so whether that is all can be known
+        # PEP 3333: headers go out with the first chunk, so take it: it may be the whole body
         length = None if head else declared_size(response.headers)
         if length and not first and not response.written:
             first.extend(islice(chunks, 1))
@@ -115,9 +115,9 @@ def begun(  # noqa: PLR0917
     first: list[bytes],
     length: int | None,
 ) -> None:
-    """Answer with an iterable whose first chunks have been taken; `length` is the declared one.
+    """Respond with an iterable whose first chunks have been taken; `length` is the declared Content-Length.
 
-    A body that is complete with them goes out at once, which costs granian less than a stream.
+    A body that these chunks complete is sent at once, which costs granian less than a stream.
     """
     try:
         data = b"".join(map(_bytes, first)) if length and not response.written else b""
@@ -131,7 +131,7 @@ def begun(  # noqa: PLR0917
     proto.response_bytes(*head_of(response), data)
     try:
         try:
-            for _ in chunks:  # beyond the declared length: nobody's
+            for _ in chunks:  # beyond the declared length: not sent
                 pass
         finally:
             _close(result)
@@ -140,7 +140,7 @@ def begun(  # noqa: PLR0917
 
 
 def late(error: Exception) -> None:
-    """Tell what can't be answered with any more."""
+    """Log an error that came too late to change the response."""
     LOG.error("the application raised after its answer was complete", exc_info=error)
 
 

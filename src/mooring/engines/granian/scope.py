@@ -1,9 +1,9 @@
-"""One ASGI request on granian, with the details of its scope and its messages mended.
+"""One ASGI request on granian, with its scope and its messages corrected.
 
 Where granian 2.8 differs from the ASGI specification or from the other engines: ports in `client` and
 `server` are text, a unix peer is `("", "0")` instead of None, HTTP/1.0 is `"1"`, a missing Host is an
 empty one, a response start without `headers` is an error, `receive()` and `send()` are no coroutines, and
-over HTTP/2 the answer to a HEAD has the application's body.
+over HTTP/2 the response to a HEAD has the application's body.
 https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
@@ -25,7 +25,7 @@ Call = Callable[..., Awaitable[None]]
 
 
 def mend(scope: dict[str, Any], unix: str | None) -> None:
-    """Make granian's scope that of the specification; `unix` is the path of a unix listener."""
+    """Correct granian's scope to the specification; `unix` is the path of a unix listener."""
     if unix is None:
         host, port = scope["client"]
         scope["client"] = (host, int(port))
@@ -39,7 +39,7 @@ def mend(scope: dict[str, Any], unix: str | None) -> None:
     headers = scope["headers"]
     if headers and headers[0] == _NO_HOST:
         del headers[0]
-    scope["root_path"] = ""  # the instrumentation's
+    scope["root_path"] = ""  # the instrumentation sets it
 
 
 def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> Call:
@@ -94,16 +94,16 @@ async def _http(call: Call, scope: dict[str, Any], proto: Any) -> None:
 
 
 def _has_body(scope: dict[str, Any]) -> bool:
-    """Whether the request has a body that ends its connection if it is not read: HTTP/2's ends its stream."""
+    """Whether the request has a body that ends the connection if it is not read; in HTTP/2 none does."""
     if scope["http_version"] == "2":
         return False
     return any(header[0] in _BODY and header != _NO_BODY for header in scope["headers"])
 
 
 def _last_of_connection(message: dict[str, Any]) -> dict[str, Any]:
-    """The start of an answer to a request whose body was not read.
+    """The start of a response, with `Connection: close`, to a request whose body was not read.
 
-    Granian closes that connection, but does not always say so: a client's next request would be lost.
+    Granian closes that connection, but does not always send the header: the client's next request would fail.
     """
     own = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
     return {**message, "headers": [*own, drain.CLOSE]}

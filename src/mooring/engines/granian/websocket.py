@@ -1,7 +1,7 @@
 """One WebSocket on granian, and what else is in flight in this process.
 
-Where granian 2.8 differs from the other engines: a close waits for as long as a `receive()` is pending,
-sending to a client that has left is no OSError, and `receive()` does not tell of the server's own close.
+Where granian 2.8 differs from the other engines: a close waits as long as a `receive()` is pending, sending
+to a client that has left raises no OSError, and `receive()` does not report the server's own close.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mooring.engines.common.gate import Gate
 from mooring.engines.common.websockets import delays
 
 GOING_AWAY = 1012  # service restart: https://www.iana.org/assignments/websocket
-_PAUSE = 0.02  # seconds until late WebSockets are looked for
-_LINGER = 1.0  # seconds for a client to answer a close
+_PAUSE = 0.02  # seconds between two looks for new WebSockets
+_LINGER = 1.0  # seconds that a client has to send its own close
 
 
 class Live:
-    """What is in flight in this process; `gate` is there from when it drains."""
+    """What is in flight in this process; `gate` is set when the drain begins."""
 
     def __init__(self) -> None:
         self.active = 0
@@ -34,9 +34,7 @@ class Live:
             await asyncio.sleep(0.01)
 
     async def close_websockets(self, connections: Connections, left: float) -> None:
-        """Close every WebSocket as going away, for as long as new ones come; `left` are the seconds that the
-        drain has.
-        """
+        """Close every WebSocket with 1012, new ones too, until cancelled; `left`: the drain's seconds."""
         while True:
             found = [each for each in self.websockets if each.accepted and each.code is None]
             if found:
@@ -48,8 +46,10 @@ class Live:
 
 
 async def _close_in(delay: float, websocket: WebSocket, fd: int | None) -> None:
-    """Close it, and read on for a moment: granian leaves the connection at once, and what it has not read
-    would make that a reset, which can reach the client before the close does.
+    """Close a WebSocket after `delay` seconds, then read on for a moment.
+
+    Granian closes the connection at once. Unread data would make that a reset, which can reach the client
+    before the close frame.
     """
     await asyncio.sleep(delay)
     kept = borrow(fd, websocket.client) if fd is not None else None
@@ -65,7 +65,7 @@ async def _close_in(delay: float, websocket: WebSocket, fd: int | None) -> None:
 
 
 class ClientLeftError(OSError):
-    """What send() raises behind the end, as the ASGI specification asks; no error where it reaches us."""
+    """Raised by send() after the end, as the ASGI specification requires. The handler ignores it."""
 
 
 class WebSocket:
@@ -98,7 +98,7 @@ class WebSocket:
         return message
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Send a message. Raises OSError where the client has left."""
+        """Send a message. Raises OSError if the client has left."""
         if message["type"] == "websocket.close":
             await self.close(message.get("code") or 1000, message.get("reason") or "")
             return
@@ -132,7 +132,10 @@ class WebSocket:
         return self.code is not None
 
     async def _disconnect(self) -> dict[str, Any]:
-        """The message, once the close is out: when the application returns, granian drops the connection."""
+        """The disconnect message, once the close frame is sent.
+
+        When the application returns, granian drops the connection.
+        """
         if self._closing is not None:
             await asyncio.shield(self._closing)
         return {"type": "websocket.disconnect", "code": self.code, "reason": ""}

@@ -1,7 +1,7 @@
 """WSGI on granian: its threads run the application, this thread waits for the signal.
 
-Where granian 2.8 falls short of PEP 3333, and this mends it: its environ holds the whole environment of the
-process, HTTP/1.0 is `HTTP/1`, a missing Host is an empty one. More: response.py, input.py.
+It corrects what granian 2.8 does against PEP 3333: the environ holds the whole environment of the process,
+HTTP/1.0 is `HTTP/1`, a missing Host is an empty one. More: response.py, input.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from mooring.scoreboard import accelerator
 Handle = Callable[[Any, dict[str, Any]], None]
 LOG = logging.getLogger("_granian")
 EMPTY = Input(io.BytesIO(), 0)
-_RESERVE = 0.2  # seconds of the grace period for the process's own end
+_RESERVE = 0.2  # seconds of the grace period, for the end of the process
 
 
 def serve(serving: Serving) -> None:
@@ -50,7 +50,7 @@ def serve(serving: Serving) -> None:
     stop.install()
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
-    loop = asyncio.new_event_loop()  # granian asks for one, and never runs it
+    loop = asyncio.new_event_loop()  # granian needs one, but never runs it
     pool = Pool(WSGIWorker, serving, serving.plan.engine_threads)
     new_scheduler: Any = _new_cbscheduler
     schedulers = [new_scheduler(loop, handle, impl_asyncio=True) for _ in serving.sockets]
@@ -60,7 +60,7 @@ def serve(serving: Serving) -> None:
     stop.wait()
     pool.pause()
     serving.drain.begin()
-    gate = Gate(serving, lambda: running or serving.in_flight())  # a streamed body is in the latter alone
+    gate = Gate(serving, lambda: running or serving.in_flight())  # the latter also knows streamed bodies
     gates.append(gate)
     while not gate.passed() and stop.remaining() > _RESERVE:
         time.sleep(gate.pause)
@@ -68,7 +68,7 @@ def serve(serving: Serving) -> None:
     for _ in serving.sockets:
         stopped.acquire(timeout=max(0.0, stop.remaining() - _RESERVE))
     while running and stop.remaining() > _RESERVE:
-        time.sleep(0.01)  # the answer is out, but the application's close() may still run
+        time.sleep(0.01)  # the response is sent, but the application's close() may still run
     warn_of_cut(LOG, serving, max(len(running), len(serving.in_flight())))
     loop.close()
 
@@ -76,7 +76,7 @@ def serve(serving: Serving) -> None:
 def handler(
     call: Callable[..., Iterable[bytes]], running: set[object], threads: int, gates: Sequence[Gate] = ()
 ) -> Handle:
-    """What granian calls for each request, in one of its threads, with its protocol object and environ."""
+    """The function that granian calls for each request, in its threads: with protocol object and environ."""
     base = {
         "SCRIPT_NAME": "",
         "SERVER_SOFTWARE": f"granian/{__version__}",
@@ -114,7 +114,7 @@ def handler(
 
 
 def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[object], handle: Handle) -> Any:
-    """What `handler` returns, in C; None where there is none. `handle` does what is no common case."""
+    """What `handler` returns, in C; None without the accelerator. It passes uncommon cases to `handle`."""
     if accelerator.c is None:
         return None
     return accelerator.c.Granian(
@@ -135,7 +135,7 @@ def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[obj
 
 
 def mend(environ: dict[str, Any]) -> None:
-    """Make granian's environ that of PEP 3333."""
+    """Correct granian's environ to PEP 3333."""
     environ["wsgi.input"] = body_of(environ)
     if environ["SERVER_PROTOCOL"] == "HTTP/1":
         environ["SERVER_PROTOCOL"] = "HTTP/1.0"
@@ -144,14 +144,14 @@ def mend(environ: dict[str, Any]) -> None:
 
 
 def body_of(environ: dict[str, Any]) -> Input:
-    """The request's body; where HTTP/1.x says that there is none, it is the same for all of them."""
+    """The request's body; EMPTY, one object for all, for an HTTP/1.x request without a body."""
     length = body_length(environ)
     bodiless = length == 0 and environ["SERVER_PROTOCOL"] != "HTTP/2"
     return EMPTY if bodiless else Input(environ["wsgi.input"], length)
 
 
 def body_length(environ: dict[str, Any]) -> int | None:
-    """The request body's length in bytes; None: chunked."""
+    """The request body's length in bytes; None if it is chunked."""
     if "HTTP_TRANSFER_ENCODING" in environ:
         return None
     length = environ.get("CONTENT_LENGTH") or "0"

@@ -1,9 +1,9 @@
 # mypy: disable-error-code=no-untyped-call
-"""gunicorn, with an arbiter of its own inside this process: for those who bring gunicorn configuration.
+"""gunicorn, with its own arbiter inside this process: for users who have a gunicorn configuration.
 
-Its workers are children of this process; they load the application. gunicorn's hooks stay the user's: what
-mooring needs is in a subclass of the worker class (worker/run.py). Its control socket, its reloader,
-its pid file and its own binding are off (config.py).
+Its workers are children of this process; they load the application. gunicorn's hooks are left to the user:
+what mooring needs is in a subclass of the worker class (worker.py). gunicorn's control socket, reloader, pid
+file and binding are off (config.py).
 """
 
 from __future__ import annotations
@@ -39,11 +39,10 @@ def check(plan: Plan) -> None:
 
 
 def serve(serving: Serving) -> None:
-    """Serve until drained. In gunicorn's workers, which are forked in here, it raises SystemExit at their
-    end.
+    """Serve until drained. Gunicorn forks its workers in this call; in them it raises SystemExit at the end.
 
-    Raises ApplicationError where the application does not boot in gunicorn's worker, ConfigurationError for
-    bad gunicorn configuration, or a worker class that cannot serve the application.
+    Raises ApplicationError if the application does not boot in gunicorn's worker, ConfigurationError for bad
+    gunicorn configuration or a worker class that cannot serve the application.
     """
     stop = StopRequest(serving.plan.settings.graceful_timeout)
     stop.install()
@@ -71,9 +70,9 @@ def serve(serving: Serving) -> None:
 
 
 def _hold_stops_while_forking() -> None:
-    """Keep a TERM that reaches a new worker waiting: Python forgets those that come before it has looked.
+    """Block TERM around each fork: Python loses a signal that comes right after the fork, before it looks.
 
-    PyOS_AfterFork_Child clears what is pending, and runs functions like these after that.
+    PyOS_AfterFork_Child clears pending signals first, then runs the functions registered here.
     """
     arbiter, held = os.getpid(), False
 
@@ -102,9 +101,9 @@ class _Arbiter(Arbiter):
         application.cfg.job.signals = self.SIG_QUEUE
 
     def start(self) -> None:
-        """Start as under systemd's socket activation, which leaves listeners and unix paths to their owner.
+        """Start as with systemd's socket activation: then gunicorn leaves listeners and unix paths alone.
 
-        Not by LISTEN_FDS itself: that wants the sockets on the descriptors from 3 on, where others may be.
+        Not with LISTEN_FDS: that needs the sockets at descriptors 3 and up, where other files may be open.
         """
         self.systemd = True
         fds = [os.dup(each.fileno()) for each in self._serving.sockets]  # gunicorn closes what it is given
@@ -115,13 +114,13 @@ class _Arbiter(Arbiter):
         super().start()
 
     def init_signals(self) -> None:
-        """Take gunicorn's signals; a stop that came earlier is not lost."""
+        """Install gunicorn's handlers; a stop that was requested earlier is not lost."""
         super().init_signals()
         if self._stop.requested:
             self.signal(signal.SIGTERM, None)
 
     def stop(self, graceful: bool = True) -> None:
-        """StopRequest the workers."""
+        """Stop the workers."""
         self._stopping = True
         super().stop(graceful)
 
@@ -136,7 +135,7 @@ class _Arbiter(Arbiter):
         return pid
 
     def reap_workers(self) -> None:
-        """Reap; a second worker that did not boot must not break off the stop that the first one caused."""
+        """Reap workers; a second one that did not boot must not interrupt the stop caused by the first."""
         try:
             super().reap_workers()
         except HaltServer:
@@ -150,22 +149,22 @@ class _Arbiter(Arbiter):
                     self._serving.gone(pid)
 
     def handle_int(self) -> None:
-        """Nothing: SIGINT is the supervisor's."""
+        """Do nothing: SIGINT is for the supervisor."""
 
     def handle_ttin(self) -> None:
-        """One worker more, and say so: the supervisor goes on from there."""
+        """Add a worker, and tell the supervisor, which uses that number from now on."""
         super().handle_ttin()
         self._serving.resized(self.num_workers)
 
     def handle_ttou(self) -> None:
-        """One worker fewer, likewise."""
+        """Remove a worker, and tell the supervisor."""
         super().handle_ttou()
         self._serving.resized(self.num_workers)
 
     def handle_hup(self) -> None:
-        """Nothing: a roll is the supervisor's, and starts a second arbiter."""
+        """Do nothing but warn: the supervisor does a roll, by starting a second arbiter."""
         self.log.warning("HUP is ignored here: send it to mooring")
 
     def handle_usr2(self) -> None:
-        """Nothing: a second arbiter is the supervisor's to start."""
+        """Do nothing but warn: only the supervisor starts a second arbiter."""
         self.log.warning("USR2 is ignored: reload with mooring")

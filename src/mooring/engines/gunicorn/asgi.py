@@ -20,21 +20,21 @@ from mooring.engines.gunicorn.worker import MooringWorker
 
 
 class AsgiWorker(MooringWorker):
-    """Gunicorn's own ASGI worker, which would notice a stop only after its second of sleep."""
+    """Gunicorn's own ASGI worker. By itself it notices a stop only after sleeping for a second."""
 
     mooring_main: asyncio.Task[Any] | None = None
     mooring_drain: asyncio.Task[None] | None = None
     loop: asyncio.AbstractEventLoop
 
     def init_signals(self) -> None:
-        """Take the signals; uvloop would lose a stop that comes before it runs."""
+        """Install the handlers; uvloop would lose a stop that comes before the loop runs."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         super().init_signals()
         signal.signal(signal.SIGTERM, self.mooring_stop_early)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def mooring_stop_early(self, *_: object) -> None:
-        """TERM before gunicorn has handlers of its own."""
+        """Handle a TERM that comes before gunicorn has installed its own handlers."""
         self.alive = False
 
     async def _serve(self) -> None:
@@ -54,10 +54,10 @@ class AsgiWorker(MooringWorker):
         gasgi.ASGIProtocol = Protocol
         self.mooring_connections = connections
         self.mooring_main = asyncio.current_task()
-        await super()._serve()  # type: ignore[misc]  # there in the class it goes before
+        await super()._serve()  # type: ignore[misc]  # gunicorn's class has it
 
     def handle_exit_signal(self) -> None:
-        """Begin the drain. The worker stays `alive` in it: else it closes connections behind answers."""
+        """Begin the drain. The worker stays `alive`: else it would close each connection after a response."""
         if not self.mooring_announced or self.mooring_main is None:
             super().handle_exit_signal()  # type: ignore[misc]
         elif self.mooring_drain is None:
@@ -66,8 +66,8 @@ class AsgiWorker(MooringWorker):
             self.mooring_drain = asyncio.ensure_future(self.mooring_gate())
 
     async def mooring_gate(self) -> None:
-        """Close the connections that wait for a request, as at the end of their keep-alive time, once no
-        client is left that would lose something.
+        """Wait until no client would lose a request; then close the connections that wait for one, as after
+        their keep-alive time.
         """
         serving = self.mooring_job.serving
         end = time.monotonic() + self.cfg.graceful_timeout
@@ -79,7 +79,7 @@ class AsgiWorker(MooringWorker):
             now = time.monotonic()
             found = [each._websocket for each in self.mooring_connections if each._websocket]
             for websocket in silent.expired(now, [(each, "told") for each in found if each._close_sent]):
-                websocket._close_event.set()  # else it waits 5 s for a client that does not answer its close
+                websocket._close_event.set()  # else it waits 5 s for the client's close frame
             if now >= end:
                 warn_of_cut(self.log.error_log, serving)
                 break
@@ -89,7 +89,7 @@ class AsgiWorker(MooringWorker):
                 each._keepalive_timeout()
 
     def mooring_closing(self) -> Iterator[asyncio.Task[None]]:
-        """Close the WebSockets, many not at once."""
+        """Close the WebSockets; many are spread over time."""
         websockets = self.mooring_job.websockets
         closers = websockets.closers() if websockets is not None else []
         for delay, close in zip(delays(len(closers), self.cfg.graceful_timeout), closers, strict=True):

@@ -1,9 +1,9 @@
 # mypy: disable-error-code=no-untyped-call
 """gunicorn's configuration for a plan: GUNICORN_CMD_ARGS over the user's file over mooring's settings.
 
-That is gunicorn's own precedence (gunicorn/app/base.py); mooring's command line stands over them, as
-gunicorn's would. Over all of it is what cannot be the user's here: listeners, number of workers, no daemon,
-no reloader, no pid file, no control socket.
+That is gunicorn's own precedence (gunicorn/app/base.py). mooring's command line is stronger than all three,
+as gunicorn's would be. Strongest is what the user cannot choose here: listeners, number of workers, no
+daemon, no reloader, no pid file, no control socket.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _own_worker_class: Any = vars(Config)["worker_class"].fget
 
 
 class Configuration(Config):
-    """Gunicorn's configuration whose worker class is a subclass of the one that is named."""
+    """Gunicorn's configuration. Its worker class is a subclass of the class that the user named."""
 
     job: GunicornJob
     _class: type | None = None
 
     @property
     def base(self) -> type:
-        """The class that is named. Raises ConfigurationError where it cannot be loaded."""
+        """The worker class that the configuration names. Raises ConfigurationError if it cannot be loaded."""
         name = self.settings["worker_class"].get()
         try:
             if name in _MOVED:
@@ -74,14 +74,14 @@ class Configuration(Config):
 
     @property
     def worker_class(self) -> type:
-        """What the arbiter starts."""
+        """The worker class that the arbiter starts."""
         if self._class is None:
             object.__setattr__(self, "_class", worker_class(self.base, self.job))
         return self._class  # type: ignore[return-value]
 
 
 class GunicornApplication(Application):
-    """What gunicorn's arbiter asks for configuration and application."""
+    """Gives gunicorn's arbiter the configuration, and gunicorn's workers the application."""
 
     cfg: Any
 
@@ -116,7 +116,7 @@ class GunicornApplication(Application):
                 sys.path.insert(0, os.path.abspath(path))
 
     def load(self) -> Callable[..., Any]:
-        """The application, in gunicorn's worker; a failure goes to the process that started gunicorn."""
+        """Load the application, in gunicorn's worker; report a failure to the process with the arbiter."""
         job = self.cfg.job
         try:
             application = self._serving.load()
@@ -143,7 +143,7 @@ class GunicornApplication(Application):
                 self.cfg.set(name, value)
 
     def _user(self, plan: Plan) -> set[str]:
-        """Apply the user's file and arguments; the names of what they set."""
+        """Apply the user's file and arguments; return the names of the options that they set."""
         parser = self.cfg.parser()
         words = shlex.split(plan.settings.gunicorn_cmd_args or "")
         arguments = {k: v for k, v in vars(parser.parse_args(words)).items() if v is not None and k != "args"}
@@ -153,14 +153,14 @@ class GunicornApplication(Application):
         if path:
             try:
                 found = self.load_config_from_module_name_or_filename(path)
-            except SystemExit:  # its traceback is out
+            except SystemExit:  # gunicorn has printed the traceback
                 raise ConfigurationError(f"gunicorn configuration {path} failed") from None
         self._apply(arguments)
         return {name for name in found if name in self.cfg.settings} | set(arguments)
 
 
 def defaults(plan: Plan) -> dict[str, Any]:
-    """Mooring's settings in gunicorn's names, weakest of all."""
+    """Mooring's settings under gunicorn's names: the weakest values."""
     settings = plan.settings
     quiet = settings.error_log is None and settings.log_level in {"debug", "info"}
     values: dict[str, Any] = {
@@ -171,10 +171,10 @@ def defaults(plan: Plan) -> dict[str, Any]:
         "max_requests": settings.max_requests,
         "max_requests_jitter": _jitter(settings),
         "loglevel": "warning" if quiet else settings.log_level,
-        "errorlog": "-",  # mooring's handler has the file open: gunicorn's user may not open it
+        "errorlog": "-",  # mooring's handler has the file open; gunicorn's user may lack the permission
         "accesslog": None,
         "asgi_loop": settings.loop,
-        # the instrumentation believes the same peers; "unix" is not gunicorn's to know
+        # the instrumentation trusts the same peers; gunicorn does not know the value "unix"
         "forwarded_allow_ips": ",".join(each for each in settings.forwarded_allow_ips if each != "unix"),
     }
     if settings.worker_class and settings.worker_class not in REGISTRY["hypercorn"].worker_classes:
@@ -193,7 +193,7 @@ def _jitter(settings: Settings) -> int:
 
 
 def _spare_folder() -> str | None:
-    """Shared memory where there is no folder for temporary files, as in a read-only container."""
+    """Shared memory if there is no folder for temporary files, as in a read-only container; else None."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
@@ -202,18 +202,18 @@ def _spare_folder() -> str | None:
 
 
 def _own(plan: Plan) -> set[str]:
-    """The names, in gunicorn's, of what was given on mooring's command line: the strongest of all."""
+    """Gunicorn's names of the settings given on mooring's command line: the user's strongest values."""
     return {name for name, setting in GUNICORN.items() if plan.explained[setting].origin == "cli"}
 
 
 def suggested(plan: Plan, given: set[str]) -> dict[str, Any]:
-    """What stands where the user's configuration says nothing of it."""
+    """Values for options that the user's configuration does not set."""
     settings = plan.settings
     values: dict[str, Any] = {}
     if not given & {"logconfig", "logconfig_dict", "logconfig_json", "syslog", "statsd_host"}:
         values["logger_class"] = Logger
     if plan.tls and "certfile" not in given:
-        tls.context(settings, [])  # complains now; the one that serves is made after gevent has patched
+        tls.context(settings, [])  # to raise now; the context that serves is made after gevent has patched
         context = functools.cache(lambda: tls.context(settings, ["http/1.1"]))
         values["certfile"], values["keyfile"] = settings.tls_certificate, settings.tls_key
         values["ssl_context"] = lambda conf, default: context()
@@ -221,7 +221,7 @@ def suggested(plan: Plan, given: set[str]) -> dict[str, Any]:
 
 
 def decided(serving: Serving) -> dict[str, Any]:
-    """What is mooring's whatever the user's configuration says."""
+    """Values that mooring sets, whatever the user's configuration says."""
     return {
         "bind": [_name(each) for each in serving.sockets],
         "workers": serving.plan.workers,
@@ -241,7 +241,7 @@ def _name(sock: socket.socket) -> str:
 
 
 def _default_class(serving: Serving) -> str:
-    """The worker class where nobody named one; the application decides."""
+    """The worker class if the user named none: it depends on the application's interface."""
     interface = serving.plan.interface
     if interface not in _DEFAULT_CLASS:
         interface = find_interface(serving)

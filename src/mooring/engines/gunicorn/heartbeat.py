@@ -1,8 +1,8 @@
 # mypy: disable-error-code=no-untyped-call
-"""gunicorn's heartbeat file where there is no folder for it: memory behind a descriptor.
+"""gunicorn's heartbeat file, in memory (memfd) if no folder can hold it.
 
-A container that is read-only, without /tmp and /dev/shm, has none; and worker_tmp_dir = "/dev/shm" is what
-the older images' configuration says.
+A read-only container without /tmp and /dev/shm has no such folder; the older images' configuration says
+worker_tmp_dir = "/dev/shm".
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from mooring.system import memory
 
 
 class Heartbeat(WorkerTmp):
-    """A file in gunicorn's folder, if that can be; the arbiter looks at its time."""
+    """A file in gunicorn's folder if possible, else in memory; the arbiter reads its modification time."""
 
     def __init__(self, cfg: Any) -> None:
         umask = os.umask(cfg.umask)
         try:
             super().__init__(cfg)
-        except (OSError, RuntimeError):  # not there; read-only or full
+        except (OSError, RuntimeError):  # the folder is missing, read-only or full
             fd = memory.memory("mooring-heartbeat")
             if cfg.uid != os.geteuid() or cfg.gid != os.getegid():
                 os.fchown(fd, cfg.uid, cfg.gid)
@@ -33,5 +33,5 @@ class Heartbeat(WorkerTmp):
 
 
 def install() -> None:
-    """Make gunicorn's workers use it."""
+    """Make gunicorn's workers use this heartbeat file."""
     base.WorkerTmp = Heartbeat  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-"""The application's interface before gunicorn forks, for its worker class must be known by then.
+"""Finds the application's interface before gunicorn forks: the arbiter must know its worker class by then.
 
-The application is imported in a child that ends with that: gunicorn's arbiter stays without it, and each of
-its workers imports its own, as they do when the class is named.
+A child process imports the application and ends. So gunicorn's arbiter does not hold the application, and
+each of its workers imports it, as when the user names the worker class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mooring.metrics.multiprocess.files import retire_in
 
 
 def find_interface(serving: Serving) -> str:
-    """Asgi or wsgi. Raises ApplicationError or ConfigurationError where the application cannot be loaded."""
+    """Asgi or wsgi. Raises ApplicationError or ConfigurationError if the application cannot be loaded."""
     reports = Reports()
     read, write = os.pipe()
     pid = os.fork()

@@ -1,8 +1,8 @@
 # mypy: disable-error-code=no-untyped-call
-"""gunicorn's log, in mooring's form and place: its records go to the handlers of the logger `mooring`.
+"""gunicorn's log in mooring's form: its records go to the handlers of the logger `mooring`.
 
-Where the user's configuration names another file for it, that file has them, in mooring's form; a logging
-configuration of its own stands.
+If the user's configuration names another file for them, they go there, in mooring's form. A logging
+configuration in the user's file is left as it is.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ LOG = logging.getLogger("gunicorn.error")  # gunicorn's own name
 
 
 class Logger(glogging.Logger):
-    """Gunicorn's logger without a handler of its own for mooring's log, once there is one."""
+    """Gunicorn's logger, which uses mooring's handler if there is one."""
 
     def setup(self, cfg: Any) -> None:
-        """Set up as gunicorn does, then swap the handler, or its form; without one of mooring's, gunicorn's
-        form is the same.
+        """Set up as gunicorn does, then replace the handler by mooring's, or at least its formatter.
+
+        Without a handler of mooring's nothing is replaced: gunicorn's own form looks the same.
         """
         super().setup(cfg)
         for ours in _ours():
@@ -33,7 +34,7 @@ class Logger(glogging.Logger):
                 handler.setFormatter(bridge.Formatter(ours.log))
 
     def reopen_files(self) -> None:
-        """Reopen mooring's files with gunicorn's own: its processes take SIGUSR1 themselves."""
+        """Reopen mooring's files too, since gunicorn's processes handle SIGUSR1 themselves."""
         super().reopen_files()
         for handler in _ours():
             handler.reopen()
@@ -45,5 +46,5 @@ def _ours() -> list[bridge.Handler]:
 
 
 def _writes_to(handler: bridge.Handler, path: str) -> bool:
-    """Whether mooring's log is this file."""
+    """Whether this handler writes to the file at `path`."""
     return (os.path.abspath(path), handler.log.fd) in handler.files.opened

@@ -1,10 +1,9 @@
 # mypy: disable-error-code=no-untyped-call
-"""Meinheld's worker class for gunicorn (meinheld 1.0.2, its last release), where the user's image has it.
+"""Meinheld's worker class for gunicorn (meinheld 1.0.2, its last release), if the user's image has it.
 
-Its own heartbeat changes the mode of gunicorn's file, and gunicorn looks at the file's time since release 22:
-a hung worker was never killed, nor would a healthy one be told from it. So the heartbeat is gunicorn's own
-here, called from meinheld's loop, which wakes once a second. Its own stop cuts what is in flight after a
-second.
+Meinheld's heartbeat changes the mode of gunicorn's file, but since release 22 gunicorn reads the file's
+modification time: it cannot tell a hung worker from a healthy one. So here meinheld's loop, which wakes once
+a second, calls gunicorn's own heartbeat. Meinheld's own stop cuts the requests in flight after one second.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from mooring.engines.gunicorn.worker import MooringWorker
 
 
 class _Errors:
-    """What meinheld tells exceptions to."""
+    """The object to which meinheld reports exceptions."""
 
     def __init__(self, log: Any) -> None:
         self._log = log
 
     def error(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Log an exception of meinheld's or the application's."""
+        """Log an exception of meinheld or of the application."""
         self._log.error("meinheld: an exception in a request", exc_info=(kind, error, traceback))
 
 
 class MeinheldWorker(MooringWorker):
-    """Goes before meinheld's class."""
+    """The mixin before meinheld's worker class."""
 
     mooring_gate: Gate | None = None
     mooring_over = False
@@ -42,8 +41,8 @@ class MeinheldWorker(MooringWorker):
         logger: Any = glogging.Logger
         own = logger.access, logger.error
         super().__init__(*args, **kwargs)
-        logger.access, logger.error = own  # it has put its own in, with other parameters
-        self._server.set_access_logger(None)  # the instrumentation's
+        logger.access, logger.error = own  # meinheld has replaced them, with other parameters
+        self._server.set_access_logger(None)  # the instrumentation writes it
         self._server.set_error_logger(_Errors(self.log.error_log))
 
     @property
@@ -62,21 +61,21 @@ class MeinheldWorker(MooringWorker):
         warn_of_cut(self.log.error_log, self.mooring_job.serving)
 
     def mooring_begin(self) -> None:
-        """First thing in the loop: it has put its own signal handlers in place, which cut."""
+        """Replace meinheld's signal handlers, which cut requests. Runs first in the loop."""
         signal.signal(signal.SIGTERM, self.handle_exit)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.notify()
 
     def mooring_beat(self) -> None:
-        """Once a second, from the loop."""
+        """Send the heartbeat and check the drain. The loop calls it once a second."""
         self.notify()
         gate = self.mooring_gate
-        if gate is not None and not self.mooring_over and (gate.passed() or gate.passed()):  # it wants two
+        if gate is not None and not self.mooring_over and (gate.passed() or gate.passed()):  # needs two
             self.mooring_over = True
-            self._server.stop(0)  # only idle connections are left, for which the loop would wait
+            self._server.stop(0)  # the loop would wait for the idle connections that are left
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """The drain begins: no connection is accepted any more, and requests have the grace period."""
+        """Begin the drain: accept no more connections; requests in flight have the grace period."""
         if self.mooring_gate is None:
             serving = self.mooring_job.serving
             serving.drain.begin()
@@ -84,10 +83,10 @@ class MeinheldWorker(MooringWorker):
             self._server.stop(max(1, math.ceil(self.cfg.graceful_timeout)))
 
     def handle_abort(self, sig: int, frame: Any) -> None:
-        """It hung, and the arbiter has said so. By an exception the request alone would end."""
+        """The arbiter has found that this worker hangs: exit now. An exception would only end the request."""
         self.cfg.worker_abort(self)
         os._exit(1)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """As a stop."""
+        """Handle SIGQUIT like SIGTERM."""
         self.handle_exit(sig, frame)

@@ -1,6 +1,4 @@
-"""What gunicorn's workers tell the process that started them: why they do not boot, and that one of them is
-ready.
-"""
+"""What gunicorn's workers report to the process that started them: a failed boot, or the first readiness."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from mooring.logs.sink import PIPE_BUF
 
 
 class Reports:
-    """Two pipes, made before gunicorn forks: failures to read, and one token that the first ready worker
+    """Two pipes, made before gunicorn forks: one for failures, one with a token that the first ready worker
     takes.
     """
 
@@ -26,7 +24,7 @@ class Reports:
         os.set_blocking(self._read, False)
 
     def fail(self, error: MooringError) -> None:
-        """Report why a worker does not boot. Shorter than PIPE_BUF, so never interleaved: pipe(7)."""
+        """Report why a worker does not boot, in at most PIPE_BUF bytes: so reports never mix, pipe(7)."""
         facts: dict[str, Any] = {
             "configuration": isinstance(error, ConfigurationError),
             "message": str(error)[:600],  # a character has at most 6 bytes, so this alone always fits
@@ -37,7 +35,7 @@ class Reports:
         os.write(self._write, line)
 
     def first(self) -> bool:
-        """Whether this worker is the first that asks: one is ready, so the arbiter is."""
+        """Whether this worker is the first that asks. With one worker ready, gunicorn counts as ready."""
         return os.read(self._token, 1) == b"1"
 
     def check(self) -> None:
@@ -56,5 +54,5 @@ class Reports:
 
 
 def _encoded(facts: dict[str, Any]) -> bytes:
-    """One line of JSON; a byte of a path that is no UTF-8 (a lone surrogate) is escaped as JSON has it."""
+    """One line of JSON; a lone surrogate (a byte of a path that is not UTF-8) becomes a JSON escape."""
     return json.dumps(facts, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

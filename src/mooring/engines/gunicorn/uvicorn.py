@@ -1,6 +1,6 @@
-"""The uvicorn server in gunicorn's uvicorn worker, with a drain that passes a gate as on uvicorn itself.
+"""The uvicorn server in gunicorn's uvicorn worker, with a drain like the one of the engine uvicorn.
 
-Its protocol classes may be the user's own, so it looks at the connections from outside.
+The protocol classes may be the user's own, so the drain watches connections from outside (common/gate.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOG = logging.getLogger("uvicorn.error")
 
 
 class GatedServer(Server):
-    """Closes a connection only where its client knows, or where it has been idle for its time."""
+    """Closes a connection only after its last response, or after it was idle for drain_idle seconds."""
 
     def __init__(self, config: Config, serving: Serving) -> None:
         super().__init__(config)
@@ -30,7 +30,7 @@ class GatedServer(Server):
         self.told: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """The drain; requests have the configuration's `timeout_graceful_shutdown`."""
+        """Drain; requests in flight have the configuration's `timeout_graceful_shutdown`, in seconds."""
         state: Any = self.server_state
         loop = asyncio.get_running_loop()
         self.serving.drain.begin()
@@ -50,11 +50,11 @@ class GatedServer(Server):
 
     @property
     def seconds(self) -> float:
-        """What requests may take of the grace period."""
+        """Seconds of the grace period that requests may use."""
         return self.config.timeout_graceful_shutdown or 0.0
 
     def restart(self, left: float) -> None:
-        """Close those WebSockets with 1012 that were accepted since the last look."""
+        """Close the WebSockets that were accepted since the last call, with code 1012."""
         loop, patience = asyncio.get_running_loop(), self.serving.plan.settings.drain_idle
         new = [each for each in self.server_state.connections if getattr(each, "open", False)]
         new = [each for each in new if each not in self.told]

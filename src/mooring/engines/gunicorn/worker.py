@@ -1,9 +1,9 @@
 # mypy: disable-error-code=no-untyped-call
-"""gunicorn's worker classes with what mooring needs added: readiness, the drain's limit, death with the
-arbiter.
+"""The mixin that adds what mooring needs to gunicorn's worker classes: readiness, the drain's limit, the end
+with the arbiter.
 
-It goes before whatever class the user named (worker_classes.py). Every class calls `notify` from its main
-loop, and from nowhere before: the first call is when it accepts connections.
+It goes before the class that the user named (worker_classes.py). Every worker class calls `notify` in its
+main loop and not earlier: the first call means that it accepts connections.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from mooring.engines.gunicorn.report import Reports
 from mooring.system import process
 
 MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
-_RESERVE, _RESERVE_SHARE = 1.0, 0.2  # of the grace period, what requests leave for the lifespan shutdown
+_RESERVE, _RESERVE_SHARE = 1.0, 0.2  # of the grace period, for the lifespan shutdown: seconds, or this share
 
 
 @dataclass(slots=True)
 class GunicornJob:
-    """What a worker needs of mooring's; `lifespan` and `websockets` are set with an ASGI application.
+    """What a gunicorn worker needs from mooring; `lifespan` and `websockets` are set for ASGI applications.
 
-    `signals` is the arbiter's queue. A worker has it too until it takes the signals itself.
+    `signals` is the arbiter's queue: signals of a new worker go there until it has installed its handlers.
     """
 
     serving: Serving
@@ -43,7 +43,7 @@ class GunicornJob:
 
 
 def interface_of(base: type) -> str:
-    """The interface that a worker class serves, "" where that is not known."""
+    """The interface that a worker class serves: asgi, wsgi, or "" if unknown."""
     names = {f"{each.__module__}.{each.__qualname__}" for each in base.__mro__}
     if names & {
         "uvicorn_worker._workers.UvicornWorker",
@@ -62,12 +62,12 @@ def interface_of(base: type) -> str:
 
 
 def for_requests(grace: float) -> float:
-    """The seconds of the grace period that requests have; the rest is for what comes after them."""
+    """Seconds of the grace period for requests; the rest is for the lifespan shutdown after them."""
     return max(0.0, grace - min(_RESERVE, grace * _RESERVE_SHARE))
 
 
 class MooringWorker(Worker):
-    """Goes before any worker class of gunicorn's."""
+    """The mixin before any worker class of gunicorn."""
 
     mooring_job: GunicornJob
     mooring_announced: bool
@@ -78,21 +78,21 @@ class MooringWorker(Worker):
         return self.mooring_job.serving.plan.settings.drain_idle
 
     def init_process(self) -> None:
-        """First thing after the fork, before gevent patches and gunicorn changes the user."""
+        """Gunicorn calls this first after the fork, before gevent patches and before the user changes."""
         process.die_with_parent(self.ppid)
-        setting = self.cfg.settings["graceful_timeout"]  # the arbiter kills at its own, in its own copy
+        setting = self.cfg.settings["graceful_timeout"]  # the arbiter's copy keeps the whole time
         setting.value = for_requests(setting.value)
         super().init_process()
 
     def init_signals(self) -> None:
-        """Take the signals; a stop that came since the fork is in the arbiter's queue, where nobody looks."""
+        """Install the handlers; handle a stop since the fork, which is in the arbiter's queue, unread."""
         super().init_signals()
         while not self.mooring_job.signals.empty():
             if self.mooring_job.signals.get() == signal.SIGTERM:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """The drain begins. Gunicorn drops an application's `Connection: close`: make it its own."""
+        """Begin the drain. Gunicorn drops the wrapper's `Connection: close`, so make it send its own."""
         self.mooring_job.serving.drain.begin()
         response_class: Any = Response
         own = response_class.default_headers
@@ -106,7 +106,7 @@ class MooringWorker(Worker):
         super().handle_exit(sig, frame)
 
     def run(self) -> None:
-        """Serve; a lifespan startup that failed is told to the process that started gunicorn."""
+        """Serve; report a failed lifespan startup to the process that started gunicorn."""
         try:
             super().run()
         finally:
@@ -115,15 +115,15 @@ class MooringWorker(Worker):
                 self.mooring_job.reports.fail(lifespan.failure)
 
     def notify(self) -> None:
-        """The heartbeat; the first one means that connections are accepted."""
+        """Send the heartbeat; the first one means that the worker accepts connections."""
         super().notify()
         if not self.booted or self.mooring_announced:
             return
         self.mooring_announced = True
-        process.die_with_parent(self.ppid)  # a change of user has cleared it: prctl(2)
+        process.die_with_parent(self.ppid)  # the change of user has cleared it: prctl(2)
         for each in self.sockets:
             with contextlib.suppress(OSError):
-                each.listen(self.cfg.backlog)  # asyncio's own 100 would stand for every engine's worker
+                each.listen(self.cfg.backlog)  # asyncio sets 100, for all workers on this listener
         self.mooring_job.serving.booted()
         if self.mooring_job.reports.first():
             self.mooring_job.serving.ready()

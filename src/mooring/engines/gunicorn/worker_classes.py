@@ -1,9 +1,8 @@
 # mypy: disable-error-code=no-untyped-call
-"""The class that gunicorn starts in place of the one that the user named, and what each kind needs of its
-own.
+"""The class that gunicorn starts instead of the one that the user named, and a mixin for each kind of worker.
 
-Most of it is about the drain: gunicorn's gevent and asgi workers wait for idle kept-alive connections as
-long as for requests, the asgi one does not close WebSockets, and uvicorn's ends by the signal.
+Most of it is about the drain: gunicorn's gevent and asgi workers wait for idle keep-alive connections as long
+as for requests, the asgi worker does not close WebSockets, and uvicorn's worker ends by the signal.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def worker_class(base: Any, job: GunicornJob) -> type:
 
 
 def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """Options of uvicorn that its worker class does not set; what a subclass of the user's sets stands."""
+    """Uvicorn's options: mooring's values, and over them those of the user's worker class (`own`)."""
     from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
     from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
 
@@ -60,7 +59,7 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "interface": "asgi3",
         "server_header": False,  # the same on every engine
         "ws": QuietWebSockets,
-        "proxy_headers": False,  # the instrumentation's
+        "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
     }
     if settings.loop != "auto":
@@ -73,15 +72,15 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 class UvicornWorker(MooringWorker):
-    """Uvicorn's worker, which ends by the signal that stopped it: no atexit function, no last log line."""
+    """Uvicorn's worker. By itself it ends by the signal: no atexit function runs, no last line is logged."""
 
     def run(self) -> None:
-        """Serve; uvicorn raises the signal again at its end, into this handler."""
+        """Serve. At its end uvicorn raises the signal again; the handler makes that a normal exit."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         super().run()
 
     async def _serve(self) -> None:
-        """As uvicorn's worker does it, with a server that drains."""
+        """Serve as uvicorn's worker does, but with a server that drains."""
         from mooring.engines.gunicorn.uvicorn import GatedServer
 
         worker: Any = self
@@ -94,21 +93,21 @@ class UvicornWorker(MooringWorker):
 
 
 class ThreadWorker(MooringWorker):
-    """Gunicorn's gthread worker, whose stop would wait 2 s for idle connections, and 5 s for silent ones."""
+    """Gunicorn's gthread worker. By itself a stop waits 2 s for idle connections, and 5 s for silent ones."""
 
     mooring_deadline = math.inf
     pending_conns: Any
 
     def init_process(self) -> None:
-        """First thing after the fork."""
+        """Gunicorn calls this first after the fork."""
         gthread: Any = sys.modules["gunicorn.workers.gthread"]
-        gthread.DEFAULT_WORKER_DATA_TIMEOUT = 1.0  # then a silent connection leaves its thread for the poller
+        gthread.DEFAULT_WORKER_DATA_TIMEOUT = 1.0  # seconds; then a thread hands a silent one to the poller
         gthread.STOP_KEEPALIVE_LINGER = self.mooring_idle
-        self.mooring_reading: set[Any] = set()  # the connections that a thread reads a request's head from
+        self.mooring_reading: set[Any] = set()  # a thread is reading their request's head
         super().init_process()
 
     def handle(self, conn: Any) -> Any:
-        """Read a request and answer it, in one of the threads."""
+        """Read a request and send the response, in one of the threads."""
         self.mooring_reading.add(conn)
         try:
             return super().handle(conn)  # type: ignore[misc]
@@ -116,12 +115,12 @@ class ThreadWorker(MooringWorker):
             self.mooring_reading.discard(conn)
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request of HTTP/1."""
+        """Send the response to an HTTP/1 request."""
         self.mooring_reading.discard(conn)
         return super().handle_request(req, conn)  # type: ignore[misc]
 
     def handle_http2(self, conn: Any) -> Any:
-        """Answer the requests of a connection: here gunicorn waits for all of them."""
+        """Serve an HTTP/2 connection: gunicorn stays in here for all its requests."""
         self.mooring_reading.discard(conn)
         return super().handle_http2(conn)  # type: ignore[misc]
 
@@ -130,7 +129,7 @@ class ThreadWorker(MooringWorker):
         super()._cap_keepalive(self.mooring_deadline)  # type: ignore[misc]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
-        """Wait; in a drain not for gunicorn's second, which its end may not have."""
+        """Wait for events; in a drain not for gunicorn's whole second, since less time may be left."""
         super().wait_for_and_dispatch_events(  # type: ignore[misc]
             timeout if self.alive else min(timeout, 0.1)
         )
@@ -138,38 +137,38 @@ class ThreadWorker(MooringWorker):
             self.mooring_end_reading()
 
     def mooring_end_reading(self) -> None:
-        """Wake the threads that wait for the rest of a head, or over TLS for a first request, in vain."""
+        """Wake threads with a silent client: they wait for the rest of a head, or over TLS for a request."""
         for conn in list(self.mooring_reading):
             with contextlib.suppress(OSError):  # closed meanwhile
                 silent = silence_of(conn.sock)
                 if silent is None or silent >= self.mooring_idle:
-                    # not SSLSocket's own, which takes the TLS away from under the thread
+                    # not SSLSocket.shutdown, which drops the TLS object that the thread still uses
                     socket.socket.shutdown(conn.sock, socket.SHUT_RD)
 
     def murder_keepalived(self, force: bool = False) -> None:
-        """Close connections whose time is over; by force at the end, when requests have no time left."""
+        """Close idle connections whose time is over; `force`: all of them, at the end of the grace period."""
         if force:
             warn_of_cut(self.log.error_log, self.mooring_job.serving)
         super().murder_keepalived(force)  # type: ignore[misc]
 
     def murder_pending(self) -> None:
-        """Close connections that have not sent a request in their time."""
+        """Close connections that have not sent a request in time."""
         for each in self.pending_conns:
             each.timeout = min(each.timeout, self.mooring_deadline)
         super().murder_pending()  # type: ignore[misc]
 
 
 class GeventWorker(MooringWorker):
-    """Gunicorn's gevent worker, whose stop would wait for every connection's keep-alive time."""
+    """Gunicorn's gevent worker. By itself a stop waits for the keep-alive time of every connection."""
 
     def init_process(self) -> None:
-        """In the worker, after the fork."""
+        """Gunicorn calls this in the worker, after the fork."""
         self.mooring_waiting: dict[Any, Any] = {}
         super().init_process()
 
     @contextlib.contextmanager
     def timeout_ctx(self) -> Iterator[None]:
-        """The time that a connection may wait for its next request."""
+        """Limit the time that a connection waits for its next request."""
         import gevent
 
         limit = self.cfg.keepalive if self.alive else min(self.mooring_idle, self.cfg.keepalive)
@@ -185,7 +184,7 @@ class GeventWorker(MooringWorker):
         import gevent
 
         if self.alive:
-            waiting = list(self.mooring_waiting.items())  # those that come now have less time by themselves
+            waiting = list(self.mooring_waiting.items())  # later waits have the drain's limit already
             gevent.spawn_later(self.mooring_idle, self.mooring_close_idle, waiting)
             gevent.spawn_later(
                 self.cfg.graceful_timeout, warn_of_cut, self.log.error_log, self.mooring_job.serving
@@ -193,7 +192,7 @@ class GeventWorker(MooringWorker):
         super().handle_exit(sig, frame)
 
     def mooring_close_idle(self, waiting: list[tuple[Any, Any]]) -> None:
-        """End those of the waits that are still going on, each by its own timeout."""
+        """End the waits in `waiting` that still go on, each by raising its own timeout."""
         for timeout, greenlet in waiting:
             if timeout in self.mooring_waiting:
                 greenlet.kill(timeout, block=False)

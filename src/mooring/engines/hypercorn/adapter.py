@@ -1,8 +1,8 @@
 """hypercorn on mooring's listeners: HTTP/2 over TLS and h2c, trio, and WSGI applications.
 
-Here are the choice of the worker class and what goes wrong; the configuration is in config.py,
-start and drain are in on_asyncio.py and on_trio.py. Access log, X-Forwarded-*, root_path
-and metrics are the instrumentation's.
+This file chooses the worker class and explains errors. The configuration is in config.py, start and drain
+are in on_asyncio.py and on_trio.py. The instrumentation does the access log, X-Forwarded-*, root_path and
+metrics.
 
 WSGI bodies are held in memory; hypercorn's limit for them is `wsgi_max_body_size`, 16 MiB by default.
 """
@@ -37,7 +37,7 @@ _log = logging.getLogger("hypercorn.error")
 
 
 def check(plan: Plan) -> None:
-    """Raise ConfigurationError where the worker class is unknown or not installed."""
+    """Raise ConfigurationError if the worker class is unknown or not installed."""
     name, known = _worker_class(plan.settings), REGISTRY["hypercorn"].worker_classes
     if name not in known:
         raise ConfigurationError(f"worker class {name!r}: hypercorn has {', '.join(known)}")
@@ -46,7 +46,10 @@ def check(plan: Plan) -> None:
 
 
 def serve(serving: Serving) -> None:
-    """Serve until drained. Raises ApplicationError for a failed startup, ConfigurationError."""
+    """Serve until drained.
+
+    Raises ApplicationError for a failed startup, ConfigurationError for settings that cannot be used.
+    """
     plan = serving.plan
     check(plan)
     stop = StopRequest(plan.settings.graceful_timeout)
@@ -63,7 +66,7 @@ def serve(serving: Serving) -> None:
     sockets = Sockets(listeners, [], []) if config.ssl_enabled else Sockets([], listeners, [])
 
     def ready() -> None:
-        lifespan.check()  # the trio worker goes on for a moment after a failed startup
+        lifespan.check()  # the trio worker runs on for a moment after a failed startup
         serving.ready()
 
     job = HypercornJob(serving, app, config, sockets, stop, ready, websockets, threads)
@@ -84,7 +87,7 @@ def serve(serving: Serving) -> None:
 
 
 def _explain(error: Exception, lifespan: Lifespan, stop: StopRequest) -> None:
-    """Which of mooring's errors it is; during a drain it is logged, and the drain has ended."""
+    """Raise mooring's error for `error`; during a drain only log it: the drain has ended."""
     lifespan.check()
     if _has(error, LifespanTimeoutError) and not stop.requested:
         raise ApplicationError(
@@ -111,7 +114,8 @@ async def _no_lifespan(scope: Any, receive: Any, send: Any) -> None:
 
 def _wrapped(application: Application, lifespan: Lifespan, config: Config, name: str) -> Any:
     if application.interface == "asgi":
-        return ASGIWrapper(lifespan)
+        app: Any = lifespan  # hypercorn has narrower types for messages: a TypedDict for each kind
+        return ASGIWrapper(app)
     abandon: Any = lambda spawn: spawn  # noqa: E731
     if name == "trio":
         from mooring.engines.hypercorn.on_trio import abandoned as abandon

@@ -1,4 +1,4 @@
-"""hypercorn's configuration for a plan: the user's own file, mooring's decisions over it. Not its workers."""
+"""hypercorn's configuration for a plan: the user's file, and over it mooring's decisions. Not its workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALPN = {"1": ["http/1.1"], "2": ["h2"]}
 
 @dataclass(frozen=True, slots=True)
 class HypercornJob:
-    """What a worker class needs; `app` is in hypercorn's form, `threads` None for the loop's own choice."""
+    """What a worker class needs. `app` is in hypercorn's form; `threads` is None for the loop's default."""
 
     serving: Serving
     app: Any
@@ -40,7 +40,7 @@ class HypercornJob:
 def configuration(plan: Plan) -> Config:
     """The user's configuration, as hypercorn's own command loads it, with mooring's decisions over it.
 
-    Raises ConfigurationError where it can't be loaded, or its TLS files can't be used.
+    Raises ConfigurationError if it can't be loaded, or its TLS files can't be used.
     """
     conf = plan.conf
     config = load(conf.path) if conf is not None and conf.kind == "hypercorn" and conf.path else Config()
@@ -52,7 +52,7 @@ def configuration(plan: Plan) -> Config:
         if name not in given:
             setattr(config, name, value)
     if config.ssl_enabled and config.keyfile_password is None:
-        config.keyfile_password = ""  # None: OpenSSL would ask on the terminal, and wait
+        config.keyfile_password = ""  # with None OpenSSL would ask on the terminal, and wait
     try:
         config.create_ssl_context()
     except (OSError, ValueError) as error:
@@ -86,7 +86,7 @@ def _decided(plan: Plan) -> dict[str, Any]:
         "errorlog": logging.getLogger("hypercorn.error"),
         "workers": 1,
         "use_reloader": False,
-        "max_requests": None,  # recycling is the supervisor's
+        "max_requests": None,  # the supervisor recycles workers
         "backlog": settings.backlog,
         "keep_alive_timeout": settings.keep_alive,
         "graceful_timeout": settings.graceful_timeout,

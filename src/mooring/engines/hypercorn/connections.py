@@ -1,7 +1,7 @@
-"""hypercorn's connections end with their clients, and the drain's gate can see them.
+"""Closes hypercorn's connections when their clients disconnect, and lists the open ones for the drain's gate.
 
-By itself hypercorn 0.18 keeps the descriptor of a client that has left until the keep-alive timeout: a load
-balancer's TCP checks would use up what a process may open.
+By itself hypercorn 0.18 keeps the descriptor until the keep-alive timeout: a load balancer's TCP checks would
+use up the descriptors that a process may open.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 
 from hypercorn.events import Updated
 
-connections: set[Any] = set()  # the open ones of this process
+connections: set[Any] = set()  # the open connections of this process
 
 
 class _EndsWithItsClient:
-    """What is mixed into hypercorn's TCPServer, on asyncio and on trio."""
+    """The mixin for hypercorn's TCPServer, on asyncio and on trio."""
 
     _left = False
 
     async def run(self) -> None:
-        """As hypercorn's; meanwhile it is among the connections."""
+        """Run as hypercorn's does, and be in `connections` meanwhile."""
         connections.add(self)
         server: Any = super()
         try:
@@ -42,7 +42,7 @@ class _EndsWithItsClient:
 
 
 def install(run: ModuleType) -> None:
-    """Have `worker_serve` of one of hypercorn's run modules use such connections."""
+    """Make `worker_serve` of `run`, one of hypercorn's run modules, use this mixin."""
     original = vars(run)["TCPServer"]
     if not issubclass(original, _EndsWithItsClient):
         vars(run)["TCPServer"] = type("TCPServer", (_EndsWithItsClient, original), {})

@@ -1,7 +1,7 @@
 """The drain's gate on hypercorn, for asyncio and trio alike: it says what to do, the worker does it.
 
-Of HTTP/2: a connection without streams gets GOAWAY at once; one with streams when they have ended, or when
-its time is over. Not earlier, since common clients (the library h2) take it for the end of open streams too.
+On HTTP/2, a connection without streams gets GOAWAY at once, a connection with streams when they have ended or
+its time is over. Not earlier: common clients (the library h2) take GOAWAY for the end of open streams too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Action = Callable[[], Awaitable[object]]
 
 
 class HypercornGate:
-    """One drain; to be made when it begins, before the listeners are closed. Look every LOOK seconds."""
+    """One drain. Create it when the drain begins, before the listeners close; look every LOOK seconds."""
 
     def __init__(self, job: HypercornJob) -> None:
         serving, DrainingH2Protocol.draining = job.serving, True
@@ -39,16 +39,17 @@ class HypercornGate:
         self._idle = Idle(self._patience)
         self._began = time.monotonic()
         self._kernel = Connections(serving.sockets)
-        self._asked: set[Any] = set()  # who got GOAWAY
-        self._leaving: set[Any] = set()  # whom we close
+        self._asked: set[Any] = set()  # connections that got GOAWAY
+        self._leaving: set[Any] = set()  # connections that we are closing
         closers = job.websockets.closers()
         due = delays(len(closers), job.stop.remaining_for_requests())
         self._closers = [(self._began + delay, close) for delay, close in zip(due, closers, strict=True)]
 
     def look(self) -> list[Action] | None:
-        """What is to be done now, each in a task of its own; None when it is over.
+        """The actions for now, each to run in a task of its own; None when the drain is over.
 
-        It is when no connection is left, or requests have no time left; hypercorn's own timeout is set then.
+        It is over when no connection is left, or when requests have no time left. hypercorn's own timeouts
+        are set then.
         """
         now, left = time.monotonic(), self._job.stop.remaining_for_requests()
         known = [each for each in connections if hasattr(each, "protocol")]
@@ -75,32 +76,31 @@ class HypercornGate:
         return actions
 
     def _greeting(self, known: int) -> bool:
-        """Whether there are connections that hypercorn has not told of: over TLS, while they shake hands."""
+        """Whether there are connections that hypercorn does not know yet: with TLS, during the handshake."""
         return self._job.config.ssl_enabled and len(self._kernel.silences()) > known
 
 
 def is_http2(connection: Any) -> bool:
-    """Whether it speaks HTTP/2 by now."""
+    """Whether the connection uses HTTP/2 by now."""
     return isinstance(connection.protocol.protocol, H2Protocol)
 
 
 def mark(connection: Any) -> object:
-    """None while it is busy, else what changes with all that its client does."""
+    """None while the connection is busy, else a value that changes with everything that its client does."""
     protocol = connection.protocol.protocol
     if isinstance(protocol, H2Protocol):
         return None if protocol.streams or protocol.stream_buffers else protocol.keep_alive_requests
-    if (
-        protocol.stream is not None
-    ):  # idle is a WebSocket that we have closed, and whose client doesn't answer
+    if protocol.stream is not None:
+        # an idle stream is a WebSocket that we have closed, and whose client has not sent its own close
         return "closed" if protocol.stream.idle else None
     state = getattr(protocol.connection, "their_state", None)
     if state not in (h11.IDLE, None):
-        return None  # a request that is about to begin
+        return None  # a request is arriving
     return protocol.keep_alive_requests, len(protocol.connection.trailing_data[0])
 
 
 def _has_more(connection: Any) -> bool:
-    """Whether its client has sent what hypercorn has not seen yet."""
+    """Whether the client has sent data that hypercorn has not seen yet."""
     if hasattr(connection, "writer"):
         return bool(connection.reader._buffer) or unread(connection.writer.get_extra_info("socket").fileno())
     stream = connection.stream

@@ -17,7 +17,7 @@ from mooring.engines.hypercorn.gate import HypercornGate
 
 
 class _Asyncio:
-    """The asyncio module as hypercorn's worker_serve sees it: servers and connections are caught here."""
+    """Stands for the module asyncio in hypercorn's worker_serve; it records servers and connections."""
 
     def __init__(self) -> None:
         self.servers: list[asyncio.Server] = []
@@ -42,7 +42,10 @@ class _Asyncio:
 
 
 class _Listener:
-    """Since Python 3.12 wait_closed() waits for connections, and worker_serve calls it without a limit."""
+    """A server whose wait_closed() returns at once.
+
+    Since Python 3.12 it waits for connections, and hypercorn's worker_serve calls it without a limit.
+    """
 
     def __init__(self, server: asyncio.Server) -> None:
         self.close = server.close
@@ -90,5 +93,5 @@ async def serve(job: HypercornJob) -> None:
 
 
 def _exception_handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    if not isinstance(context.get("exception"), ssl.SSLError):  # a failed handshake is the client's affair
+    if not isinstance(context.get("exception"), ssl.SSLError):  # a failed TLS handshake: the client's error
         event_loop.handle(loop, context)

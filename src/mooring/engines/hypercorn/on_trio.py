@@ -16,12 +16,12 @@ from mooring.engines.hypercorn.gate import HypercornGate
 
 
 def abandoned(sync_spawn: Any) -> Any:
-    """The function that runs a thread, changed so that a cancelled request leaves its thread behind."""
+    """`sync_spawn`, which runs a thread, changed so that a cancelled request does not wait for its thread."""
     return functools.partial(sync_spawn, abandon_on_cancel=True)
 
 
 class _Trio:
-    """The trio module as hypercorn's worker_serve sees it: its accept loop can be left by itself."""
+    """Stands for the module trio in hypercorn's worker_serve; its accept loop can be cancelled alone."""
 
     def __init__(self) -> None:
         self.accepting = trio.CancelScope()
@@ -41,7 +41,7 @@ async def serve(job: HypercornJob) -> None:
         trio.to_thread.current_default_thread_limiter().total_tokens = job.threads
     vars(hypercorn_run)["trio"] = caught = _Trio()
     connections.install(hypercorn_run)
-    # ten tracebacks a second while there is no descriptor; worker/descriptors.py says it once
+    # trio logs ten tracebacks a second while descriptors have run out; worker/descriptors.py logs it once
     logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
     stopping, started = trio.Event(), trio.Event()
     token = trio.lowlevel.current_trio_token()

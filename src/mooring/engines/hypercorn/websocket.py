@@ -1,6 +1,6 @@
-"""hypercorn's WebSocket, with the code that the client closes with. For the drain: common/websockets.py.
+"""hypercorn's WebSocket, changed to pass on the client's close code. For the drain: common/websockets.py.
 
-As of hypercorn 0.18 the application is told 1006 (abnormal) of every close that comes from the client.
+By itself hypercorn 0.18 gives the application 1006 (abnormal) for every close by the client.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wsproto.events import CloseConnection
 
 
 class CodedWSStream(WSStream):
-    """Tells the application of the close frame that has come."""
+    """Gives the application the code and reason of the client's close frame."""
 
     close: CloseConnection | None = None
 
@@ -44,6 +44,6 @@ class CodedWSStream(WSStream):
 
 
 def install() -> None:
-    """Put it in the place of hypercorn's, in this process."""
+    """Replace hypercorn's class by this one, in this process."""
     for module in (h11, h2):
         vars(module)["WSStream"] = CodedWSStream

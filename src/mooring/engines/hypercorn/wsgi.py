@@ -1,8 +1,8 @@
-"""hypercorn's WSGI wrapper, without what it does wrong. Not for the size of the thread pool.
+"""hypercorn's WSGI wrapper with its faults corrected. Not for the size of the thread pool.
 
-As of hypercorn 0.18 it answers 500 to an empty response (a HEAD or 304 from Flask), runs the application with
-half a body when the client goes away, streams on for nobody when it leaves later, gives SERVER_PORT as a
-number, takes stdout for wsgi.errors, and ends the trio worker at once because it leaves the lifespan.
+By itself hypercorn 0.18 sends a 500 for an empty response (a HEAD or 304 from Flask), runs the application
+with half a body when the client disconnects, streams on when the client disconnects later, gives SERVER_PORT
+as a number, uses stdout as wsgi.errors, and ends the trio worker at once because its lifespan returns.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mooring.engines.common.lifespan import Lifespan
 
 
 class _DisconnectedError(Exception):
-    """The client went away before its request was complete."""
+    """The client has disconnected before its request or its response was complete."""
 
 
 class WsgiApplication:
-    """What hypercorn calls. `abandon` changes what runs threads, so that a stop need not wait for them."""
+    """The application for hypercorn. `abandon` changes how threads are run, so that a stop does not wait."""
 
     def __init__(
         self, app: Callable[..., Any], lifespan: Lifespan, max_body: int, abandon: Callable[[Any], Any]
@@ -30,12 +30,12 @@ class WsgiApplication:
         self._lifespan, self._abandon = lifespan, abandon
 
     async def __call__(self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
-        """One request, or the lifespan, or a WebSocket (refused)."""
+        """Handle one request, the lifespan, or a WebSocket (which is refused)."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
 
-        # In an environ X_Forwarded_For could not be told from X-Forwarded-For: dropped, as gunicorn does it.
+        # X_Forwarded_For and X-Forwarded-For have one key in an environ: drop names with _, as gunicorn does.
         scope["headers"] = [each for each in scope["headers"] if b"_" not in each[0]]
         stream = getattr(send, "__self__", None)
 
@@ -60,7 +60,7 @@ def _completed(app: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
     def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         environ["SERVER_PORT"] = str(environ["SERVER_PORT"])
         environ["wsgi.errors"] = sys.stderr
-        environ["wsgi.input_terminated"] = True  # or Werkzeug reads nothing of a chunked body
+        environ["wsgi.input_terminated"] = True  # else Werkzeug reads nothing of a chunked body
         written: list[bytes] = []
 
         def start(*given: Any) -> Callable[[bytes], None]:
@@ -73,7 +73,7 @@ def _completed(app: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
 
 
 def _chunks(body: Iterable[bytes], written: list[bytes]) -> Iterator[bytes]:
-    """The response with at least one chunk; what went to the old write() callable comes first."""
+    """The response's body in at least one chunk; data passed to write() comes first."""
     try:
         iterator = iter(body)
         first = next(iterator, b"")

@@ -1,7 +1,7 @@
 """uvicorn on mooring's listeners, the default for ASGI.
 
-Only the part that is the engine's own: configuration, start, drain. Access log, X-Forwarded-*, root_path and
-metrics are the instrumentation's, processes the supervisor's.
+Only the engine's own part: configuration, start, drain. The instrumentation does the access log,
+X-Forwarded-*, root_path and metrics; the supervisor manages the processes.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _config(app: Lifespan, settings: Settings) -> Config:
 
 
 class _Server(Server):
-    """Start and drain as `Serving` describes them; requests are uvicorn's."""
+    """Uvicorn's server, with start and drain as `Serving` describes them."""
 
     def __init__(self, config: Config, serving: Serving, stop: StopRequest) -> None:
         super().__init__(config)
@@ -82,11 +82,11 @@ class _Server(Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Signals are StopRequest's."""
+        """Do nothing: StopRequest handles the signals."""
         yield
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """The lifespan startup, which a stop interrupts, then the listeners."""
+        """Run the lifespan startup, which a stop interrupts; then accept on the listeners."""
         self.stopping = event_loop.event_of(self.stop)
         await self.on_tick(0)  # sets the Date header
         starting = asyncio.ensure_future(self.lifespan.startup())
@@ -119,9 +119,9 @@ class _Server(Server):
                 await asyncio.wait_for(self.stopping.wait(), 1)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """The drain: within the grace period, whatever requests and the lifespan shutdown do."""
+        """Drain within the grace period, whatever requests and the lifespan shutdown do."""
         self.serving.drain.begin()
-        kernel = Connections(self.serving.sockets)  # which are about to be closed
+        kernel = Connections(self.serving.sockets)  # made before they are closed
         await event_loop.stop_accepting(self.servers)
         connections: Any = self.server_state.connections
         reaper = asyncio.ensure_future(event_loop.reap(lambda: [each.transport for each in connections]))
@@ -136,13 +136,13 @@ class _Server(Server):
             reaper.cancel()
 
     async def _gate(self, kernel: Connections) -> None:
-        """Come back when no connection is left, or when requests have no time left."""
+        """Return when no connection is left, or when requests have no time left."""
         patience, began = self.serving.plan.settings.drain_idle, time.monotonic()
         idle, told = Idle(patience), weakref.WeakSet[QuietWebSockets]()
         while True:
             await asyncio.sleep(LOOK)
             now, connections = time.monotonic(), list(self.server_state.connections)
-            # over TLS uvicorn is told of a connection when it has shaken hands
+            # with TLS, uvicorn learns of a connection only after the handshake
             greeting = self.config.is_ssl and now < began + patience and kernel.silences()
             if not (connections or greeting):
                 return
@@ -158,7 +158,7 @@ class _Server(Server):
                     connection.transport.close()
 
     def _restart(self, found: list[QuietWebSockets], told: weakref.WeakSet[QuietWebSockets]) -> None:
-        """Close those WebSockets that have been accepted since the last look; many not at once."""
+        """Close the WebSockets that were accepted since the last look; many are spread over time."""
         new, patience = (
             [each for each in found if each.open and each not in told],
             self.serving.plan.settings.drain_idle,

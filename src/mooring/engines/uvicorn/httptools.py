@@ -1,7 +1,7 @@
-"""uvicorn's HTTP/1 protocol with what it lacks: a limit for the head of a request, answers to HTTP/1.0, and
-what the drain's gate asks.
+"""uvicorn's HTTP/1 protocol with what it lacks: a limit for a request's head, correct responses to HTTP/1.0,
+and the mark for the drain's gate.
 
-httptools takes endless headers, and uvicorn 0.54 sends chunks to clients of HTTP/1.0, which know none.
+httptools accepts headers without limit; uvicorn 0.54 sends chunks to HTTP/1.0 clients, which can't read them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ MAX_HEAD = 64 * 1024  # bytes of a request's line and headers that are always ta
 
 
 class UnchunkedCycle(RequestResponseCycle):
-    """An answer that ends with its connection where it has no length: RFC 9112, 6.1 and 6.3."""
+    """A response that ends with its connection if it has no Content-Length: RFC 9112, 6.1 and 6.3."""
 
     endless = False
 
     async def send(self, message: Any) -> None:
-        """As uvicorn's, which wants a length or chunks: each part of an endless body is its own length."""
+        """As uvicorn's, which needs a length or chunks: without a length, each part's own length is given."""
         if message["type"] == "http.response.start":
             names = {name.lower() for name, _ in message.get("headers", ())}
             self.endless = b"content-length" not in names
@@ -31,29 +31,29 @@ class UnchunkedCycle(RequestResponseCycle):
 
 
 class LimitedHttpToolsProtocol(HttpToolsProtocol):
-    """Answers 431 to a head that is still unfinished MAX_HEAD bytes after its first read.
+    """Responds with 431 to a head that is still unfinished MAX_HEAD bytes after its first read.
 
-    What came with the first read (64 KiB on uvloop, 256 KiB on asyncio) is bounded already, and counting it
-    would cost every request more than this one look.
+    The first read is bounded already (64 KiB on uvloop, 256 KiB on asyncio). Counting its bytes would cost
+    every request more than this one check.
     """
 
     unfinished = 0
     head: object = None
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's, which always answers as to HTTP/1.1."""
+        """As uvicorn's, which always responds as to HTTP/1.1; HTTP/1.0 gets `UnchunkedCycle` here."""
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before and self.scope["http_version"] == "1.0":
             self.cycle.__class__ = UnchunkedCycle
 
     def data_received(self, data: bytes) -> None:
-        """As uvicorn's, then look whether a head is left unfinished."""
+        """As uvicorn's; then check whether a head is still unfinished."""
         super().data_received(data)
         scope: Any = self.scope
         if scope is None or "method" in scope:  # uvicorn sets it when the head is complete
             return
-        if self.headers is not self.head:  # a list of its own for each request
+        if self.headers is not self.head:  # a new list for each request
             self.head, self.unfinished = self.headers, 0
             return
         self.unfinished += len(data)
@@ -62,8 +62,8 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def mark(self) -> object:
-        """For the drain's gate (engines/common/gate.py): None while it is busy, else what changes with each
-        action.
+        """The mark for the drain's gate (engines/common/gate.py): None while the connection is busy, else a
+        value that changes with each action of the client.
         """
         answering = self.cycle is not None and not self.cycle.response_complete
         if answering or self.transport.is_closing() or self.transport.get_write_buffer_size():

@@ -1,7 +1,7 @@
-"""uvicorn's WebSocket protocol without its own access log, and with a close that clients get to see.
+"""uvicorn's WebSocket protocol without its own access log, and with a close code that reaches the client.
 
-By itself uvicorn 0.54 closes the connection right behind its 1012: what the client still sends then resets
-it, and the client may never read why.
+By itself uvicorn 0.54 closes the connection right after its close frame (1012). Data that the client still
+sends then resets the connection, and the client may never read the frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LOG = logging.getLogger("uvicorn.error.websockets")
 
 
 class QuietWebSockets(WebSocketsSansIOProtocol):
-    """What uvicorn's `auto` takes today; the others are deprecated or slower."""
+    """The protocol that uvicorn's `auto` chooses today; the others are deprecated or slower."""
 
     restarting = False
 
@@ -26,7 +26,7 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
 
     @property
     def open(self) -> bool:
-        """Whether it is accepted, and nobody closes it."""
+        """Whether the WebSocket is accepted and not being closed."""
         return self.handshake_complete and not (self.close_sent or self.transport.is_closing())
 
     def restart(self, patience: float) -> None:
@@ -45,12 +45,12 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(patience, self.transport.close)
 
     async def send(self, message: Any) -> None:
-        """As uvicorn's; after a restart as after a disconnect."""
+        """As uvicorn's; after `restart` it raises ClientDisconnected, as after a disconnect."""
         if self.restarting:
             raise ClientDisconnected
         await super().send(message)
 
 
 def quiet() -> None:
-    """Let only warnings and errors through; to be called once the level of uvicorn's log is set."""
+    """Log only warnings and errors of WebSockets. Call it after the level of uvicorn's log is set."""
     _LOG.setLevel(max(logging.getLogger("uvicorn.error").getEffectiveLevel(), logging.WARNING))

@@ -10,28 +10,22 @@ import importlib.util
 import inspect
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from opentelemetry.instrumentation import asgi, wsgi
 from opentelemetry.util.http import ExcludeList, get_excluded_urls
 
+from mooring.application.model import ASGI, WSGI, Application, Environ, Receive, Scope, Send
 from mooring.instrument.otel import variables
-
-if TYPE_CHECKING:
-    from mooring.application.model import Application
 
 _MARK = "_is_instrumented_by_opentelemetry"  # what framework instrumentations leave on an application
 _LOG = logging.getLogger("opentelemetry.mooring")
 
 # In a scope or environ: the application has been called (WSGI: and has returned a list); REQUEST_URI is ours.
 _BEGUN, _URI = "mooring.otel.begun", "mooring.otel.uri"
-
-Scope = dict[str, Any]
-ASGI = Callable[[Scope, Any, Any], Awaitable[None]]
-WSGI = Callable[[Scope, Any], Iterable[bytes]]
 
 
 def wrap(application: Application) -> Application:
@@ -69,16 +63,15 @@ def _has_spans(call: Any, framework: str) -> bool:
 def wrap_asgi(call: ASGI, excluded: ExcludeList) -> ASGI:
     """An ASGI application in the middleware."""
 
-    async def inner(
-        scope: Scope, receive: Any, send: Any
-    ) -> None:  # asgiref guesses wrong on plain functions
+    # A coroutine function: asgiref would take a plain function for an ASGI 2 application.
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         scope[_BEGUN] = True
         await call(scope, receive, send)
 
     options: Any = {"excluded_urls": excluded, "exclude_spans": ["receive", "send"]}
     traced = asgi.OpenTelemetryMiddleware(inner, **options)
 
-    async def outer(scope: Scope, receive: Any, send: Any) -> None:
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await traced(scope, receive, send)
         except Exception:
@@ -93,7 +86,7 @@ def wrap_asgi(call: ASGI, excluded: ExcludeList) -> ASGI:
 def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
     """A WSGI application in the middleware, a list still being a list: servers give that a Content-Length."""
 
-    def inner(environ: Scope, start_response: Any) -> Iterable[bytes]:
+    def inner(environ: Environ, start_response: Any) -> Iterable[bytes]:
         environ[_BEGUN] = False
         if environ.pop(_URI, None):
             del environ["REQUEST_URI"]
@@ -103,7 +96,7 @@ def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
 
     traced = wsgi.OpenTelemetryMiddleware(inner)
 
-    def outer(environ: Scope, start_response: Any) -> Iterable[bytes]:
+    def outer(environ: Environ, start_response: Any) -> Iterable[bytes]:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         if excluded.url_disabled(path):
             return call(environ, start_response)
