@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 
 from mooring.admin import instance as runtime
-from mooring.admin.instance import Runtime, connect, instance_name, list_instances, open_runtime, peer_allowed
+from mooring.admin.instance import (
+    InstanceFolder,
+    connect,
+    instance_name,
+    list_instances,
+    open_instance,
+    peer_allowed,
+)
 from mooring.errors import ConfigurationError
 from mooring.settings.table import Settings
 from mooring.system.address import Address
@@ -26,7 +33,7 @@ NOBODY = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
-Opener = Callable[..., Runtime]
+Opener = Callable[..., InstanceFolder]
 
 
 @pytest.fixture
@@ -36,13 +43,13 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(base: Path) -> Iterator[Opener]:
-    opened: list[Runtime] = []
+    opened: list[InstanceFolder] = []
 
     def run(
         name: str | None = None, *, folder: str | None = "", environ: Mapping[str, str] | None = None
-    ) -> Runtime:
+    ) -> InstanceFolder:
         folder = str(base) if folder == "" else folder
-        opened.append(open_runtime(Settings(name=name, runtime_dir=folder), FIRST, environ or {}))
+        opened.append(open_instance(Settings(name=name, runtime_dir=folder), FIRST, environ or {}))
         return opened[-1]
 
     yield run
@@ -157,10 +164,10 @@ def test_a_running_instance_of_that_name_is_refused_and_stays(start: Opener, bas
     start("shop")
     code = f"""
 from mooring.system.address import Address
-from mooring.admin.instance import open_runtime
+from mooring.admin.instance import open_instance
 from mooring.settings.table import Settings
 try:
-    open_runtime(Settings(name="shop", runtime_dir={str(base)!r}), Address("tcp"), {{}})
+    open_instance(Settings(name="shop", runtime_dir={str(base)!r}), Address("tcp"), {{}})
 except Exception as error:
     print(error)
 """
@@ -177,9 +184,9 @@ except Exception as error:
 KILLED = """
 import os, signal, sys
 from mooring.system.address import Address
-from mooring.admin.instance import open_runtime
+from mooring.admin.instance import open_instance
 from mooring.settings.table import Settings
-made = open_runtime(Settings(name="shop", runtime_dir=sys.argv[1] or None), Address("tcp"), os.environ)
+made = open_instance(Settings(name="shop", runtime_dir=sys.argv[1] or None), Address("tcp"), os.environ)
 open(made.path + "/left", "w").close()
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -1,4 +1,4 @@
-"""Runtime: the folder and the control socket by which one instance is found, and the list of all of them.
+"""InstanceFolder: the folder and the control socket by which one instance is found, and the list of all of them.
 
 Not for what is said on the socket (server.py). Folders are <base>/<name>, mode 0700, checked to be ours;
 where nothing can be written, an abstract socket takes their place, and credentials tell who is at the other
@@ -29,7 +29,7 @@ TEMPORARY = "/tmp"  # noqa: S108 - what is made in it is checked for owner and m
 
 
 @dataclass(slots=True)
-class Runtime:
+class InstanceFolder:
     """One instance's place: `path` is its folder (None where none can be made), `socket` listens.
 
     An `owned` folder was made for instances, and goes with its contents at the stop. A forked worker has to
@@ -64,7 +64,7 @@ class Instance(NamedTuple):
     alive: bool
 
 
-def open_runtime(settings: Settings, first_listener: Address, environ: Mapping[str, str]) -> Runtime:
+def open_instance(settings: Settings, first_listener: Address, environ: Mapping[str, str]) -> InstanceFolder:
     """Make this instance's folder and control socket.
 
     Raises ConfigurationError where an instance of that name runs, or where a folder in the way is a link,
@@ -78,7 +78,7 @@ def open_runtime(settings: Settings, first_listener: Address, environ: Mapping[s
             if required:
                 raise ConfigurationError(f"runtime folder {base}: {error.strerror or error}") from None
     address = _abstract(_fitting(name, UNIX_PATH_MAX - len(_abstract(""))))
-    return Runtime(name, None, address, _listen(address, name))
+    return InstanceFolder(name, None, address, _listen(address, name))
 
 
 def list_instances(settings: Settings, environ: Mapping[str, str]) -> list[Instance]:
@@ -186,7 +186,7 @@ def _make(folder: str, forbidden: int) -> bool:
     return True
 
 
-def _open_in(base: str, name: str, strict: bool) -> Runtime:
+def _open_in(base: str, name: str, strict: bool) -> InstanceFolder:
     """Open the instance's folder. A `strict` base is for instances only, and others may not write to it."""
     folder = os.path.join(base, _fitting(name, UNIX_PATH_MAX - len(os.fsencode(f"{base}//{CONTROL}"))))
     path = os.path.join(folder, CONTROL)
@@ -200,7 +200,9 @@ def _open_in(base: str, name: str, strict: bool) -> Runtime:
             with _locked(folder):
                 if socket_state(path)[0] == "stale":
                     os.unlink(path)  # what else a killed supervisor left stays until the next stop
-                return Runtime(os.path.basename(folder), folder, path, _listen(path, name), strict or made)
+                return InstanceFolder(
+                    os.path.basename(folder), folder, path, _listen(path, name), strict or made
+                )
         except FileNotFoundError:
             continue  # see _make
     raise OSError(errno.ENOENT, f"{folder} vanishes again and again")

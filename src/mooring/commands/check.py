@@ -140,7 +140,7 @@ def _bind(plan: Plan, environ: Mapping[str, str]) -> str:
         opened = listeners.open_listeners(binds, backlog=1, unix_mode=0o600, environ={})
         last.callback(listeners.close_listeners, opened)
         address = opened[0].address if opened else first
-        last.callback(instance.open_runtime(settings, address, environ).close)
+        last.callback(instance.open_instance(settings, address, environ).close)
     return ""
 
 

@@ -25,7 +25,7 @@ Prepare = Callable[[Resolved, Mapping[str, str], SignalQueue | None], Plan]
 """Makes a plan of settings, with the environment: commands/run/prepare.py."""
 
 
-class Made(NamedTuple):
+class Replanned(NamedTuple):
     """A plan's first stage, its settings, and the names of those that have changed without effect."""
 
     plan: Plan
@@ -34,13 +34,13 @@ class Made(NamedTuple):
 
 
 def remake(
-    invocation: Invocation, prepare: Prepare, serving: Made, signals: SignalQueue | None = None
-) -> Made:
+    invocation: Invocation, prepare: Prepare, serving: Replanned, signals: SignalQueue | None = None
+) -> Replanned:
     """Resolve and plan anew; what is fixed is as in `serving`. Raises what a start with it would."""
     resolved, kept = _resolve(invocation, serving.resolved)
     plan = prepare(resolved, invocation.environ, signals)
     plan, more = _keep_decided(plan, serving.plan)
-    return Made(plan, resolved, tuple(dict.fromkeys((*kept, *more))))
+    return Replanned(plan, resolved, tuple(dict.fromkeys((*kept, *more))))
 
 
 def changed(before: Plan, after: Plan) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ def _different(found: Settings, before: Settings) -> list[str]:
     return names if on == (before.tls_certificate is not None) else [*names, *_TLS]
 
 
-def encode(answer: Made | str) -> bytes:
+def encode(answer: Replanned | str) -> bytes:
     """What was made, or why it could not be, for the process that has asked."""
     import copyreg
     import pickle
@@ -98,9 +98,9 @@ def _mapping(content: dict[Any, Any]) -> Mapping[Any, Any]:
     return MappingProxyType(content)
 
 
-def decode(data: bytes) -> Made | str:
+def decode(data: bytes) -> Replanned | str:
     """The answer of a process of our own."""
     import pickle  # only for who rolls
 
-    answer: Made | str = pickle.loads(data)  # noqa: S301
+    answer: Replanned | str = pickle.loads(data)  # noqa: S301
     return answer

@@ -18,7 +18,7 @@ from mooring.logs.log import show_traceback
 from mooring.plan import replan
 from mooring.plan.fit import fit
 from mooring.plan.plan import Plan, Report
-from mooring.plan.replan import Made
+from mooring.plan.replan import Replanned
 from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import FleetState, Notice
@@ -34,20 +34,20 @@ _PATIENCE = 0.5  # seconds from TERM, which reaches a configuration file's proce
 _UNKILLABLE = 1.0  # seconds after which a stop waits no longer: in an uninterruptible sleep, it dies with us
 
 
-class Renewal(Part):
+class Reconfigure(Part):
     """Resolves at each `ask`, and gives each generation its plan."""
 
     def __init__(
         self,
         supervisor: Supervisor,
-        serving: Made,
-        remake: Callable[[Made, SignalQueue], Made],
+        serving: Replanned,
+        remake: Callable[[Replanned, SignalQueue], Replanned],
         policy: Callable[[Settings], lifecycle.Policy],
     ) -> None:
         """`remake` is what its process does: plan/replan.py."""
         self._supervisor, self._remake, self._policy = supervisor, remake, policy
         self._serving = serving
-        self._made: dict[int, Made] = {}  # by edition: not in force yet
+        self._made: dict[int, Replanned] = {}  # by edition: not in force yet
         self._edition = 0
         self._resolver = Child(kill_again=_PATIENCE)  # its channel is a file in memory, for the answer
         self._deadline, self._killed = NEVER, NEVER  # when it takes too long, when it was first killed
@@ -116,7 +116,7 @@ class Renewal(Part):
 
     # -- its answer ----------------------------------------------------------------------------------------
 
-    def _answered(self, answer: Made | str) -> None:
+    def _answered(self, answer: Replanned | str) -> None:
         if isinstance(answer, str):
             self._refuse(answer)
             return
@@ -225,10 +225,10 @@ def _size(plan: Plan) -> tuple[Any, ...]:
     return plan.workers, plan.resources.memory_limit.value, plan.settings.memory_headroom
 
 
-def _work(remake: Callable[[Made, SignalQueue], Made], serving: Made, answer: int) -> int:
+def _work(remake: Callable[[Replanned, SignalQueue], Replanned], serving: Replanned, answer: int) -> int:
     """In the process: resolve, and leave the answer in that file."""
     try:
-        found: Made | str = remake(serving, SignalQueue())
+        found: Replanned | str = remake(serving, SignalQueue())
     except Stopped:
         return 1
     except MooringError as error:

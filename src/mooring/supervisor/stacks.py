@@ -42,7 +42,7 @@ class Case(NamedTuple):
     grown: float
 
 
-class PostMortem(Part):
+class HungStacks(Part):
     """Puts off the kill of a hung worker until its stacks are there."""
 
     def __init__(self, supervisor: Supervisor, silent: Callable[[int, float], float]) -> None:

@@ -75,7 +75,7 @@ def _manner(found: Found, width: int, why: str) -> Manner:
     return Manner(width, how, why)
 
 
-class Headroom:
+class SurgeMeasure:
     """Measures for one supervisor, and says how it replaces its workers."""
 
     def __init__(self, supervisor: Supervisor) -> None:

@@ -11,7 +11,7 @@ from checkout import ROOT
 from mooring.application.discovery import Target
 from mooring.plan import replan
 from mooring.plan.plan import plan
-from mooring.plan.replan import FIXED, Made
+from mooring.plan.replan import FIXED, Replanned
 from mooring.resources import read
 from mooring.settings.invocation import Invocation
 from mooring.settings.profiles import PROFILES
@@ -26,11 +26,11 @@ def prepare(resolved, environ, _signals):
     return plan(resolved, read(environ=environ), Target("main", "app", "default", "here", (folder,)), None)
 
 
-def start(folder: Path, cli=None, **environ: str) -> tuple[Invocation, Made]:
+def start(folder: Path, cli=None, **environ: str) -> tuple[Invocation, Replanned]:
     """A start with these settings in a folder, and what it has made."""
     environ = {"MOORING_APP_ROOT": str(folder), **environ}
     resolved = resolve(cli or {}, environ, folder)
-    return Invocation(cli or {}, environ, folder), Made(prepare(resolved, environ, None), resolved)
+    return Invocation(cli or {}, environ, folder), Replanned(prepare(resolved, environ, None), resolved)
 
 
 @pytest.mark.parametrize("reload", ["true", "false"])

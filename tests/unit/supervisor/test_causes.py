@@ -21,7 +21,7 @@ from mooring.supervisor.history import LABELS, REASONS, Exits, History, ended_by
 from mooring.supervisor.lifecycle import Cause, Notice, Reason
 from mooring.supervisor.lifecycle.cause import TEXTS
 from mooring.supervisor.loop import Supervisor
-from mooring.supervisor.stacks import PostMortem
+from mooring.supervisor.stacks import HungStacks
 from mooring.supervisor.workers import Forks, WorkerHandle, Workers
 from mooring.system import process
 from mooring.system.signals import SignalQueue
@@ -168,7 +168,7 @@ def test_who_is_asked_for_its_stacks_before_the_kill(monkeypatch, cause: Cause) 
     stacks = os.memfd_create("stacks")
     handle = SimpleNamespace(serial=0, slot=0, generation=1, pid=4711, stacks=stacks)
     workers = SimpleNamespace(handles={0: handle}, scoreboard=SimpleNamespace(rows={}))
-    post_mortem = PostMortem(SimpleNamespace(workers=workers), lambda _serial, _now: 30.0)
+    post_mortem = HungStacks(SimpleNamespace(workers=workers), lambda _serial, _now: 30.0)
     hangs = cause is Cause.HEARTBEAT_DEADLINE
     assert post_mortem.examine(0, cause) is hangs
     assert asked == ([(4711, heartbeat.SIGNAL)] if hangs else [])

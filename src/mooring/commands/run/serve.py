@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from socket import socket
 
 from mooring import __version__
-from mooring.admin import instance as runtimes
+from mooring.admin import instance
 from mooring.admin import ports as adminports
 from mooring.application import discovery
 from mooring.commands.run import config_dump
@@ -22,7 +22,7 @@ from mooring.logs.log import Log
 from mooring.metrics.multiprocess.folder import MetricsFolder, open_folder
 from mooring.plan import redact
 from mooring.plan.plan import Plan
-from mooring.plan.replan import Made
+from mooring.plan.replan import Replanned
 from mooring.settings import engines
 from mooring.settings.invocation import Invocation
 from mooring.supervisor.workers import Forks, Workers
@@ -35,7 +35,7 @@ from mooring.worker.context import Context
 from mooring.worker.seat import Seat
 
 
-def serve(made: Made, invocation: Invocation, context: Context, queue: SignalQueue) -> int:
+def serve(made: Replanned, invocation: Invocation, context: Context, queue: SignalQueue) -> int:
     """Serve until stopped. Returns the exit code; raises MooringError for what cannot be opened."""
     plan, log = made.plan, context.log
     if plan.settings.reload:
@@ -50,7 +50,7 @@ def serve(made: Made, invocation: Invocation, context: Context, queue: SignalQue
             environ=context.environ,
         )
         last.callback(listeners.close_listeners, opened)
-        runtime = runtimes.open_runtime(plan.settings, opened[0].address, context.environ)
+        runtime = instance.open_instance(plan.settings, opened[0].address, context.environ)
         last.callback(runtime.close)
         ports = adminports.open_ports(plan.settings, context.environ)
         last.callback(ports.close)

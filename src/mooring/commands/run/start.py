@@ -10,7 +10,7 @@ from mooring.commands.run.prepare import prepare
 from mooring.errors import ConfigurationError
 from mooring.logs import log as logs
 from mooring.logs.log import Log, LogFiles
-from mooring.plan.replan import Made
+from mooring.plan.replan import Replanned
 from mooring.settings import engines
 from mooring.settings.invocation import Invocation
 from mooring.settings.resolve import resolve
@@ -52,7 +52,7 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
         account = accounts.find(plan.settings.user)
         working = after.working_folder(plan.settings.app_root)
         context = Context(after.environ, working, account, log, access, files)
-        return serve.serve(Made(plan, again), after, context, queue)
+        return serve.serve(Replanned(plan, again), after, context, queue)
     finally:
         queue.retire()
 

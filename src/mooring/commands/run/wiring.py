@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mooring.admin import instance as runtimes
+from mooring.admin import instance
 from mooring.admin.ports import Ports
 from mooring.admin.routes import Routes
 from mooring.admin.server import Admin
@@ -19,7 +19,7 @@ from mooring.metrics.multiprocess.client import AppMetrics
 from mooring.metrics.multiprocess.folder import MetricsFolder
 from mooring.plan import replan
 from mooring.plan.plan import Plan
-from mooring.plan.replan import Made
+from mooring.plan.replan import Replanned
 from mooring.settings import engines
 from mooring.settings.invocation import Invocation
 from mooring.settings.table import Settings
@@ -27,10 +27,10 @@ from mooring.supervisor import lifecycle
 from mooring.supervisor.hangs import HangWatch
 from mooring.supervisor.lifecycle import Cause
 from mooring.supervisor.loop import Supervisor
-from mooring.supervisor.reconfigure import Renewal
+from mooring.supervisor.reconfigure import Reconfigure
 from mooring.supervisor.recycle import Recycler
-from mooring.supervisor.stacks import PostMortem
-from mooring.supervisor.surge import Headroom
+from mooring.supervisor.stacks import HungStacks
+from mooring.supervisor.surge import SurgeMeasure
 from mooring.supervisor.workers import Workers
 from mooring.system import process
 from mooring.system.accounts import Account
@@ -51,7 +51,7 @@ class Opened(NamedTuple):
     """
 
     urls: list[str]
-    runtime: runtimes.Runtime
+    runtime: instance.InstanceFolder
     ports: Ports
     metrics: MetricsFolder | None
     last: ExitStack
@@ -63,7 +63,7 @@ def supervise(
     context: Context,
     opened: Opened,
     *,
-    made: Made,
+    made: Replanned,
     invocation: Invocation,
 ) -> int:
     """Supervise until nothing is left. Returns the exit code.
@@ -75,13 +75,13 @@ def supervise(
     supervisor.urls = opened.urls
     supervisor.on_fit = lambda fitted: announce(fitted, opened.urls, context.log)
     supervisor.on_reopen = lambda: _reopen(context.files, context.log, workers)
-    supervisor.on_measure = Headroom(supervisor).measure
+    supervisor.on_measure = SurgeMeasure(supervisor).measure
     routes = Routes(supervisor)
     if workers.access is not None:
         supervisor.add(workers.access)
     hangs = HangWatch(supervisor)
     supervisor.add(hangs)
-    supervisor.add(_post_mortem(supervisor, hangs))
+    supervisor.add(_hung_stacks(supervisor, hangs))
     supervisor.add(Recycler(supervisor))
     supervisor.add(_admin(supervisor, routes, opened))
     if opened.metrics is not None:
@@ -90,7 +90,7 @@ def supervise(
         supervisor.add(_templates(supervisor))
     if settings.companions:
         supervisor.add(_companions(supervisor, context))
-    supervisor.add(_renewal(supervisor, made, invocation))
+    supervisor.add(_reconfigure(supervisor, made, invocation))
     gc.freeze()
     gc.enable()
     if settings.reload:
@@ -107,11 +107,11 @@ def supervise(
 # -- the parts beside the workers ----------------------------------------------------------------------------
 
 
-def _post_mortem(supervisor: Supervisor, hangs: HangWatch) -> PostMortem:
+def _hung_stacks(supervisor: Supervisor, hangs: HangWatch) -> HungStacks:
     """Have the stacks of a hung worker told before it is killed."""
-    post_mortem = PostMortem(supervisor, hangs.silent)
-    supervisor.on_kill = post_mortem.examine
-    return post_mortem
+    stacks = HungStacks(supervisor, hangs.silent)
+    supervisor.on_kill = stacks.examine
+    return stacks
 
 
 def _admin(supervisor: Supervisor, routes: Routes, opened: Opened) -> Admin:
@@ -122,7 +122,7 @@ def _admin(supervisor: Supervisor, routes: Routes, opened: Opened) -> Admin:
     runtime, ports, log = opened.runtime, opened.ports, supervisor.log
     admin = Admin(supervisor.selector, routes.failed)
     owner = os.geteuid()
-    admin.open(runtime.socket, routes.control, allowed=lambda peer: runtimes.peer_allowed(peer, owner))
+    admin.open(runtime.socket, routes.control, allowed=lambda peer: instance.peer_allowed(peer, owner))
     for listener in ports.admin:
         admin.open(listener.socket, routes.public)
     for listener in ports.probes:
@@ -180,11 +180,11 @@ def _companions(supervisor: Supervisor, context: Context) -> Companions:
     return companions
 
 
-def _renewal(supervisor: Supervisor, made: Made, invocation: Invocation) -> Renewal:
+def _reconfigure(supervisor: Supervisor, made: Replanned, invocation: Invocation) -> Reconfigure:
     """Have a roll that is asked for take up new settings."""
-    renewal = Renewal(supervisor, made, partial(replan.remake, invocation, prepare), policy)
-    supervisor.on_roll = renewal.ask
-    return renewal
+    reconfigure = Reconfigure(supervisor, made, partial(replan.remake, invocation, prepare), policy)
+    supervisor.on_roll = reconfigure.ask
+    return reconfigure
 
 
 def _watcher(supervisor: Supervisor, last: ExitStack) -> Watcher:
