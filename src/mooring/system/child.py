@@ -36,6 +36,9 @@ class Restarts(NamedTuple):
     give_up: int = 0
 
 
+ONCE = Restarts(give_up=1)
+
+
 class Child:
     """A process, or the place for one: `pid` is 0 while there is none.
 
@@ -43,11 +46,11 @@ class Child:
     survives its kill is killed again after `kill_again` seconds.
     """
 
-    def __init__(self, restarts: Restarts | None = None, *, kill_again: float = 1.0) -> None:
+    def __init__(self, restarts: Restarts = ONCE, *, kill_again: float = 1.0) -> None:
         self.pid = 0
         self.channel = -1  # our end of what it talks through; below 0: there is none
         self.due = self.deadline = NEVER
-        self._restarts = restarts or Restarts(give_up=1)
+        self._restarts = restarts
         self._kill_again = kill_again
         self._selector: selectors.BaseSelector | None = None
         self._born, self._killed = 0.0, -NEVER
