@@ -1,4 +1,4 @@
-"""InstanceFolder: the folder and the control socket by which one instance is found, and the list of all of them.
+"""The folder and the control socket by which one instance is found, and the list of all instances.
 
 Not for what is said on the socket (server.py). Folders are <base>/<name>, mode 0700, checked to be ours;
 where nothing can be written, an abstract socket takes their place, and credentials tell who is at the other
