@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import ROWS, doubles
-from mooring.system.memory import shared_memory
+from mooring.system.memfd import shared_memory
 
 SIZE = 512 * 1024
 FULL = 64 * 1024  # bytes in a ring at which the reader is woken

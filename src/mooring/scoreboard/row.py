@@ -17,7 +17,7 @@ from itertools import pairwise
 from math import isfinite
 from typing import NamedTuple, cast
 
-from mooring.system.memory import shared_memory
+from mooring.system.memfd import shared_memory
 
 # -- the cells of a row ---------------------------------------------------------------------------------
 

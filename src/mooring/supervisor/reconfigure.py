@@ -26,7 +26,7 @@ from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.part import Part
 from mooring.system import process
 from mooring.system.child import NEVER, Child
-from mooring.system.memory import memory
+from mooring.system.memfd import memory
 from mooring.system.signals import SignalQueue, Stopped
 
 LONGEST = 45.0  # seconds; longer than a server's configuration file may take (serverconf.TIMEOUT)

@@ -15,7 +15,7 @@ from mooring.plan.plan import Plan, Report
 from mooring.scoreboard.row import DROPPED
 from mooring.scoreboard.totals import Totals
 from mooring.system import process
-from mooring.system.memory import memory
+from mooring.system.memfd import memory
 from mooring.worker import heartbeat, messages
 from mooring.worker.messages import Failure
 from mooring.worker.seat import Seat

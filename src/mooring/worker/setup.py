@@ -12,7 +12,7 @@ from mooring.errors import ConfigurationError
 from mooring.plan.plan import Plan
 from mooring.system import process
 from mooring.system.accounts import Account
-from mooring.system.memory import memory
+from mooring.system.memfd import memory
 from mooring.worker.assignment import Assignment
 
 

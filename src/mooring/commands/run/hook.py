@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from mooring.errors import HookError
 from mooring.system import process
-from mooring.system.memory import memory
+from mooring.system.memfd import memory
 from mooring.system.signals import STOPS, SignalQueue, Stopped
 
 HookKind = Literal["sourced", "python", "shell", "executable"]

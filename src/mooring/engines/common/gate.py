@@ -1,4 +1,4 @@
-"""The end of a drain: which connections may be closed, when the engine may stop, which requests were cut.
+"""The end of a drain: which connections may be closed, and when the engine may stop.
 
 In a drain each HTTP/1.x response closes its connection. So the connections that are left are silent, or their
 request came before the drain. `Gate` is for engines that can only close all connections at once, `Idle` for
@@ -7,14 +7,12 @@ engines that give access to each connection. The caller does the waiting, since 
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import TypeVar
 
 from mooring.engines import Serving
 from mooring.engines.common.connections import Connections
-from mooring.logs.escape import escape
 
 _PAUSE, _SHARE = 0.02, 10  # pause between two looks: at least these seconds, and so many times a look's time
 
@@ -83,31 +81,3 @@ class Idle:
             if now - since >= self._limit:
                 due.append(connection)
         return due
-
-
-_NAMED = 10
-
-
-def warn_of_cut(log: logging.Logger, serving: Serving, count: int | None = None) -> None:
-    """Log a warning about the requests in flight, up to 10 of them by method, path and age; none: no warning.
-
-    `count` is their number, if the engine knows it better.
-    """
-    requests = serving.in_flight()
-    count = len(requests) if count is None else count
-    if not count:
-        return
-    names = ", ".join(
-        f"{each.method} {escape(each.path)} (after {each.age:.1f} s)" for each in requests[:_NAMED]
-    )
-    more = f" and {count - _NAMED} more" if names and count > _NAMED else ""
-    log.warning(
-        "%d request%s outlived the grace period of %g s, and %s cut%s%s%s",
-        count,
-        "" if count == 1 else "s",
-        serving.plan.settings.graceful_timeout,
-        "was" if count == 1 else "were",
-        ": " if names else "",
-        names,
-        more,
-    )

@@ -1,4 +1,4 @@
-"""SIGTERM as something an event loop can wait for, and how much of the grace period is left.
+"""A worker's stop: SIGTERM for an event loop to wait for, what is left of the grace period, what it has cut.
 
 It runs inside a worker, with any event loop: each engine passes in its own function for the wake-up. Not for
 the supervisor: system/signals.py.
@@ -7,13 +7,18 @@ the supervisor: system/signals.py.
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 import time
 from collections.abc import Callable
 
+from mooring.engines import Serving
+from mooring.logs.escape import escape
+
 # The part of the grace period kept for the lifespan shutdown: these seconds, but at most this share.
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2
+_NAMED = 10  # requests that the warning of what was cut names
 
 
 class StopRequest:
@@ -80,3 +85,28 @@ class StopRequest:
     def remaining_for_requests(self) -> float:
         """Seconds that requests in flight have left; the rest is for the lifespan shutdown. Never below 0."""
         return max(0.0, self.remaining() - min(_RESERVE, self._grace * _RESERVE_SHARE))
+
+
+def warn_of_cut(log: logging.Logger, serving: Serving, count: int | None = None) -> None:
+    """Log a warning about the requests in flight, up to 10 of them by method, path and age; none: no warning.
+
+    `count` is their number, if the engine knows it better.
+    """
+    requests = serving.in_flight()
+    count = len(requests) if count is None else count
+    if not count:
+        return
+    names = ", ".join(
+        f"{each.method} {escape(each.path)} (after {each.age:.1f} s)" for each in requests[:_NAMED]
+    )
+    more = f" and {count - _NAMED} more" if names and count > _NAMED else ""
+    log.warning(
+        "%d request%s outlived the grace period of %g s, and %s cut%s%s%s",
+        count,
+        "" if count == 1 else "s",
+        serving.plan.settings.graceful_timeout,
+        "was" if count == 1 else "were",
+        ": " if names else "",
+        names,
+        more,
+    )

@@ -12,9 +12,9 @@ from granian._granian import ASGIWorker
 from mooring.application.model import Message
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
-from mooring.engines.common.gate import Gate, warn_of_cut
+from mooring.engines.common.gate import Gate
 from mooring.engines.common.lifespan import Lifespan
-from mooring.engines.common.stop import StopRequest
+from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.granian.pool import LOG, Pool
 from mooring.engines.granian.scope import handler
 from mooring.engines.granian.websocket import Live

@@ -11,7 +11,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 
 from mooring.errors import ConfigurationError
 from mooring.settings.table import Settings
-from mooring.system.memory import memory
+from mooring.system.memfd import memory
 
 
 def options(settings: Settings, *, websockets: bool) -> list[Any]:

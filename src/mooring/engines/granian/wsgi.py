@@ -20,8 +20,8 @@ from granian._futures import _new_cbscheduler
 from granian._granian import WSGIWorker
 
 from mooring.engines import Serving
-from mooring.engines.common.gate import Gate, warn_of_cut
-from mooring.engines.common.stop import StopRequest
+from mooring.engines.common.gate import Gate
+from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.granian.input import Input
 from mooring.engines.granian.pool import Pool
 from mooring.engines.granian.response import (

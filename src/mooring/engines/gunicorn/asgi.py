@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from mooring.engines.common import event_loop
-from mooring.engines.common.gate import Gate, Idle, warn_of_cut
+from mooring.engines.common.gate import Gate, Idle
+from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.websockets import delays
 from mooring.engines.gunicorn.worker import MooringWorker
 

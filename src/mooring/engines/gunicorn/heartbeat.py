@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.workers import base
 from gunicorn.workers.workertmp import WorkerTmp
 
-from mooring.system import memory
+from mooring.system import memfd
 
 
 class Heartbeat(WorkerTmp):
@@ -24,7 +24,7 @@ class Heartbeat(WorkerTmp):
         try:
             super().__init__(cfg)
         except (OSError, RuntimeError):  # the folder is missing, read-only or full
-            fd = memory.memory("mooring-heartbeat")
+            fd = memfd.memory("mooring-heartbeat")
             if cfg.uid != os.geteuid() or cfg.gid != os.getegid():
                 os.fchown(fd, cfg.uid, cfg.gid)
             self._tmp = os.fdopen(fd, "w+b", 0)

@@ -16,7 +16,8 @@ from typing import Any
 
 from gunicorn import glogging
 
-from mooring.engines.common.gate import Gate, warn_of_cut
+from mooring.engines.common.gate import Gate
+from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.worker import MooringWorker
 
 

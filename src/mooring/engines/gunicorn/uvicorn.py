@@ -15,7 +15,8 @@ from uvicorn import Config, Server
 
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
-from mooring.engines.common.gate import Gate, warn_of_cut
+from mooring.engines.common.gate import Gate
+from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.websockets import delays
 
 _LOG = logging.getLogger("uvicorn.error")

@@ -20,7 +20,7 @@ from gunicorn.arbiter import Arbiter
 
 from mooring.engines.common import tls
 from mooring.engines.common.connections import silence_of
-from mooring.engines.common.gate import warn_of_cut
+from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
 

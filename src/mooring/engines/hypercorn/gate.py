@@ -17,7 +17,8 @@ from hypercorn.events import RawData
 from hypercorn.protocol.h2 import H2Protocol
 
 from mooring.engines.common.connections import Connections, unread
-from mooring.engines.common.gate import Idle, warn_of_cut
+from mooring.engines.common.gate import Idle
+from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.websockets import delays
 from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.connections import connections

@@ -21,9 +21,9 @@ from uvicorn import Config, Server
 from mooring.engines import Serving
 from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, unread
-from mooring.engines.common.gate import LOOK, Idle, warn_of_cut
+from mooring.engines.common.gate import LOOK, Idle
 from mooring.engines.common.lifespan import Lifespan
-from mooring.engines.common.stop import StopRequest
+from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.common.websockets import delays
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet

@@ -25,7 +25,7 @@ from mooring.plan.server_config.values import Overrides
 from mooring.plan.server_config.worker_classes import brings_gunicorn
 from mooring.settings import engines
 from mooring.settings.resolve import PROFILE, Resolved
-from mooring.system.memory import memory
+from mooring.system.memfd import memory
 from mooring.system.signals import STOPS, SignalQueue, Stopped
 
 if TYPE_CHECKING:
