@@ -97,7 +97,7 @@ class LogWriter:
         self._reader.lost(self._rest.lines)
 
     def _end(self) -> None:
-        """Set the deadline: the supervisor's workers have ended, or it was killed and they are about to end."""
+        """Set the deadline: the workers have ended, or the supervisor was killed and they will end soon."""
         if self._deadline is None:
             now = monotonic()
             told = os.read(self._control, 1)
