@@ -3,8 +3,9 @@
 from setuptools import Extension, setup
 
 NAMES = (
-    *("module", "line", "ring", "row", "asgi", "asgi_line"),
-    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_request", "granian", "granian_answer", "granian_response"),
+    *("module", "text", "ring", "row", "line", "asgi", "asgi_line"),
+    *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_report", "wsgi_response"),
+    *("granian_wsgi", "granian_answer", "granian_response"),
 )
 
 setup(
@@ -12,7 +13,7 @@ setup(
         Extension(
             "mooring._accelerator",
             [f"src/accelerator/{name}.c" for name in NAMES],
-            depends=[f"src/accelerator/{name}.h" for name in ("accelerator", "wsgi", "granian")],
+            depends=[f"src/accelerator/{name}.h" for name in ("accelerator", "asgi", "wsgi", "granian")],
             extra_compile_args=[
                 "-O2",
                 "-Wall",
@@ -20,7 +21,7 @@ setup(
                 "-Wno-missing-field-initializers",
                 "-Wno-cast-function-type",
             ],
-            optional=True,  # where there is no compiler, mooring does without: src/mooring/accelerate.py
+            optional=True,  # where there is no compiler, mooring does without: scoreboard/accelerator.py
         )
     ]
 )

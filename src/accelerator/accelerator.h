@@ -8,6 +8,59 @@
 #include <stdbool.h>
 #include <time.h>
 
+/* -- what the Python twins have, too -------------------------------------------------------------- */
+
+/* A constant of a file and of its twin, which compares both (agrees of scoreboard/accelerator.py) and is the
+ * specification: whoever changes one there, changes it here. A number, or a text where there is one. */
+typedef struct {
+    const char *name; /* NULL: the table's end */
+    long long number;
+    const char *text;
+} Constant;
+
+#define NUMBER(name) {#name, name, NULL}
+#define TEXT(name) {#name, 0, name}
+
+extern const Constant ring_constants[], row_constants[], line_constants[], asgi_constants[], asgi_line_constants[],
+    wsgi_constants[], wsgi_line_constants[];
+
+#define FAILED 500 /* the status of a request without an answer: instrument/asgi.py, instrument/wsgi.py */
+
+/* Places of a request's ids, which are a tuple: Ids of instrument/asgi_line.py. */
+enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
+
+/* -- texts: text.c ------------------------------------------------------------------------------- */
+
+/* Those that are looked for in a scope, a message or an environ, or in an object's attributes. */
+#define TEXTS(DO)                                                                                                  \
+    DO(type, "type") DO(body, "body") DO(more_body, "more_body") DO(status, "status") DO(path, "path")             \
+    DO(client, "client") DO(method, "method") DO(headers, "headers") DO(http_version, "http_version")              \
+    DO(response_start, "http.response.start") DO(response_body, "http.response.body")                              \
+    DO(response_pathsend, "http.response.pathsend") DO(RAW_URI, "RAW_URI") DO(SCRIPT_NAME, "SCRIPT_NAME")          \
+    DO(PATH_INFO, "PATH_INFO") DO(QUERY_STRING, "QUERY_STRING") DO(REQUEST_METHOD, "REQUEST_METHOD")               \
+    DO(SERVER_PROTOCOL, "SERVER_PROTOCOL") DO(REMOTE_ADDR, "REMOTE_ADDR") DO(CONTENT_LENGTH, "CONTENT_LENGTH")     \
+    DO(HTTP_HOST, "HTTP_HOST") DO(HTTP_REFERER, "HTTP_REFERER") DO(HTTP_USER_AGENT, "HTTP_USER_AGENT")             \
+    DO(HTTP_TRANSFER_ENCODING, "HTTP_TRANSFER_ENCODING") DO(HTTP_X_FORWARDED_FOR, "HTTP_X_FORWARDED_FOR")          \
+    DO(HTTP_X_FORWARDED_PROTO, "HTTP_X_FORWARDED_PROTO") DO(file_wrapper, "wsgi.file_wrapper")                     \
+    DO(input, "wsgi.input") DO(HEAD, "HEAD") DO(http_1_1, "HTTP/1.1") DO(1_1, "1.1") DO(dash, "-")                 \
+    DO(begun, "begun") DO(ended, "ended") DO(close, "close") DO(exc_info, "exc_info")                              \
+    DO(response_bytes, "response_bytes")
+#define DECLARE(name, text) extern PyObject *t_##name;
+TEXTS(DECLARE)
+#undef DECLARE
+
+/* Make them. -1: an error is set. */
+int text_intern(void);
+
+/* Whether a text is that one, which is ASCII. */
+bool is_text(PyObject *text, PyObject *other);
+
+#define HOST_LIMIT 253 /* characters of an address, and what is in one besides letters and digits: logs/escape.py */
+#define HOST_OTHERS "._:%-"
+
+/* Whether it is one as host_field of logs/escape.py wants it; what is none is that one's to escape. A str. */
+bool is_address(PyObject *host);
+
 /* -- the access log's ring: ring.c --------------------------------------------------------------- */
 
 typedef struct {
@@ -25,9 +78,6 @@ extern PyTypeObject Writer_Type;
 bool ring_write(Writer *self, const char *lines, Py_ssize_t length, double now);
 
 /* -- the worker's row: row.c ---------------------------------------------------------------------- */
-
-/* Places of an exchange's list: instrument/asgi_line.py. */
-enum { SEND, SCOPE, PATH, QUERY, BEGAN, BASE, PLACE, IDS, SIZE, OPENING, DONE, EXCHANGE };
 
 typedef struct {
     PyObject_HEAD
@@ -69,31 +119,5 @@ typedef struct {
 int line_put(Row *row, Form *form, const Parts *parts, double now);
 
 extern PyTypeObject Apache_Type;
-
-/* -- asgi.c, asgi_line.c --------------------------------------------------------------------------------------- */
-
-typedef struct {
-    PyObject_HEAD
-    Row *row;
-    PyObject *drain, *closing, *with_headers, *file_size;
-    PyObject *entries;                                /* None: no access log */
-    PyObject *wanted, *nameless;                      /* None: every request has a line */
-    PyObject *methods, *targets, *target_field, *agents, *agent_field;
-    Form form;                                        /* without a date: not one of ours */
-} Asgi;
-
-extern PyTypeObject Asgi_Type;
-extern PyObject *s_client, *s_method, *s_headers, *s_http_version, *s_head;
-
-/* Whether a text is that one, which is ASCII. */
-bool is_text(PyObject *text, PyObject *other);
-
-/* Whether it is one as escape.host_field wants it; what is none is that one's to escape. A str. */
-bool is_address(PyObject *host);
-
-/* Have the line of a finished exchange written, where it has one. -1: an error is set. */
-int asgi_line(Asgi *self, PyObject *exchange, long status, double seconds, double now);
-
-extern PyObject *dash; /* "-" */
 
 #endif

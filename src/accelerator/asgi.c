@@ -1,16 +1,9 @@
-/* What is done for each request on ASGI: instrument._recorder and accessentry.asgi_entries are the specification.
- * An exchange is the list that instrument/asgi.py makes of a request. Lines that are no common case, and all forms but
- * Apache's, are left to the function `entries`. */
+/* What is done for each request on ASGI: _recorder of instrument/asgi.py is the specification. An exchange is the list
+ * that wrap_asgi makes of a request. Its line: asgi_line.c. */
 
-#include "accelerator.h"
+#include "asgi.h"
 
-#include <string.h>
-
-#define FAILED 500
-
-PyObject *s_client, *s_method, *s_headers, *s_http_version, *s_head;
-static PyObject *s_type, *s_body, *s_more_body, *s_status, *s_path, *s_begun, *s_response_body, *s_response_start,
-    *s_response_pathsend;
+const Constant asgi_constants[] = {NUMBER(FAILED), NUMBER(ID_COUNT), {NULL}};
 
 /* A mapping's value, NULL without an error where it has none. */
 static PyObject *look(PyObject *mapping, PyObject *key) {
@@ -31,15 +24,6 @@ static PyObject *must(PyObject *mapping, PyObject *key) {
     return value;
 }
 
-
-bool is_text(PyObject *text, PyObject *other) {
-    if (text == other)
-        return true;
-    return PyUnicode_Check(text) && PyUnicode_GET_LENGTH(text) == PyUnicode_GET_LENGTH(other) &&
-           PyUnicode_KIND(text) == PyUnicode_1BYTE_KIND &&
-           !memcmp(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(other), PyUnicode_GET_LENGTH(text));
-}
-
 static bool grow(PyObject *exchange, Py_ssize_t more) {
     if (!more)
         return true;
@@ -54,7 +38,7 @@ static bool grow(PyObject *exchange, Py_ssize_t more) {
 
 static int status_of(PyObject *opening, long *status) {
     Py_INCREF(opening); /* looking may run Python, and another message may take its place */
-    PyObject *value = must(opening, s_status);
+    PyObject *value = must(opening, t_status);
     Py_DECREF(opening);
     if (value == NULL)
         return -1;
@@ -86,7 +70,7 @@ static int end(Asgi *self, PyObject *exchange, long status, bool failed) {
 }
 
 static int body(Asgi *self, PyObject *exchange, PyObject *message) {
-    PyObject *data = look(message, s_body);
+    PyObject *data = look(message, t_body);
     if (data != NULL) {
         Py_ssize_t size = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
         Py_DECREF(data);
@@ -95,7 +79,7 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
     } else if (PyErr_Occurred()) {
         return -1;
     }
-    PyObject *more = look(message, s_more_body);
+    PyObject *more = look(message, t_more_body);
     if (more == NULL && PyErr_Occurred())
         return -1;
     int last = more == NULL ? 1 : PyObject_Not(more);
@@ -114,10 +98,10 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
 /* The message as it is to be sent, in place of the reference given; NULL: an error is set. */
 static PyObject *start(Asgi *self, PyObject *exchange, PyObject *message) {
     PyObject *ids = PyList_GET_ITEM(exchange, IDS);
-    PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == 3 ? PyTuple_GET_ITEM(ids, 2) : NULL;
+    PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == ID_COUNT ? PyTuple_GET_ITEM(ids, ID_HEADERS) : NULL;
     if (extra != NULL && PyObject_IsTrue(extra) == 1)
         Py_SETREF(message, PyObject_CallFunctionObjArgs(self->with_headers, message, extra, NULL));
-    PyObject *begun = message == NULL ? NULL : PyObject_GetAttr(self->drain, s_begun);
+    PyObject *begun = message == NULL ? NULL : PyObject_GetAttr(self->drain, t_begun);
     if (begun == NULL) {
         Py_XDECREF(message);
         return NULL;
@@ -133,7 +117,7 @@ static PyObject *start(Asgi *self, PyObject *exchange, PyObject *message) {
 }
 
 static int path_sent(Asgi *self, PyObject *exchange, PyObject *message) {
-    PyObject *path = must(message, s_path);
+    PyObject *path = must(message, t_path);
     PyObject *found = path == NULL ? NULL : PyObject_CallOneArg(self->file_size, path);
     Py_ssize_t size = found == NULL ? -1 : PyLong_AsSsize_t(found);
     Py_XDECREF(path);
@@ -154,16 +138,16 @@ static PyObject *Asgi_sending(Asgi *self, PyObject *const *args, Py_ssize_t coun
         return NULL;
     }
     PyObject *exchange = args[0], *message = args[1];
-    PyObject *kind = is_exchange(exchange) ? must(message, s_type) : NULL;
+    PyObject *kind = is_exchange(exchange) ? must(message, t_type) : NULL;
     if (kind == NULL)
         return NULL;
     Py_INCREF(message);
     int outcome = 0;
-    if (is_text(kind, s_response_body))
+    if (is_text(kind, t_response_body))
         outcome = body(self, exchange, message);
-    else if (is_text(kind, s_response_start))
+    else if (is_text(kind, t_response_start))
         outcome = (message = start(self, exchange, message)) == NULL ? -1 : 0;
-    else if (is_text(kind, s_response_pathsend))
+    else if (is_text(kind, t_response_pathsend))
         outcome = path_sent(self, exchange, message);
     Py_DECREF(kind);
     PyObject *passed = NULL;
@@ -225,26 +209,13 @@ static void Asgi_dealloc(Asgi *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
-static int intern(void) {
-    struct { PyObject **place; const char *text; } texts[] = {
-        {&s_type, "type"}, {&s_body, "body"}, {&s_more_body, "more_body"}, {&s_status, "status"}, {&s_path, "path"},
-        {&s_begun, "begun"}, {&s_client, "client"}, {&s_method, "method"}, {&s_headers, "headers"},
-        {&s_http_version, "http_version"}, {&s_response_body, "http.response.body"},
-        {&s_response_start, "http.response.start"}, {&s_response_pathsend, "http.response.pathsend"}, {&s_head, "HEAD"},
-    };
-    for (size_t index = 0; index < sizeof texts / sizeof *texts; index++)
-        if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
-            return -1;
-    return 0;
-}
-
 static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"row",     "drain",   "closing",      "with_headers", "file_size",   "entries", "wanted", "nameless",
                             "methods", "targets", "target_field", "agents",       "agent_field", "date",    "timed",  NULL};
     Asgi *self = (Asgi *)type->tp_alloc(type, 0);
     PyObject *date;
     int timed;
-    if (self == NULL || intern() < 0)
+    if (self == NULL)
         return NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOOOUO!O!OO!OOp", names, &Row_Type, &self->row, &self->drain,
                                      &self->closing, &self->with_headers, &self->file_size, &self->entries, &self->wanted,
@@ -264,7 +235,7 @@ static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
 
 PyTypeObject Asgi_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Asgi",
-    .tp_doc = "Asgi(row, ...): the functions of instrument._recorder.",
+    .tp_doc = "Asgi(row, ...): the functions of _recorder in instrument/asgi.py.",
     .tp_basicsize = sizeof(Asgi),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = Asgi_new,

@@ -1,9 +1,15 @@
-/* From a finished exchange to its line, on ASGI: accessentry.asgi_entries is the specification. Lines that are no
- * common case, and all forms but Apache's, are left to that. */
+/* From a finished exchange to its line, on ASGI: asgi_entries of instrument/asgi_line.py is the specification. Lines
+ * that are no common case, and all forms but Apache's, are left to that. */
 
-#include "accelerator.h"
+#include "asgi.h"
 
 #include <string.h>
+
+const Constant asgi_line_constants[] = {
+    NUMBER(SEND), NUMBER(SCOPE), NUMBER(PATH), NUMBER(QUERY), NUMBER(BEGAN), NUMBER(BASE), NUMBER(PLACE),
+    NUMBER(IDS), NUMBER(SIZE), NUMBER(OPENING), NUMBER(DONE), NUMBER(EXCHANGE), NUMBER(HOST_LIMIT), TEXT(HOST_OTHERS),
+    {NULL},
+};
 
 /* What a cache has of a client's bytes, or else what `make` makes of them; a new reference. */
 static PyObject *shown(PyObject *cache, PyObject *make, PyObject *value) {
@@ -54,18 +60,8 @@ static PyObject *target_of(PyObject *exchange) {
     return target;
 }
 
-bool is_address(PyObject *host) {
-    if (!PyUnicode_IS_COMPACT_ASCII(host) || PyUnicode_GET_LENGTH(host) > 253)
-        return false;
-    const Py_UCS1 *text = PyUnicode_1BYTE_DATA(host);
-    for (Py_ssize_t index = 0; index < PyUnicode_GET_LENGTH(host); index++)
-        if (!Py_ISALNUM(text[index]) && (!text[index] || !strchr("._:%-", text[index])))
-            return false;
-    return true;
-}
-
 static PyObject *host_of(const Asgi *self, PyObject *scope) {
-    PyObject *client = PyDict_GetItemWithError(scope, s_client);
+    PyObject *client = PyDict_GetItemWithError(scope, t_client);
     PyObject *host = NULL;
     if (client == NULL || client == Py_None)
         return PyErr_Occurred() ? NULL : self->nameless;
@@ -85,23 +81,23 @@ static int fast_line(Asgi *self, PyObject *exchange, long status, double seconds
     PyObject *scope = PyList_GET_ITEM(exchange, SCOPE), *referer = NULL, *agent = NULL;
     if (!PyDict_CheckExact(scope))
         return 0;
-    PyObject *headers = PyDict_GetItemWithError(scope, s_headers);
+    PyObject *headers = PyDict_GetItemWithError(scope, t_headers);
     if (headers == NULL || !find(headers, &referer, &agent))
         return 0;
     Parts parts = {.status = status, .seconds = seconds};
     Py_XINCREF(referer);
     Py_XINCREF(agent);
     parts.host = Py_XNewRef(host_of(self, scope));
-    parts.method = Py_XNewRef(PyDict_GetItemWithError(scope, s_method));
-    parts.version = Py_XNewRef(PyDict_GetItemWithError(scope, s_http_version));
+    parts.method = Py_XNewRef(PyDict_GetItemWithError(scope, t_method));
+    parts.version = Py_XNewRef(PyDict_GetItemWithError(scope, t_http_version));
     PyObject *target = target_of(exchange);
     int outcome = 0;
     if (target != NULL && parts.host != NULL && parts.version != NULL && parts.method != NULL &&
         PySet_Contains(self->methods, parts.method) == 1) {
-        parts.size = is_text(parts.method, s_head) ? 0 : PyLong_AsSsize_t(PyList_GET_ITEM(exchange, SIZE));
+        parts.size = is_text(parts.method, t_HEAD) ? 0 : PyLong_AsSsize_t(PyList_GET_ITEM(exchange, SIZE));
         parts.target = shown(self->targets, self->target_field, target);
-        parts.referer = referer == NULL ? Py_NewRef(dash) : shown(self->agents, self->agent_field, referer);
-        parts.agent = agent == NULL ? Py_NewRef(dash) : shown(self->agents, self->agent_field, agent);
+        parts.referer = referer == NULL ? Py_NewRef(t_dash) : shown(self->agents, self->agent_field, referer);
+        parts.agent = agent == NULL ? Py_NewRef(t_dash) : shown(self->agents, self->agent_field, agent);
         if (parts.target != NULL && parts.referer != NULL && parts.agent != NULL)
             outcome = line_put(self->row, &self->form, &parts, now);
     }

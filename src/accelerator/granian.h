@@ -1,4 +1,4 @@
-/* What granian.c, granian_answer.c and granian_response.c share. */
+/* What granian_wsgi.c, granian_answer.c and granian_response.c share. */
 
 #ifndef MOORING_GRANIAN_H
 #define MOORING_GRANIAN_H
@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-/* What engines/granian/wsgi.handler returns. */
+/* What handler of engines/granian/wsgi.py returns. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
@@ -26,7 +26,6 @@ typedef struct {
     char sent;
 } Response;
 
-extern PyObject *g_method, *g_head, *g_ended, *g_close, *g_response_bytes;
 extern PyTypeObject Granian_Type, Response_Type;
 
 /* Answer with what the application returned. -1: an error is set. */

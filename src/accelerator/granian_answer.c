@@ -1,5 +1,6 @@
-/* The answer to a request on granian: engines/granian/response.py is the specification. Other answers than a list,
- * or one complete chunk, are left to that. */
+/* The answer to a request on granian. Has no twin of its name: `stream`, `begun` and head_of of
+ * engines/granian/response.py are the specification. Other answers than a list, or one complete chunk, are left to
+ * that. */
 
 #include "granian.h"
 
@@ -7,7 +8,7 @@
 static int send(const Granian *self, PyObject *proto, Response *response, PyObject *body) {
     PyObject *headers = Py_NewRef(response->headers), *ended = NULL;
     if (response->body != NULL) { /* PEP 3333's input, which may have been read to its end */
-        ended = PyObject_GetAttr(response->body, g_ended);
+        ended = PyObject_GetAttr(response->body, t_ended);
         if (ended == NULL) {
             Py_DECREF(headers);
             return -1;
@@ -19,7 +20,7 @@ static int send(const Granian *self, PyObject *proto, Response *response, PyObje
     PyObject *status = headers == NULL ? NULL : PyLong_FromLong(response->status), *sent = NULL;
     if (status != NULL) {
         PyObject *given[] = {proto, status, headers, body};
-        sent = PyObject_VectorcallMethod(g_response_bytes, given, 4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        sent = PyObject_VectorcallMethod(t_response_bytes, given, 4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
     Py_XDECREF(headers);
     Py_XDECREF(status);
@@ -60,7 +61,7 @@ static Py_ssize_t declared(PyObject *headers) {
 static int finish(PyObject *result) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *close = PyObject_GetAttr(result, g_close), *closed = NULL;
+    PyObject *close = PyObject_GetAttr(result, t_close), *closed = NULL;
     if (close == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
         PyErr_Clear();
         closed = Py_NewRef(Py_None);
@@ -127,8 +128,8 @@ static int iterate(const Granian *self, PyObject *proto, Response *response, PyO
 }
 
 int granian_answer(const Granian *self, PyObject *proto, PyObject *environ, Response *response, PyObject *result) {
-    PyObject *method = PyDict_GetItemWithError(environ, g_method);
-    bool head = method != NULL && is_text(method, g_head);
+    PyObject *method = PyDict_GetItemWithError(environ, t_REQUEST_METHOD);
+    bool head = method != NULL && is_text(method, t_HEAD);
     if (!head && response->status && PyList_Check(result)) {
         PyObject *body = PyList_GET_SIZE(result) == 1 && response->written == NULL ? PyList_GET_ITEM(result, 0) : NULL;
         body = body != NULL && PyBytes_CheckExact(body)

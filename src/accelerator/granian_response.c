@@ -1,10 +1,8 @@
-/* An application's answer on granian: engines/granian/response.Response is the specification. */
+/* An application's answer on granian: Response of engines/granian/response.py is the specification. */
 
 #include "granian.h"
 
 #include <structmember.h>
-
-static PyObject *r_exc_info;
 
 /* What was given to write(); a list, borrowed. */
 static PyObject *written_of(Response *self) {
@@ -54,7 +52,7 @@ static bool may_start(const Response *self, PyObject *exc_info) {
 
 static PyObject *Response_vectorcall(Response *self, PyObject *const *args, size_t count, PyObject *names) {
     Py_ssize_t given = PyVectorcall_NARGS(count), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (given < 2 || given + named > 3 || (named && !is_text(PyTuple_GET_ITEM(names, 0), r_exc_info))) {
+    if (given < 2 || given + named > 3 || (named && !is_text(PyTuple_GET_ITEM(names, 0), t_exc_info))) {
         PyErr_SetString(PyExc_TypeError, "start_response(status, headers, exc_info=None)");
         return NULL;
     }
@@ -69,8 +67,6 @@ static PyObject *Response_vectorcall(Response *self, PyObject *const *args, size
 }
 
 Response *granian_response(PyObject *status_of, PyObject *again) {
-    if (r_exc_info == NULL && (r_exc_info = PyUnicode_InternFromString("exc_info")) == NULL)
-        return NULL;
     Response *self = PyObject_GC_New(Response, &Response_Type);
     if (self == NULL)
         return NULL;

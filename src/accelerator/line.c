@@ -1,10 +1,19 @@
-/* A line of Apache's combined form, as logs/access/line.py makes it. What is unusual is left to that. */
+/* A line of Apache's combined form, as _apache of logs/access/line.py makes it. What is unusual is left to that. */
 
 #include "accelerator.h"
 
 #include <string.h>
 
 #define LONGEST 4095 /* bytes: below PIPE_BUF, so that a pipe takes it whole */
+
+/* Places of an entry, which is a tuple: logs/access/parts.py. */
+enum { HOST, PORT, METHOD, TARGET, VERSION, STATUS, SIZE, SECONDS, REFERER, AGENT, REQUEST_ID, TRACE_ID, EXTRA, ENTRY };
+
+const Constant line_constants[] = {
+    NUMBER(LONGEST), NUMBER(HOST), NUMBER(PORT), NUMBER(METHOD), NUMBER(TARGET), NUMBER(VERSION), NUMBER(STATUS),
+    NUMBER(SIZE), NUMBER(SECONDS), NUMBER(REFERER), NUMBER(AGENT), NUMBER(REQUEST_ID),
+    NUMBER(TRACE_ID), NUMBER(EXTRA), NUMBER(ENTRY), {NULL},
+};
 
 typedef struct {
     char text[LONGEST];
@@ -116,16 +125,16 @@ typedef struct {
 } Apache;
 
 static PyObject *Apache_put(Apache *self, PyObject *const *args, Py_ssize_t count) {
-    if (count != 2 || !PyTuple_CheckExact(args[0]) || PyTuple_GET_SIZE(args[0]) != 13) {
+    if (count != 2 || !PyTuple_CheckExact(args[0]) || PyTuple_GET_SIZE(args[0]) != ENTRY) {
         PyErr_SetString(PyExc_TypeError, "put(entry, now)");
         return NULL;
     }
-    PyObject **entry = &PyTuple_GET_ITEM(args[0], 0); /* accessparts.Entry */
-    if (!PyLong_Check(entry[6]))
+    PyObject **entry = &PyTuple_GET_ITEM(args[0], 0);
+    if (!PyLong_Check(entry[SIZE]))
         Py_RETURN_FALSE;
-    Parts parts = {.host = entry[0], .method = entry[2], .target = entry[3], .version = entry[4],
-                   .status = PyLong_AsLong(entry[5]), .size = PyLong_AsSsize_t(entry[6]),
-                   .seconds = PyFloat_AsDouble(entry[7]), .referer = entry[8], .agent = entry[9]};
+    Parts parts = {.host = entry[HOST], .method = entry[METHOD], .target = entry[TARGET], .version = entry[VERSION],
+                   .status = PyLong_AsLong(entry[STATUS]), .size = PyLong_AsSsize_t(entry[SIZE]),
+                   .seconds = PyFloat_AsDouble(entry[SECONDS]), .referer = entry[REFERER], .agent = entry[AGENT]};
     double now = PyFloat_AsDouble(args[1]);
     if (PyErr_Occurred())
         return NULL;

@@ -9,7 +9,9 @@
 
 #define HEAD 0 /* cells of a ring */
 #define TAIL 8
-#define MOST 9007199254740992.0
+#define MOST 9007199254740992 /* 2**53: no count is higher */
+
+const Constant ring_constants[] = {NUMBER(HEAD), NUMBER(TAIL), NUMBER(MOST), {NULL}};
 
 static double cell(const Writer *self, int index) {
     uint64_t bits = __atomic_load_n((uint64_t *)self->memory.buf + index, __ATOMIC_ACQUIRE);

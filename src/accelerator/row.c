@@ -1,12 +1,22 @@
-/* A worker's row of the scoreboard: counts, histogram, requests in flight. scoreboard/row.py and meter.table are
- * the specification. The interpreter's lock makes each of these functions one step for threads. */
+/* A worker's row of the scoreboard: counts, histogram, requests in flight. scoreboard/row.py, and `table` of
+ * instrument/meter.py, are the specification. The interpreter's lock makes each of these functions one
+ * step for threads. */
 
 #include "accelerator.h"
 
 #include <stdint.h>
 #include <string.h>
 
-#define PATH_BYTES ((self->stride - 2) * 8)
+#define CLASSES 8 /* cells of a method, by the status's first digit */
+
+/* A request in flight: when it began, its method's first cell, its path. In the form of Python's struct. */
+#define PATH_BYTES 112
+#define QUOTED(number) #number
+#define IN_QUOTES(number) QUOTED(number)
+#define RECORD "dd" IN_QUOTES(PATH_BYTES) "s"
+#define RECORD_CELLS (2 + PATH_BYTES / 8)
+
+const Constant row_constants[] = {NUMBER(CLASSES), TEXT(RECORD), {NULL}};
 
 double monotonic(void) {
     struct timespec now;
@@ -63,7 +73,7 @@ void row_count(Row *self, Py_ssize_t base, long status, double seconds) {
         else
             high = middle;
     }
-    base += status / 100 & 7;
+    base += status / 100 & (CLASSES - 1);
     if (base >= 0 && base < self->cell_count)
         add(self, base, 1.0);
     add(self, self->histogram + low, 1.0);
@@ -143,7 +153,7 @@ static PyObject *Row_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     self->bound_count = PyTuple_GET_SIZE(bounds);
     if (!fits(self, self->histogram, self->bound_count + 1) || !fits(self, self->durations, 1) ||
         !fits(self, self->overflow, 1) || !fits(self, self->raised, 1) || !fits(self, self->dropped, 1) ||
-        self->first < 1 || self->stride < 3 || self->stop <= self->first || !fits(self, self->stop, 0) ||
+        self->first < 1 || self->stride < RECORD_CELLS || self->stop <= self->first || !fits(self, self->stop, 0) ||
         (self->stop - self->first) % self->stride) {
         PyErr_SetString(PyExc_ValueError, "these cells are not in that row");
         goto failed;

@@ -1,4 +1,4 @@
-/* What the files of the WSGI half share: wsgi.c, wsgi_begin.c, wsgi_request.c, wsgi_line.c. */
+/* What the files of the WSGI half share: wsgi.c, wsgi_begin.c, wsgi_line.c, wsgi_report.c, wsgi_response.c. */
 
 #ifndef MOORING_WSGI_H
 #define MOORING_WSGI_H
@@ -7,7 +7,7 @@
 
 #include <stddef.h>
 
-/* The wrapper around an application: what instrument_wsgi.wrap_wsgi returns. */
+/* The wrapper around an application: what wrap_wsgi of instrument/wsgi.py returns. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
@@ -39,14 +39,7 @@ typedef struct {
 
 extern PyTypeObject Wsgi_Type, Request_Type, Stream_Type;
 
-/* Texts that are looked for in an environ. */
-#define TEXTS(DO)                                                                                              \
-    DO(RAW_URI) DO(SCRIPT_NAME) DO(PATH_INFO) DO(QUERY_STRING) DO(REQUEST_METHOD) DO(SERVER_PROTOCOL)          \
-        DO(REMOTE_ADDR) DO(HTTP_USER_AGENT) DO(HTTP_REFERER) DO(HTTP_X_FORWARDED_FOR) DO(HTTP_X_FORWARDED_PROTO) DO(HEAD)
-#define DECLARE(name) extern PyObject *w_##name;
-TEXTS(DECLARE)
-#undef DECLARE
-extern PyObject *w_file_wrapper, *w_close, *w_begun, *w_exc_info, *w_http_1_1, *w_1_1;
+#define PCHAR "/!$&'()*+,;=:@" /* as in instrument/wsgi_line.py */
 
 /* Count a request and make its line; without a status the application has failed. -1: an error is set. */
 int wsgi_report(Request *request, PyObject *status, Py_ssize_t size);

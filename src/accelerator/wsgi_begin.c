@@ -1,4 +1,5 @@
-/* A request has come, on WSGI: what was asked for, and its place among the requests in flight. See wsgi.c. */
+/* A request has come, on WSGI: what was asked for, and its place among the requests in flight. Has no twin of its name:
+ * `start` of _recorder in instrument/wsgi.py and target_of of instrument/wsgi_line.py are the specification. */
 
 #include "wsgi.h"
 
@@ -6,7 +7,7 @@
 
 /* Whether that needs no percent-encoding to be what the client sent: instrument/wsgi_line.py. */
 static bool is_plain(PyObject *text) {
-    static const char others[] = "-._~/!$&'()*+,;=:@";
+    static const char others[] = "-._~" PCHAR;
     static bool plain[128];
     if (!plain['/']) {
         for (int c = 0; c < 128; c++)
@@ -25,10 +26,10 @@ static bool is_plain(PyObject *text) {
 
 /* Path and query as they were requested: a new reference to a text. */
 static PyObject *target_of(const Wsgi *self, PyObject *environ) {
-    PyObject *script = PyDict_GetItemWithError(environ, w_SCRIPT_NAME);
-    PyObject *path = PyDict_GetItemWithError(environ, w_PATH_INFO);
-    PyObject *query = PyDict_GetItemWithError(environ, w_QUERY_STRING);
-    PyObject *raw = PyDict_GetItemWithError(environ, w_RAW_URI);
+    PyObject *script = PyDict_GetItemWithError(environ, t_SCRIPT_NAME);
+    PyObject *path = PyDict_GetItemWithError(environ, t_PATH_INFO);
+    PyObject *query = PyDict_GetItemWithError(environ, t_QUERY_STRING);
+    PyObject *raw = PyDict_GetItemWithError(environ, t_RAW_URI);
     if (PyErr_Occurred())
         return NULL;
     if (raw != NULL && PyUnicode_CheckExact(raw))
@@ -55,10 +56,10 @@ static PyObject *target_of(const Wsgi *self, PyObject *environ) {
 
 /* Give the request its place among those in flight. */
 static int begin(const Wsgi *self, Request *request) {
-    PyObject *method = PyDict_GetItemWithError(request->environ, w_REQUEST_METHOD);
+    PyObject *method = PyDict_GetItemWithError(request->environ, t_REQUEST_METHOD);
     if (method == NULL) {
         if (!PyErr_Occurred())
-            PyErr_SetObject(PyExc_KeyError, w_REQUEST_METHOD);
+            PyErr_SetObject(PyExc_KeyError, t_REQUEST_METHOD);
         return -1;
     }
     PyObject *base = PyDict_GetItemWithError(self->bases, method);

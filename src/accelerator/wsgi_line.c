@@ -1,12 +1,14 @@
-/* From an answered request to its line, on WSGI: accessentry_wsgi.describer is the specification. Lines that are no
- * common case, and all forms but Apache's, are left to that. */
+/* From an answered request to its line, on WSGI: describer of instrument/wsgi_line.py is the specification. Lines
+ * that are no common case, and all forms but Apache's, are left to that. */
 
 #include "wsgi.h"
 
-#include <string.h>
-
-#define TARGET_LIMIT 2048 /* logs/escape.py */
+#define TARGET_LIMIT 2048 /* characters: logs/escape.py */
 #define AGENT_LIMIT 512
+
+const Constant wsgi_line_constants[] = {
+    NUMBER(TARGET_LIMIT), NUMBER(AGENT_LIMIT), TEXT(PCHAR), NUMBER(HOST_LIMIT), TEXT(HOST_OTHERS), {NULL},
+};
 
 /* Whether that stands in a line as it is, which is printable ASCII without quotes and backslashes. */
 static bool is_clean(PyObject *text, Py_ssize_t limit) {
@@ -23,12 +25,12 @@ static bool is_clean(PyObject *text, Py_ssize_t limit) {
 static PyObject *header(PyObject *environ, PyObject *name) {
     PyObject *value = PyDict_GetItemWithError(environ, name);
     if (value == NULL)
-        return PyErr_Occurred() ? NULL : dash;
+        return PyErr_Occurred() ? NULL : t_dash;
     return is_clean(value, AGENT_LIMIT) ? value : NULL;
 }
 
 static PyObject *host_of(const Wsgi *self, PyObject *environ) {
-    PyObject *host = PyDict_GetItemWithError(environ, w_REMOTE_ADDR);
+    PyObject *host = PyDict_GetItemWithError(environ, t_REMOTE_ADDR);
     if (host == NULL)
         return PyErr_Occurred() ? NULL : self->nameless;
     if (!PyUnicode_CheckExact(host))
@@ -40,10 +42,10 @@ static PyObject *host_of(const Wsgi *self, PyObject *environ) {
 
 /* Of "HTTP/1.1" what is behind the slash; a new reference. */
 static PyObject *version_of(PyObject *environ) {
-    PyObject *protocol = PyDict_GetItemWithError(environ, w_SERVER_PROTOCOL);
+    PyObject *protocol = PyDict_GetItemWithError(environ, t_SERVER_PROTOCOL);
     if (protocol == NULL || !PyUnicode_CheckExact(protocol))
         return NULL;
-    return is_text(protocol, w_http_1_1) ? Py_NewRef(w_1_1)
+    return is_text(protocol, t_http_1_1) ? Py_NewRef(t_1_1)
                                          : PyUnicode_Substring(protocol, 5, PyUnicode_GET_LENGTH(protocol));
 }
 
@@ -56,16 +58,16 @@ static int fast_line(Request *request, long status, Py_ssize_t size, double seco
         return 0;
     parts.target = request->target;
     parts.host = host_of(self, environ);
-    parts.method = PyDict_GetItemWithError(environ, w_REQUEST_METHOD);
-    parts.referer = header(environ, w_HTTP_REFERER);
-    parts.agent = header(environ, w_HTTP_USER_AGENT);
+    parts.method = PyDict_GetItemWithError(environ, t_REQUEST_METHOD);
+    parts.referer = header(environ, t_HTTP_REFERER);
+    parts.agent = header(environ, t_HTTP_USER_AGENT);
     if (parts.host == NULL || parts.method == NULL || parts.referer == NULL || parts.agent == NULL ||
         !PyUnicode_CheckExact(parts.method) || PySet_Contains(self->methods, parts.method) != 1)
         return 0;
     parts.version = version_of(environ);
     if (parts.version == NULL)
         return 0;
-    parts.size = is_text(parts.method, w_HEAD) ? 0 : size;
+    parts.size = is_text(parts.method, t_HEAD) ? 0 : size;
     PyObject *held[] = {parts.host, parts.method, parts.referer, parts.agent};
     for (size_t index = 0; index < sizeof held / sizeof *held; index++)
         Py_INCREF(held[index]);
@@ -101,7 +103,7 @@ int wsgi_line(Request *request, long status, Py_ssize_t size, double seconds, do
             return 0;
         PyErr_Clear(); /* the function below meets it too, and its error is the one to be seen */
     }
-    PyObject *headers = request->headers == NULL ? PyTuple_GET_ITEM(self->nothing, 2) : request->headers;
+    PyObject *headers = request->headers == NULL ? PyTuple_GET_ITEM(self->nothing, ID_HEADERS) : request->headers;
     PyObject *done = PyObject_CallFunction(self->log, "OOlnOdOd", request->environ, request->target, status, size,
                                            headers, seconds, request->ids, now);
     Py_XDECREF(done);

@@ -1,4 +1,4 @@
-"""The command line: `mooring run` and its companions. Options derive from the settings table."""
+"""The command line: `mooring run` and the other commands. The options derive from the settings table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_PATH = 200
 
 
 class _Command(click.Command):
-    """A command whose settings options are made only when it is the one invoked."""
+    """A command with an option for each setting. The options are made only when this command is invoked."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if not getattr(self, "filled", False):
@@ -44,7 +44,7 @@ def _given(values: dict[str, Any]) -> dict[str, str]:
 
 
 def _end(call: Callable[[], int]) -> None:
-    """Run a command's work; an error of ours is one line on stderr and its documented exit code."""
+    """Run a command and exit. A MooringError becomes one line on stderr and its documented exit code."""
     try:
         code = call()
     except MooringError as error:
@@ -54,7 +54,7 @@ def _end(call: Callable[[], int]) -> None:
         last_words(str(error))
         code = error.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains when it flushes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else flushing stdout at exit prints an error
         code = 1
     except OSError as error:
         if error.filename is None and error.errno not in (errno.EMFILE, errno.ENFILE):
@@ -64,7 +64,7 @@ def _end(call: Callable[[], int]) -> None:
 
 
 def _refused(error: OSError) -> int:
-    """A path that the system refuses (too long, not allowed), or no descriptor left: one line, and 2."""
+    """Report a refused path (too long, not allowed) or a lack of descriptors in one line. Returns 2."""
     from mooring.logs.log import last_words
 
     path = str(error.filename or "")
@@ -75,8 +75,8 @@ def _refused(error: OSError) -> int:
 
 
 def _folder() -> Path:
-    """The working folder. Raises ConfigurationError where it has been removed."""
-    from pathlib import Path  # `--help` can do without: 6 ms
+    """The working folder. Raises ConfigurationError if it has been removed."""
+    from pathlib import Path  # imported here: 6 ms, and `--help` does not need it
 
     try:
         return Path.cwd()
@@ -87,7 +87,7 @@ def _folder() -> Path:
 
 
 def _serve(values: dict[str, Any]) -> None:
-    """`run` and its like: signals are taken before anything that takes time, and until the very end."""
+    """The work of `run`, `demo` and `dev`. Signals are queued before any slow import, until the end."""
     from mooring.system.signals import SignalQueue
 
     queue = SignalQueue()
@@ -101,7 +101,7 @@ def _serve(values: dict[str, Any]) -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """Put /dev/null where 0, 1 or 2 are closed: or a listener would get that number, and log lines."""
+    """Open /dev/null as 0, 1 and 2 if they are closed: else a listener gets that number, and log lines."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)

@@ -1,7 +1,7 @@
-"""The demo applications: what `mooring demo` serves, and the images while they hold no application.
+"""The demo applications: served by `mooring demo`, and by the images as long as they hold no application.
 
-Honest about what really serves them. Each older image's answers in its content type (docs/profiles.md); none
-needs a framework, so that they start whatever is installed.
+Each names the engine that really serves it. A demo for an older image responds with that image's content type
+(docs/profiles.md). None needs a framework, so each starts whatever is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TEXT, _JSON, _HTML = "text/plain", "application/json", "text/html; charset=utf-
 
 
 def greeting() -> str:
-    """`Hello world! From mooring, <engine> and Python X.Y`."""
+    """The text `Hello world! From mooring, <engine> and Python X.Y`."""
     version = ".".join(platform.python_version_tuple()[:2])
     loaded = (name for name in REGISTRY if f"mooring.engines.{name}.adapter" in sys.modules)
     engine = next(loaded, "no engine")
@@ -26,7 +26,7 @@ def greeting() -> str:
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer every HTTP request with the greeting as plain text (ASGI)."""
+    """Respond to every HTTP request with the greeting as plain text (ASGI)."""
     if scope["type"] == "http":
         await _answer(send, 200, _TEXT, greeting())
     elif scope["type"] == "lifespan":
@@ -34,7 +34,7 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 async def json_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answer `/` with {"message": greeting}, as the Starlette and FastAPI images did (ASGI)."""
+    """Respond to `/` with {"message": greeting}, as the Starlette and FastAPI images did (ASGI)."""
     if scope["type"] == "http":
         found = scope["path"] == "/"
         body = {"message": greeting()} if found else {"detail": "Not Found"}
@@ -44,7 +44,7 @@ async def json_app(scope: dict[str, Any], receive: Any, send: Any) -> None:
 
 
 def wsgi_app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-    """Answer `/` with the greeting as HTML, as the Flask image did (WSGI)."""
+    """Respond to `/` with the greeting as HTML, as the Flask image did (WSGI)."""
     found = environ["PATH_INFO"] in {"", "/"}
     body = (greeting() if found else "Not Found").encode()
     headers = [("Content-Type", _HTML), ("Content-Length", str(len(body)))]

@@ -1,6 +1,6 @@
-"""What can go wrong before or while serving, and the documented exit code of each.
+"""The errors that end a mooring command, each with its documented exit code.
 
-Not for the application's own errors: those stay the application's.
+Not for exceptions that the application raises while it serves requests.
 """
 
 from __future__ import annotations

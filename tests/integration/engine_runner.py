@@ -55,6 +55,7 @@ def main() -> int:
         serving = engines.Serving(made, load, sockets, ready, Drain())
         if engine != "gunicorn":
             load()
+        engines.check(engine, made)
         engines.load(engine).serve(serving)
     except MooringError as error:
         print("ERROR", type(error).__name__, str(error), flush=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from mooring.commands.run.hook import Hook, HookResult, run_blocking
-from mooring.commands.run.prestart import After, find, messages, run_before
+from mooring.commands.run.prestart import find, messages, run_before
 from mooring.errors import ConfigurationError, HookError
 from mooring.logs.log import Log
+from mooring.settings.invocation import Invocation
 from mooring.settings.resolve import Resolved, resolve
 from mooring.system.signals import SignalQueue, Stopped
 
@@ -458,13 +459,22 @@ def test_nothing_stays_open(run: Run) -> None:
 
 def before(
     root: Path, queue: SignalQueue, profile: str = "none", cli: Mapping[str, str] | None = None
-) -> After | None:
+) -> Invocation | None:
     given = {"app_root": str(root), "profile": profile} if cli is None else cli
-    return run_before(resolve(given, ENVIRON, root), ENVIRON, root, queue, Log(level="error"))
+    invocation = Invocation(given, ENVIRON, root)
+    found = run_before(resolve(given, ENVIRON, root), invocation, queue, Log(level="error"))
+    assert found is None or found.cli == given
+    return found
+
+
+def left(found: Invocation | None) -> tuple[Mapping[str, str], Path, str | None]:
+    """What the start goes on with: environment, folder, and the workers' folder."""
+    assert found is not None
+    return found.environ, found.folder, found.cwd
 
 
 def test_without_a_hook_nothing_changes(root: Path, queue: SignalQueue) -> None:
-    assert before(root, queue) == After(ENVIRON, root, None)
+    assert left(before(root, queue)) == (ENVIRON, root, None)
 
 
 def test_the_messages_come_before_the_scripts_output(
@@ -482,10 +492,10 @@ def test_a_cd_moves_the_workers_and_the_root_only_where_none_was_given(
     root: Path, queue: SignalQueue
 ) -> None:
     (root / "prestart.sh").write_text("cd /usr")
-    assert before(root, queue) == After(ENVIRON, root, "/usr")
-    assert before(root, queue, cli={}) == After(ENVIRON, Path("/usr"), "/usr")
+    assert left(before(root, queue)) == (ENVIRON, root, "/usr")
+    assert left(before(root, queue, cli={})) == (ENVIRON, Path("/usr"), "/usr")
     (root / "prestart.sh").write_text("cd . ; :")
-    assert before(root, queue) == After(ENVIRON, root, None)
+    assert left(before(root, queue)) == (ENVIRON, root, None)
 
 
 def test_exit_0_and_a_stop_end_the_run_without_an_error(root: Path, queue: SignalQueue) -> None:

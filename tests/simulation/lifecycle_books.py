@@ -37,6 +37,7 @@ class Process:
     killed_at: float | None = None
     due: bool = False  # for recycling
     policy: Any = None  # of the roll that it came with
+    ordered: str | None = None  # the cause of its drain, or of its first kill, by name
 
     @property
     def live(self) -> bool:
@@ -74,6 +75,7 @@ class Books:
         self.was = world.fleet  # before the step
         self.rolled_at_once = False  # in this step
         self.boot_failures: list[Process] = []  # in this step
+        self.leaver: Process | None = None  # in this step
         self.held_back = 0.0  # how much longer than `reap` kills may take, all in all
 
     @property
@@ -103,6 +105,7 @@ class Books:
     def left(self, process: Process, news: Any) -> None:
         """Note that a process is gone, before the core hears of it."""
         self.measured = False
+        self.leaver = process
         self.stable_by(process)
         if not process.live or self.stopping:
             return

@@ -258,12 +258,38 @@ class Invariants(Books):
             since, limit = process.drained_at, policy.grace
         elif process.ready_at is not None:
             since, limit = process.alive_at, policy.heartbeat_timeout or math.inf
+        self._check_cause_of_kill(process, kill.cause.name)
         capped = now >= self.stop_by - TINY and process.killed_at is None
         claim(now >= since + limit - TINY or self.stop_now or capped, "no-innocent-kill", process=process)
         if process.killed_at is None and process.drained_at is None and not self.stop_now:
             self.failure(process, self.was, boot=process.ready_at is None, code=3)
         if process.kills > 1 and process.killed_at is None:
             self.held_back += (process.kills + 1) * (policy.reap + LATE)
+
+    def _check_cause_of_kill(self, process: Any, cause: str) -> None:
+        """What it was killed for first: again and again."""
+        if process.killed_at is None:
+            if self.stop_now:
+                process.ordered = "STOP_NOW"
+            elif process.drained_at is not None:
+                process.ordered = "GRACE_DEADLINE"
+            else:
+                process.ordered = "BOOT_DEADLINE" if process.ready_at is None else "HEARTBEAT_DEADLINE"
+        claim(cause == process.ordered, "killed-for-its-cause", cause=cause, process=process)
+
+    def _check_cause_of_drain(self, process: Any, cause: str) -> None:
+        if self.stopping:
+            process.ordered = "STOPPING"
+        elif process.slot >= self.world.size:
+            process.ordered = "BEYOND_SIZE"
+        else:
+            process.ordered = "RECYCLED" if process.due else "SUPERSEDED"
+        claim(cause == process.ordered, "drained-for-its-cause", cause=cause, process=process)
+
+    def _check_cause_of_exit(self, ordered: str | None) -> None:
+        process = self.leaver
+        known = process is not None and ordered == process.ordered
+        claim(known, "gone-for-its-cause", ordered=ordered, process=process)
 
     def exited(self, code: int) -> None:
         world = self.world
@@ -280,6 +306,10 @@ class Invariants(Books):
             self.width, self.measured = int(self.policy.surge), False
         elif kind == "roll failed" and data["rolled_back"]:
             self.policy, self.previous_policy = self.previous_policy, None
+        elif kind == "draining":
+            self._check_cause_of_drain(self.world.processes[data["serial"]], data["why"].cause.name)
+        elif kind == "exited":
+            self._check_cause_of_exit(data["ordered"].name if data["ordered"] else None)
         elif kind == "rolled":
             self.previous_policy = None
             if not self.stopping:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import mooring.supervisor.lifecycle
 
 PACKAGE = "mooring.supervisor.lifecycle"
-FILES = ("table", "model", "messages", "turn", "changes", "reconcile", "core", "__init__")
+FILES = ("table", "cause", "model", "messages", "turn", "changes", "reconcile", "core", "__init__")
 SOURCE = Path(mooring.supervisor.lifecycle.__file__).parent
 
 
@@ -54,12 +54,19 @@ MUTANTS = (
     Mutant("a beat renews nothing", "turn", "replace(worker, deadline=self._heartbeat_deadline(worker))", "worker"),
     Mutant("of several beats only the first counts", "core", "for serial in serials if serial", "for serial in serials[:1] if serial"),
     Mutant("no heartbeat watch", "turn", "return self.now + timeout if timeout else None", "return None"),
-    Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, reason", "None, reason"),
+    Mutant("killed once only", "turn", "self.now + self.fleet.policy.reap, ordered", "None, ordered"),
     Mutant("deadlines expire only for the living", "core", "if worker.deadline is not None and worker.deadline <= now:", "if worker.state in LIVE and worker.deadline is not None and worker.deadline <= now:"),
     Mutant("a deadline on the dot is not past", "core", "worker.deadline <= now:", "worker.deadline < now:"),
     Mutant("the next deadline leaves out the workers", "core", "times = [worker.deadline for worker in fleet.workers.values() if worker.deadline is not None]", "times: list[float] = []"),
     Mutant("a pause is imagined", "core", "turn.now - due > PAUSE", "turn.now - due > 0.2"),
     Mutant("grace twice as long", "turn", "self.now + worker.policy.grace if", "self.now + 2 * worker.policy.grace if"),
+    # causes
+    Mutant("a hang is told as a boot that was too slow", "core", "WorkerState.READY: Cause.HEARTBEAT_DEADLINE", "WorkerState.READY: Cause.BOOT_DEADLINE"),
+    Mutant("who is killed again is so for another cause", "core", "worker.ordered if worker.state is WorkerState.KILLED else MISSED[worker.state]", "MISSED.get(worker.state, Cause.GRACE_DEADLINE)"),
+    Mutant("a recycle is told as a roll", "reconcile", "Cause.RECYCLED if worker.stale else", "Cause.RECYCLED if False else"),
+    Mutant("the stop is told as a smaller size", "reconcile", "Trigger.STOPPING, Cause.STOPPING", "Trigger.STOPPING, Cause.BEYOND_SIZE"),
+    Mutant("the cause of the drain outlives the kill", "turn", "ordered=ordered or worker.ordered", "ordered=worker.ordered or ordered"),
+    Mutant("stop now is told as a missed deadline", "changes", "Trigger.STOP_NOW, Cause.STOP_NOW", "Trigger.STOP_NOW, Cause.GRACE_DEADLINE"),
     # rolling and recycling
     Mutant("the old drains while the new starts", "reconcile", "(w.serial for w in workers if w.state is WorkerState.READY)", "(w.serial for w in workers)"),
     Mutant("old generations drain at once", "reconcile", "worker.state is WorkerState.STARTING and (rolled_back or slot_serves)", "True"),

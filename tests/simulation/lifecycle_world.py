@@ -168,8 +168,10 @@ class World:
         elif boots == "well":
             self.after(rng.choice([0.0, 0.1, 1.0, 3.0]), lambda: self.ready(serial))
         elif boots != "never":
-            why = self.core.Exited(serial, boots, process.exit_code, boots == "fatal")
-            self.after(rng.choice([0.0, 0.5, 2.0]), lambda: self.leave(serial, why, unless_told=True))
+            cause = self.core.Cause.FAILED if boots == "fatal" else self.core.Cause.ENDED_EARLY
+            why = self.core.Reason(cause, boots)
+            news = self.core.Exited(serial, why, process.exit_code, boots == "fatal")
+            self.after(rng.choice([0.0, 0.5, 2.0]), lambda: self.leave(serial, news, unless_told=True))
 
     def ready(self, serial: int) -> Any:
         process = self.processes.get(serial)
@@ -206,7 +208,7 @@ class World:
             return None
         if self.random.random() < 0.3:
             self.after(self.random.random(), self.core.Roll)  # somebody thinks that they have mended it
-        return self.leave(serial, self.core.Exited(serial, "crash"))
+        return self.leave(serial, self.exited(serial, "SIGNAL"))
 
     def crash_one(self) -> Any:
         serials = [process.serial for process in self.processes.values() if process.serving]
@@ -223,11 +225,14 @@ class World:
         self.invariants.left(self.processes.pop(serial), news)
         return news
 
+    def exited(self, serial: int, cause: str, code: int | None = None) -> Any:
+        return self.core.Exited(serial, self.core.Reason(self.core.Cause[cause]), code)
+
     def drain(self, process: Process) -> None:
         process.drained_at = self.now
         if process.obeys and not process.hung:
             seconds = self.random.choice([0.0, 0.2, 1.0, 3.0])
-            news = self.core.Exited(process.serial, "drained", 0)
+            news = self.exited(process.serial, "CLEAN_EXIT", 0)
             self.after(seconds, lambda: self.leave(process.serial, news))
 
     def kill(self, process: Process) -> None:
@@ -235,7 +240,7 @@ class World:
         process.kills -= 1
         if process.kills <= 0 or self.calm:
             seconds = self.random.choice([0.0, 0.01, self.policy.reap * 0.9])
-            news = self.core.Exited(process.serial, "killed")
+            news = self.exited(process.serial, "SIGNAL")
             self.after(seconds, lambda: self.leave(process.serial, news))
 
     # -- what befalls the world ----------------------------------------------------------------------------

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any
 
 from mooring import __version__
 from mooring.admin import stats
 from mooring.plan import redact
-from mooring.supervisor.lifecycle import FleetState, WorkerState
+from mooring.supervisor.lifecycle import Cause, FleetState, Reason, WorkerState
 from mooring.supervisor.loop import Supervisor
 
 _REQUESTS = 100  # in flight, that are shown
+_FAILED = "the application failed: see mooring status, or the log"
+_REFUSED = "the settings were refused: see mooring status, or the log"  # the text may name a file's content
+_SYSTEM_ERROR = re.compile(r"[\w ]+")  # as strerror(3) words them
 _IN_FEED = ("workers", "threads", "engine", "timeout", "graceful_timeout", "profile")
 
 
@@ -37,17 +41,30 @@ def head(supervisor: Supervisor, *, public: bool) -> dict[str, Any]:
         "listeners": supervisor.urls,
         "admin": supervisor.admin_urls,
         "probes": supervisor.probe_urls,
-        "last_roll": _discreet(history.last_roll, "why") if public else history.last_roll,
-        "last_exits": [_discreet(each, "reason") if public else each for each in history.last_exits],
+        "last_roll": history.last_roll and _worded(history.last_roll, "why", public=public),
+        "last_exits": [_worded(each, "reason", public=public) for each in history.last_exits],
     }
 
 
-def _discreet(facts: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
-    if not facts or name not in facts:
+def _worded(facts: dict[str, Any], name: str, *, public: bool) -> dict[str, Any]:
+    """These facts with the text for people of what that name stands for: a `Reason`, or a refusal's text."""
+    why = facts.get(name)
+    if why is None:
         return facts
-    refused = facts.get("outcome") == "roll refused"  # may name a file's content
-    hidden = "the settings were refused: see mooring status, or the log"
-    return {**facts, name: hidden if refused else redact.own_words(facts[name])}
+    if not public:
+        return {**facts, name: str(why)}
+    if isinstance(why, Reason):
+        return {**facts, name: own_words(why)}
+    return {**facts, name: _REFUSED}
+
+
+def own_words(why: Reason) -> str:
+    """What mooring itself says of an end; what the application has said may hold anything.
+
+    A template tells its system's errors over a channel that the application has too.
+    """
+    doubtful = why.cause is Cause.NOT_SPAWNED and not _SYSTEM_ERROR.fullmatch(why.detail)
+    return _FAILED if doubtful or why.cause is Cause.FAILED else str(why)
 
 
 def status(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The application: found, imported, told what it is, or why it fails."""
+"""Find the application, import it, and say what it is or why it fails."""

@@ -1,4 +1,4 @@
-"""ASGI 2 applications (called with the scope, then with receive and send) as ASGI 3 ones.
+"""Adapt ASGI 2 applications (called with the scope, then with receive and send) to ASGI 3.
 
 Source: https://asgi.readthedocs.io/en/stable/specs/main.html#legacy-applications and
 https://asgi.readthedocs.io/en/stable/specs/lifespan.html.
@@ -16,8 +16,9 @@ Asgi2 = Callable[[Scope], Callable[[Receive, Send], Awaitable[None]]]
 def adapt(application: Asgi2) -> ASGI:
     """The application as an ASGI 3 callable.
 
-    Most of this age know no lifespan and raise on it. That is fine here, on every engine: startup and
-    shutdown are then answered for them. A `lifespan.startup.failed` that the application sends itself stands.
+    Most ASGI 2 applications do not support lifespan and raise an exception on it. The adapter then sends the
+    completion of startup and shutdown for them, on every engine. A `lifespan.startup.failed` that the
+    application sends itself is passed on.
     """
 
     async def asgi3(scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +31,7 @@ def adapt(application: Asgi2) -> ASGI:
 
 
 class _Lifespan:
-    """One lifespan, answered to its end also where the application doesn't."""
+    """One lifespan. Sends the completion messages that the application does not send."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -52,7 +53,7 @@ class _Lifespan:
             await application(scope)(self.receive, self.send)
         except Exception:
             if self._answered:
-                raise  # it does know lifespan: this one is a failure
+                raise  # the application supports lifespan: this exception is a failure
         else:
             if self._answered:
                 return

@@ -1,9 +1,8 @@
-"""Find the application: what the settings name, else the profile's search order, else mooring's wider one.
+"""Find the application: from the settings, else by the profile's search order, else by mooring's wider one.
 
-Standard library only, and nothing of the application is imported: this runs in the supervisor. Whether the
-module has the attribute, and what it is, the loader finds out.
-
-The wider order is in search_order.py.
+This runs in the supervisor, so it uses the standard library only and imports nothing of the application.
+Whether the module has the attribute, and what kind of object that is: loader.py. The wider search order:
+search_order.py.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ _NAME_IT = "name it: mooring run MODULE:ATTRIBUTE, or APP_MODULE=MODULE:ATTRIBUT
 class Target(NamedTuple):
     """Where the application is.
 
-    `attribute` None: the loader looks for the usual names. `origin` is that of the setting that names it
-    ("cli", "env:APP_MODULE", "profile:hypercorn", "default"), `reason` one phrase for people, `search` the
-    folders to put first on sys.path, `warning` one line for the log where people should know of the choice.
+    If `attribute` is None, the loader looks for the usual names. `origin` is the origin of the setting that
+    names the application ("cli", "env:APP_MODULE", "profile:hypercorn", "default"), `reason` one phrase for
+    people, `search` the folders to put first on sys.path, `warning` one line for the log or empty.
     """
 
     module: str
@@ -45,7 +44,7 @@ class Target(NamedTuple):
 def find(resolved: Resolved) -> Target:
     """The application that the settings name or that a search finds.
 
-    Raises ApplicationError (listing every place looked at) where nothing is found.
+    Raises ApplicationError, which lists every place that was searched, if nothing is found.
     """
     root = Path(resolved.settings.app_root or ".").absolute()
     app, module = resolved.settings.app, resolved.settings.module_name
@@ -84,7 +83,7 @@ def _from_module(resolved: Resolved, module: str, variable: str | None, root: Pa
 
 
 def _name(resolved: Resolved, setting: str) -> str:
-    """How a user knows a setting's origin: `APP_MODULE`, `--module-name`, `/app/mooring.toml: app`."""
+    """A setting's origin as users write it: `APP_MODULE`, `--module-name`, `/app/mooring.toml: app`."""
     kind, _, rest = resolved.origins[setting].text.partition(":")
     if kind == "cli":
         return "APP" if setting == "app" else "--" + setting.replace("_", "-")
@@ -92,21 +91,21 @@ def _name(resolved: Resolved, setting: str) -> str:
 
 
 def _search(module: str, root: Path) -> tuple[Path, ...]:
-    """The root; before it its src folder where the module's first part is only there."""
+    """The folders to search: the root, and its src folder first if only src has the module's first part."""
     top = module.partition(".")[0]
     source = root / "src"
-    there = [
+    holders = [
         folder for folder in (root, source) if (folder / top).is_dir() or (folder / f"{top}.py").is_file()
     ]
-    return (source, root) if there == [source] else (root,)
+    return (source, root) if holders == [source] else (root,)
 
 
 def _from_path(path: str, root: Path) -> tuple[str, tuple[Path, ...]]:
-    """A file's module and the folders to import it from.
+    """A file's module name and the folders to import it from. Raises ApplicationError if there is no file.
 
-    Below the root it is the dotted path from there (from src where that is no package). The file's folder,
-    where it has no __init__.py, is searched too: its modules can import each other as in `python
-    PATH/TO/FILE.py`.
+    The name of a file below the root is the dotted path from the root, or from src if src is not a package.
+    If the file's folder has no __init__.py, it is searched too: its modules can then import each other as
+    with `python PATH/TO/FILE.py`.
     """
     candidates = list(dict.fromkeys(Path(os.path.abspath(base / path)) for base in (root, Path.cwd())))
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -144,7 +143,7 @@ def _profile_order(resolved: Resolved, variable: str | None, root: Path) -> Targ
 
 
 def _demo(resolved: Resolved, root: Path, looked: list[str]) -> Target:
-    """The image's demo, while the root holds no Python file; else ApplicationError."""
+    """The profile's demo. Raises ApplicationError if there is none, or if the root holds a Python file."""
     profile = resolved.profile
     if not profile.demo or _holds_python(resolved, root):
         raise _nothing(root, looked)
@@ -154,9 +153,9 @@ def _demo(resolved: Resolved, root: Path, looked: list[str]) -> Target:
 
 
 def _holds_python(resolved: Resolved, root: Path) -> bool:
-    """Whether there is a Python file anywhere below the root; a folder that cannot be read may hold one.
+    """Whether a Python file lies anywhere below the root; also true if a folder there cannot be read.
 
-    A pre-start hook and a server's configuration don't count: the images allow them without an application.
+    A pre-start hook and a server's configuration do not count: the images allow them without an application.
     """
     settings, profile = resolved.settings, resolved.profile
     named = (settings.pre_start_path, settings.gunicorn_conf, settings.hypercorn_conf)
@@ -200,9 +199,10 @@ def _nothing(root: Path, looked: list[str]) -> ApplicationError:
 
 
 def check_found(target: Target) -> None:
-    """Raise ApplicationError where there is no such module: a name misspelt is not mended by a save.
+    """Raise ApplicationError if the target's module does not exist. Imports nothing.
 
-    A module that is there, and broken, is: it is waited for. Nothing is imported.
+    This is for live reload: saving a file cannot repair a misspelt name. It can repair a broken module, so
+    live reload waits for that.
     """
     top, *rest = target.module.split(".")
     own = [folder for folder in target.search if (folder / top).is_dir() or (folder / f"{top}.py").is_file()]

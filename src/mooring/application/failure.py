@@ -1,4 +1,4 @@
-"""The application's own failure at boot, as one line and as its own traceback: for the loader."""
+"""An application's failure at boot, as one line and as a traceback without mooring's frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MACHINERY = (
 
 
 class BootError(ApplicationError):
-    """The application failed to boot. `traceback` is its own, from its first frame on, or empty."""
+    """The application failed to boot. `traceback` starts at the application's first frame, or is empty."""
 
     def __init__(self, message: str, traceback: str = "") -> None:
         super().__init__(message)
@@ -36,8 +36,8 @@ class BootError(ApplicationError):
 def failure(doing: str, error: BaseException, search: tuple[Path, ...]) -> BootError:
     """The application's error as `DOING: ValueError: text (/app/main.py:3)`, with its traceback.
 
-    Raises the error itself where it isn't the application's: a SystemExit of mooring's own. A worker ignores
-    SIGINT, so a KeyboardInterrupt is the application's too.
+    Raises the error itself if mooring raised it, such as a SystemExit. A worker ignores SIGINT, so a
+    KeyboardInterrupt comes from the application too.
     """
     if not isinstance(error, Exception) and _raised_by_us(error):
         raise error
@@ -54,7 +54,7 @@ def failure(doing: str, error: BaseException, search: tuple[Path, ...]) -> BootE
 
 
 def place(error: BaseException, search: tuple[Path, ...]) -> str:
-    """` (FILE:LINE)`: the innermost line in the application's own files, else the innermost of all."""
+    """Where it was raised, as ` (FILE:LINE)`: the innermost frame in the application's files, else of all."""
     found = frames(error)
     own = [line for line in found if _is_own(line[0], search)] or found
     return f" ({own[-1][0]}:{own[-1][1]})" if own else ""
@@ -71,17 +71,18 @@ def frames(error: BaseException) -> list[tuple[str, int]]:
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Whether the innermost frame is mooring's (a signal handler's, say), and not what called the code."""
+    """Whether the innermost frame is mooring's own (a signal handler's, say), but not of this package."""
     current = error.__traceback__
     while current is not None and current.tb_next is not None:
         current = current.tb_next
     if current is None or not current.tb_frame.f_code.co_filename.startswith(_OURS):
         return False
-    return current.tb_frame.f_globals.get("__package__") != __package__  # this one imports it, and calls it
+    # This package imports and calls the application, so its frames do not count.
+    return current.tb_frame.f_globals.get("__package__") != __package__
 
 
 def own_traceback(error: BaseException) -> str:
-    """The traceback from the application's first frame on; "" where no line of it is involved."""
+    """The traceback from the application's first frame on; "" if the application has no frame in it."""
     if not frames(error) and not isinstance(error, SyntaxError):
         return ""
     chain: list[BaseException] = [error]
@@ -108,7 +109,7 @@ def _is_machinery(frame: FrameType) -> bool:
 
 
 def _is_own(file: str, search: tuple[Path, ...]) -> bool:
-    """Whether a file is the application's: below a folder searched for it, and no installed package."""
+    """Whether a file is the application's: below a search folder, and not an installed package's."""
     below = any(file.startswith(str(folder) + os.sep) for folder in search)
     return below and not file.startswith(_library()) and f"{os.sep}site-packages{os.sep}" not in file
 
@@ -119,7 +120,7 @@ def _library() -> str:
 
 
 def one_line(value: object) -> str:
-    """An exception's text on one line, without control characters, and not endless."""
+    """An exception's text on one line, without control characters, cut to 300 characters."""
     try:
         text = " ".join(str(value).split())
     except Exception:
@@ -129,5 +130,5 @@ def one_line(value: object) -> str:
 
 
 def interpreter() -> str:
-    """Which Python looked, for a module that is not installed: `Python 3.13 in /venv`."""
+    """The running Python, for a message about a module that is not installed: `Python 3.13 in /venv`."""
     return f"Python {sys.version_info.major}.{sys.version_info.minor} in {sys.prefix}"

@@ -1,4 +1,4 @@
-"""Import the application's module, and say in one line why that failed. For the loader only."""
+"""Import the application's module, or say in one line why that fails. For the loader only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def search_first(folders: tuple[Path, ...]) -> None:
     """Put folders first on sys.path, once each, in their order."""
     first = [str(folder) for folder in folders]
     sys.path[:] = first + [entry for entry in sys.path if entry not in first]
-    sys.path_importer_cache.clear()  # importlib.invalidate_caches() imports importlib.metadata: 9 ms
+    sys.path_importer_cache.clear()  # not importlib.invalidate_caches(): that takes 9 ms
 
 
 def import_module(target: Target) -> ModuleType:
@@ -35,7 +35,7 @@ def import_module(target: Target) -> ModuleType:
 
 
 def _module_not_found(target: Target, error: ModuleNotFoundError) -> BootError:
-    """The module itself isn't there, or it is and imports something that isn't."""
+    """The error for a missing module: the target itself, or a module that the target imports."""
     missing = error.name or ""
     if not failure.frames(error) and f"{target.module}.".startswith(f"{missing}."):
         return BootError(f"module {target.module} not found: {_where_it_looked(target, missing)}")
@@ -67,7 +67,7 @@ def _where_it_looked(target: Target, missing: str) -> str:
 
 
 def _folder(folder: Path) -> str:
-    """A folder and, for the import system keeps quiet about it, that it cannot be read."""
+    """A folder's path, with a note if it cannot be read: the import system does not report that."""
     if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK):
         return str(folder)
     return f"{folder} (which {'this user may not read' if folder.is_dir() else 'is no folder'})"
@@ -86,7 +86,7 @@ def _modules(folders: tuple[Path, ...]) -> dict[str, bool]:
 
 
 def _check_not_shadowed(target: Target, module: ModuleType) -> None:
-    """A file called like a module that Python has imported already (token.py) is never imported: say so."""
+    """Raise BootError if another module has the same name (token, say) and is imported already."""
     top = target.module.partition(".")[0]
     file = getattr(sys.modules.get(top, module), "__file__", None)
     for folder in target.search:

@@ -5,7 +5,7 @@ The first row that fits decides; nothing is called.
 | the object | kind |
 |---|---|
 | not callable, or known not to be ASGI or WSGI (`REFUSED`: aiohttp, tornado, celery, typer, click) | none |
-| an instance of a known framework's application class (`APPLICATIONS`) | as that row says |
+| an instance of a known framework's application class (`APPLICATIONS`) | as `APPLICATIONS` says |
 | parameters scope, receive and send; or start_response | asgi3; wsgi |
 | a class called with the scope, whose instances are called with receive and send | asgi2 |
 | a class called with two arguments, whose instances are iterable | wsgi |
@@ -17,10 +17,11 @@ The first row that fits decides; nothing is called.
 | takes one argument called scope (or with a name of one letter) | asgi2 |
 | takes none (arguments with defaults don't count); a usual factory name with only *args | factory |
 | a coroutine function with only *args | asgi3 |
-| only *args, or compiled code that doesn't tell its arguments | unclear: the interface setting decides |
+| only *args, or compiled code whose arguments are not known | unclear: the interface setting decides |
 | anything else | none: it needs arguments |
 
-"Takes" is what inspect.signature tells: it follows functools.wraps, partial, bound methods and __call__.
+"Takes" means the arguments that inspect.signature reports: it follows functools.wraps, partial, bound methods
+and __call__.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ _FACTORY_WORDS = ("create", "make", "get", "build", "init", "factory")
 
 
 class Kind(NamedTuple):
-    """What an object is. `why` completes "NAME is ..."; `certain`: no setting can overrule it."""
+    """What an object is. `why` completes "NAME is ..."; if `certain`, no setting can overrule it."""
 
     name: str
     why: str = ""
@@ -98,7 +99,7 @@ def _classes(thing: Any) -> list[str]:
 
 
 def named_so(thing: Any) -> bool:
-    """Whether the names of what it takes give its interface away, not only their number."""
+    """Whether the parameters' names show the interface, and not only their number."""
     try:
         return bool(_Takes.of(thing).named())
     except Exception:
@@ -106,12 +107,12 @@ def named_so(thing: Any) -> bool:
 
 
 def is_known(thing: Any) -> bool:
-    """Whether it is an instance of a known framework's application."""
+    """Whether an object is an instance of a known framework's application class."""
     return any(name in APPLICATIONS for name in _classes(thing))
 
 
 class _Takes(NamedTuple):
-    """What a call takes: positional names, how many are required, whether *args, required keywords."""
+    """A callable's parameters: positional names, how many are required, whether *args, required keywords."""
 
     names: tuple[str, ...]
     required: int
@@ -136,13 +137,13 @@ class _Takes(NamedTuple):
         )
 
     def named(self) -> str:
-        """The kind that the parameters' names give away."""
+        """The kind that the parameters' names show; "" if they show none."""
         if {"scope", "receive", "send"} <= set(self.names):
             return ASGI3
         return WSGI if "start_response" in self.names else ""
 
     def fits(self, count: int) -> bool:
-        """Whether a call with so many positional arguments is possible."""
+        """Whether a call with `count` positional arguments is possible."""
         return self.required <= count and (self.rest or count <= len(self.names))
 
     def needs(self) -> str:
@@ -167,7 +168,7 @@ def _class_kind(cls: type, takes: _Takes) -> Kind:
 
 
 def _instances_take(cls: type) -> _Takes | None:
-    """What calling a class's instances takes, self aside; None where they can't be called or don't tell."""
+    """The parameters of a class's instances without self; None if they cannot be called or inspected."""
     call = next((vars(each)["__call__"] for each in cls.__mro__ if "__call__" in vars(each)), None)
     try:
         takes = _Takes.of(call) if call else None
@@ -206,7 +207,7 @@ _ASYNC_WSGI = "a coroutine function with start_response, which is neither ASGI n
 
 
 def is_async(thing: Any) -> bool:
-    """Whether calling it gives a coroutine, as far as can be seen: through partial, methods and __call__."""
+    """Whether a call returns a coroutine, as far as can be seen. Follows partial, methods and __call__."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     if inspect.isroutine(thing) or isinstance(thing, type):
@@ -215,7 +216,7 @@ def is_async(thing: Any) -> bool:
 
 
 def framework(thing: Any) -> str:
-    """The known framework that an application comes from, seen through middleware; "" where unknown."""
+    """The known framework that an application comes from; "" if unknown. Looks through middleware."""
     found = ""
     for _ in range(16):
         thing = getattr(thing, "__self__", thing)

@@ -1,7 +1,7 @@
 """Import the application and find out what it is: in a worker or a probe child, never in the supervisor.
 
-Whatever goes wrong is a BootError: one line that says what, where and what to do, and the application's own
-traceback. What counts as an application, and of which interface: the table in kind.py.
+Every failure is a BootError: one line that says what failed, where, and what to do, and the application's own
+traceback. Which objects are applications, and of which interface: the table in kind.py.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["BootError", "load"]
 
 
 def load(target: Target, interface: str) -> Application:
-    """Import the application. `interface` is asgi, wsgi, or auto for what the application is.
+    """Import the application. `interface` is asgi, wsgi, or auto: as found in the application.
 
-    Puts the target's folders first on sys.path, for good. A factory is called, without an event loop. Raises
-    BootError.
+    Puts the target's folders first on sys.path and leaves them there. A factory is called, without an event
+    loop. Raises BootError.
     """
     importer.search_first(target.search)
     module = importer.import_module(target)
@@ -40,7 +40,7 @@ def load(target: Target, interface: str) -> Application:
 
 
 def _get(target: Target, module: ModuleType, names: tuple[str, ...]) -> Any:
-    """The dotted attribute. Raises BootError that offers near names and what looks like an application."""
+    """The value of a dotted attribute. Raises BootError, which suggests other attributes of the owner."""
     thing: Any = module
     for depth, name in enumerate(names):
         try:
@@ -56,7 +56,7 @@ def _get(target: Target, module: ModuleType, names: tuple[str, ...]) -> Any:
 
 
 def _offer(owner: Any, name: str) -> str:
-    """What the user may have meant: near names, and what looks like an application."""
+    """A hint at what the user may have meant: similar names, and attributes that look like applications."""
     public = [each for each in vars(owner) if not each.startswith("_")] if hasattr(owner, "__dict__") else []
     near = difflib.get_close_matches(name, public, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -73,11 +73,14 @@ def _looks_right(thing: Any, name: str) -> bool:
     return usual and kind.kind(thing, name).name != kind.NONE
 
 
-# The attribute is open
+# No attribute is named
 
 
 def _load_open(target: Target, module: ModuleType, interface: str) -> Application:
-    """The application under a usual name, else the only one of a known framework, else a usual factory's."""
+    """The application under a usual name, else the only one of a known framework, else from a usual factory.
+
+    Raises BootError.
+    """
     usual = import_string.APPLICATION_NAMES + import_string.FACTORY_NAMES
     name = _usual_name(module) or _only_known(target, module) or _usual_factory(module)
     name = name or next((each for each in usual if each in vars(module)), None)
@@ -90,9 +93,10 @@ def _load_open(target: Target, module: ModuleType, interface: str) -> Applicatio
 
 
 def _usual_name(module: ModuleType) -> str | None:
-    """The first usual name that is surely an application.
+    """The first usual name under which there certainly is an application.
 
-    `app` and `application` are by their names. What is called `api` may be a view or a router as well.
+    An ASGI or WSGI callable called `app` or `application` is one. Under another name, such as `api`, a
+    function may be a view, and an object may be a router: these are passed over.
     """
     for name in import_string.APPLICATION_NAMES:
         thing = vars(module).get(name)
@@ -122,13 +126,13 @@ def _usual_factory(module: ModuleType) -> str | None:
     return None
 
 
-# What it is
+# What the object is
 
 
 def _application(
     target: Target, name: str, thing: Any, call: tuple[tuple[Any, ...], dict[str, Any]] | None, interface: str
 ) -> Application:
-    """The object as an Application, its factory called. Raises BootError."""
+    """The object as an Application; if it is a factory, what it returns. Raises BootError."""
     found = kind.kind(thing, name.rpartition(":")[2])
     if call is not None or found.name == kind.FACTORY:
         thing = _call(target, name, thing, *(call or ((), {})))
@@ -160,7 +164,7 @@ def _call(target: Target, name: str, factory: Any, args: tuple[Any, ...], keywor
             f"factory {name} cannot be called like this: {failure.one_line(error)}; {_ARGUMENTS}"
         ) from None
     except Exception:
-        pass  # compiled code that doesn't tell: try it
+        pass  # compiled code that cannot be inspected: try the call
     try:
         made = factory(*args, **keywords)
     except BaseException as error:
@@ -175,7 +179,7 @@ _EXPECTED = "expected an ASGI or WSGI application or a factory of one (" + _ARGU
 
 
 def _interface(name: str, thing: Any, found: kind.Kind, interface: str) -> str:
-    """The interface. Raises BootError where it cannot be told, or the forced one certainly is wrong."""
+    """The interface. Raises BootError if it is unclear, or if the forced one is certainly wrong."""
     told = kind.INTERFACES.get(found.name)
     if told is None and interface == "auto":
         hint = _hint(name)
@@ -193,6 +197,6 @@ def _interface(name: str, thing: Any, found: kind.Kind, interface: str) -> str:
 
 
 def _hint(name: str) -> str:
-    """The interface that a name like mysite.wsgi:application gives away."""
+    """The interface that is part of a name such as mysite.wsgi:application; "" if there is none."""
     words = name.replace(":", ".").replace("_", ".").split(".")
     return next((interface for interface in ("asgi", "wsgi") if interface in words), "")

@@ -1,10 +1,11 @@
-"""Mooring's own search order for the application, where neither a setting nor a profile says where it is.
+"""Mooring's own search order for the application, used if neither a setting nor a profile says where it is.
 
-In the application root; the first file that exists and binds a usual name (source_scan.py) wins:
+All places are in the application root. The first file that exists and binds a usual name (source_scan.py)
+wins:
 1. app/main.py, main.py, app.py, app/app.py, app/__init__.py
 2. a Django project (manage.py): its wsgi.py, or its asgi.py, as source_scan.django_application says
 3. asgi.py, wsgi.py, application.py, server.py
-4. 1 to 3 below src/
+4. steps 1 to 3 again, below src/
 5. the only package in src/, then the only package in the root: its main.py, asgi.py, wsgi.py, app.py,
    __init__.py
 
@@ -40,21 +41,21 @@ class Candidate(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """The file itself."""
+        """The file's path."""
         return self.base / self.file
 
     @property
     def module(self) -> str:
-        """Its dotted name."""
+        """The module's dotted name."""
         return self.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     def shown(self, root: Path) -> str:
-        """The file as people see it, from the application root."""
+        """The file's path for messages, relative to the application root."""
         return os.path.relpath(self.path, root)
 
 
 def places(root: Path, interface: str) -> Iterator[Candidate]:
-    """Every place of the order once, whether or not there is a file."""
+    """Every place in the search order, each once, whether or not the file exists."""
     seen = set()
     for place in _all(root, interface):
         if place.path not in seen:
@@ -90,7 +91,7 @@ def _in_only_package(folder: Path, base: Path, prefix: str, interface: str) -> I
 
 
 def _packages(folder: Path) -> list[str]:
-    """The folders that are packages or hold a module with one of the names, but none of _NO_PACKAGES."""
+    """The names of subfolders that hold a file of _IN_PACKAGE, without those in _NO_PACKAGES."""
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -105,7 +106,7 @@ def _packages(folder: Path) -> list[str]:
 
 
 def _ordered(files: tuple[str, ...], interface: str) -> list[str]:
-    """The files, wsgi.py before asgi.py where the interface is forced to wsgi."""
+    """The files in order; wsgi.py comes before asgi.py if the interface is forced to wsgi."""
     if interface != "wsgi":
         return list(files)
     swap = {"wsgi.py": "asgi.py", "asgi.py": "wsgi.py"}

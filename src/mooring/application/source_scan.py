@@ -1,7 +1,7 @@
-"""A cheap look at source text, importing nothing: does a file bind an application; which is Django's.
+"""Scan source text without importing it: whether a file binds an application, and which one is Django's.
 
-Not a judgement on whether the application works: in doubt a file counts as holding one, so that loading it
-says why not.
+This does not check that the application works. In doubt, a file counts as holding one: the loader then
+reports what is wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 USUAL = frozenset(APPLICATION_NAMES + FACTORY_NAMES)
 
-# What frameworks' applications are made by: an assignment of one under any name counts.
+# Constructors of frameworks' applications. If one is called, the assignment counts under any name.
 _CONSTRUCTORS = frozenset(
     (
         *("FastAPI", "Starlette", "Quart", "Litestar", "Sanic", "Flask", "APIFlask", "Bottle", "default_app"),
@@ -36,7 +36,7 @@ def holds_application(file: Path, names: Collection[str] = USUAL) -> bool:
 
     True also for a file that cannot be read or parsed.
     """
-    import ast  # only in the wide search order
+    import ast  # imported here: only mooring's wider search order needs it
     import warnings
 
     try:
@@ -90,9 +90,9 @@ def _constructs(value: ast.expr) -> bool:
 
 
 def django_application(base: Path, interface: str) -> tuple[str, str] | None:
-    """The application of the Django project whose manage.py is in a folder, as (module, attribute).
+    """The application of the Django project whose manage.py is in a folder, as (module, attribute), or None.
 
-    Django's own startproject writes both wsgi.py and asgi.py, and names only the first in its settings: so
+    Django's startproject writes both wsgi.py and asgi.py, and names only wsgi.py in the settings. So it is
     wsgi.py, unless the settings name an ASGI_APPLICATION, the interface is forced to asgi, or there is only
     asgi.py (https://docs.djangoproject.com/en/stable/howto/deployment/).
     """

@@ -1,4 +1,4 @@
-"""`mooring check`: resolve everything, import the application in a child, serve nothing, and say why."""
+"""`mooring check`: resolve everything, import the application in a child, serve nothing, say the reasons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import click
 from mooring import resources
 from mooring.admin import instance
 from mooring.commands.run import prestart
-from mooring.commands.run.start import open_access, open_log, prepare
+from mooring.commands.run.prepare import prepare
+from mooring.commands.run.start import open_access, open_log
 from mooring.errors import EXIT_OK, ApplicationError, ConfigurationError, MooringError
 from mooring.logs.log import Log, LogFiles, last_words, show_traceback
 from mooring.plan import redact, tls
@@ -30,11 +31,12 @@ from mooring.settings.table import show
 from mooring.system import accounts, listeners, process
 from mooring.worker import messages, run
 from mooring.worker.assignment import Assignment
+from mooring.worker.context import Context
 
 
 @dataclass(slots=True)
 class Findings:
-    """What `check` found; `error` is what `run` would stop with."""
+    """What `check` found; `error` is the error that `run` would end with."""
 
     application: dict[str, str] | None = None
     plan: Plan | None = None
@@ -44,16 +46,16 @@ class Findings:
     error: MooringError | None = None
 
     def decisions(self) -> dict[str, dict[str, Any]]:
-        """The plan; where it could not be made, the settings as they were given. Without what is secret."""
+        """The plan, or if it could not be made, the settings as they were given. Without secrets."""
         return redact.plan(self.plan.as_json() if self.plan else as_json(self.settings))
 
     def shown_warnings(self) -> list[str]:
-        """The warnings, without what is secret."""
+        """The warnings without secrets."""
         target = self.settings["app"].value if "app" in self.settings else None
         return [redact.without_arguments(warning, target) for warning in self.warnings]
 
     def as_json(self) -> dict[str, Any]:
-        """The object that scripts rely on."""
+        """The JSON object of `check --json`; scripts rely on its form."""
         return {
             "application": self.application,
             "plan": self.decisions(),
@@ -100,7 +102,7 @@ def find(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Fi
 
 
 def _look(findings: Findings, plan: Plan, environ: Mapping[str, str]) -> None:
-    """What needs more than reading: user, log files, application, listeners. Raises MooringError."""
+    """Try the user, log files, application and listeners: reading is not enough. Raises MooringError."""
     account = accounts.find(plan.settings.user)
     files = LogFiles()
     log = open_log(plan.settings, files)
@@ -122,9 +124,10 @@ def _look(findings: Findings, plan: Plan, environ: Mapping[str, str]) -> None:
 
 
 def _bind(plan: Plan, environ: Mapping[str, str]) -> str:
-    """Open the TCP listeners and the runtime folder for a moment; a note where the running instance has them.
+    """Open the TCP listeners and the runtime folder for a moment.
 
-    Raises BindError and ConfigurationError.
+    Returns a note if they were not tried because the instance is running, else "". Raises BindError and
+    ConfigurationError.
     """
     settings, first = plan.settings, plan.binds[0]
     if settings.name is None and first.kind not in ("tcp", "unix"):
@@ -142,18 +145,14 @@ def _bind(plan: Plan, environ: Mapping[str, str]) -> str:
 
 
 def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.Account | None) -> Report:
-    """Import the application in a child, as a worker would, and hear what it is."""
+    """Import the application in a child, as a worker would. Returns its report; raises MooringError."""
     read, write = os.pipe()
     assignment = Assignment(
         plan=plan,
         sockets=(),
         report=write,
         seat=None,
-        log=log,
-        files=LogFiles(),
-        account=account,
-        environ=environ,
-        folder=plan.settings.app_root or ".",
+        context=Context(environ, plan.settings.app_root or ".", account, log, None, LogFiles()),
     )
     pid = process.spawn(lambda: run.probe(assignment), [write, log.fd])
     os.close(write)
@@ -170,7 +169,10 @@ def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.A
 
 
 def _hear(pipe: int, pid: int, timeout: float) -> dict[str, Any]:
-    """The child's one message; an empty one where it ended without. A child that takes too long is killed."""
+    """The child's one message; empty if it ended without one, `failed` if it took too long.
+
+    The child is killed in any case. `timeout` is in seconds.
+    """
     deadline = time.monotonic() + timeout
     received = b""
     while b"\n" not in received:
@@ -198,7 +200,7 @@ def _print(findings: Findings) -> None:
     rows = [("setting", "value", "origin", "reason")]
     for name, item in findings.decisions().items():
         value = ",".join(item["value"]) if isinstance(item["value"], list) else show(item["value"])
-        rows.append((name, value or "not set", item["origin"], item["reason"]))  # "-" is stdout, of logs
+        rows.append((name, value or "not set", item["origin"], item["reason"]))  # not "-": that is stdout
     _table(rows)
     click.echo()
     _table(

@@ -15,15 +15,15 @@ from mooring.errors import ConfigurationError
 from mooring.logs.escape import escape
 from mooring.settings.resolve import resolve_some
 
-_RESOLVING = 60.0  # seconds; longer than the settings of a roll may take (supervisor/reconfigure.py)
+_RESOLVING = 60.0  # seconds; more than a roll may take to resolve its settings (supervisor/reconfigure.py)
 
 
 def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> runtime.Instance:
-    """The instance that is meant: the named one, or the only one."""
+    """The instance to talk to: the named one, or the only running one. Raises ConfigurationError."""
     try:
         folder = Path.cwd()
     except FileNotFoundError:
-        folder = Path("/")  # removed; the instance may run all the same
+        folder = Path("/")  # the working folder was removed; the instance may still run
     settings = resolve_some(("name", "runtime_dir"), cli, environ, folder)
     alive = [found for found in runtime.list_instances(settings, environ) if found.alive]
     if settings.name is not None:
@@ -39,7 +39,7 @@ def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> runtime.Instance
 
 
 def ask(instance: runtime.Instance, method: str, path: str, timeout: float = 5.0) -> tuple[int, bytes]:
-    """One request to an instance: its status and body. Raises ConfigurationError without an answer."""
+    """Send a request. Returns the response's status and body; raises ConfigurationError if there is none."""
     try:
         with runtime.connect(instance) as connection:
             connection.settimeout(timeout)
@@ -77,7 +77,7 @@ def show_status(cli: Mapping[str, str], environ: Mapping[str, str], *, as_json: 
 
 
 def _table(workers: list[dict[str, Any]]) -> list[str]:
-    """A line for each worker, under a line of titles."""
+    """A line of titles, and a line for each worker."""
     titles = ("slot", "pid", "state", "age", "requests", "in flight", "p99", "memory", "failed")
     rows = [titles, *map(_cells, workers)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -109,7 +109,7 @@ def reload(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
         now = json.loads(ask(instance, "GET", "/status")[1])
         if now["last_roll"] != before["last_roll"]:
             return _outcome(now)
-        time.sleep(0.05)  # the socket answers questions; it does not call back
+        time.sleep(0.05)  # the control socket sends no notifications, so ask again
     click.echo("mooring: the roll has not ended in time; see mooring status", err=True)
     return 1
 
@@ -126,7 +126,7 @@ def _outcome(facts: dict[str, Any]) -> int:
 
 
 def health(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
-    """0 where the instance is ready, else 1 and the reason on stderr."""
+    """Return 0 if the instance is ready, else 1, with the reason on stderr."""
     try:
         instance = find(cli, environ)
         code, body = ask(instance, "GET", "/readyz")

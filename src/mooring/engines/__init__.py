@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from mooring.application.model import Application
 from mooring.errors import ConfigurationError
 from mooring.instrument.drain import Drain
+from mooring.settings.engines import require_http
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
@@ -76,6 +77,14 @@ class Engine(Protocol):
 
     def serve(self, serving: Serving) -> None:
         """Serve until drained. Raises ApplicationError if the application's lifespan startup fails."""
+
+
+def check(name: str, plan: Plan) -> None:
+    """Let an engine say what it cannot do, before it starts. Raises ConfigurationError."""
+    require_http(name, plan.settings.http)
+    look: Callable[[Plan], None] | None = getattr(load(name), "check", None)
+    if look is not None:
+        look(plan)
 
 
 def load(name: str) -> Engine:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mooring.application.model import ASGI, Receive, Scope, Send
+from mooring.instrument import asgi_line
 from mooring.instrument.asgi_line import (
     BASE,
     BEGAN,
@@ -34,7 +35,7 @@ from mooring.instrument.asgi_line import (
 )
 from mooring.instrument.disconnect import client_left
 from mooring.instrument.drain import CLOSE
-from mooring.instrument.meter import Begin, Meter, table
+from mooring.instrument.meter import Begin, Meter, lines_agree, table
 from mooring.instrument.request_id import with_headers
 from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
@@ -60,9 +61,10 @@ def wrap_asgi(
     """`application`, wrapped: `believe` and `root` are applied to each scope, requests counted and logged."""
     prepare = _preparation(believe, root)
     entries = asgi_entries(meter)
-    websocket = wrap_websocket(application, prepare, meter, entries, identify)
     clock, base_of, bound = monotonic, REQUEST_BASE.get, MethodType
+    # First: whether it is C that counts is settled here, for WebSockets, too.
     begin, sending, finish = _recorder(meter, entries)
+    websocket = wrap_websocket(application, prepare, meter, entries, identify)
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -156,8 +158,15 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
     return begin, sending, finish
 
 
+def agrees() -> bool:
+    """Whether there is a C twin with these constants."""
+    return accelerator.agrees("asgi", FAILED=FAILED, ID_COUNT=len(NO_IDS))
+
+
 def _accelerated(meter: Meter) -> tuple[Begin, Sending, Finish] | None:
     """What `_recorder` returns, in C; None without the accelerator."""
+    if not (agrees() and asgi_line.agrees() and lines_agree()):
+        return None
     lines = meter.lines
     row = accelerator.row(meter.row, lines.write if lines is not None else None)
     if row is None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from mooring.instrument.meter import Meter
 from mooring.logs.escape import (
+    HOST_LIMIT,
+    HOST_OTHERS,
     METHODS,
     host_field,
     kept_agent_field,
@@ -19,6 +21,7 @@ from mooring.logs.escape import (
     method_field,
     target_field,
 )
+from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import DROPPED
 
 Ids = tuple[str, str, Any]  # request id, trace id, headers for the response
@@ -26,8 +29,30 @@ NO_IDS: Ids = ("-", "-", ())
 
 # What is known of a request, in a list: it costs less than an object, or than a closure's cells.
 Exchange = list[Any]
-SEND, SCOPE, PATH, QUERY, BEGAN, BASE, PLACE, IDS, SIZE, OPENING, DONE = range(11)
+EXCHANGE = 11
+SEND, SCOPE, PATH, QUERY, BEGAN, BASE, PLACE, IDS, SIZE, OPENING, DONE = range(EXCHANGE)
 Entries = Callable[[Exchange, int, float, float], None]  # status, seconds, monotonic time
+
+
+def agrees() -> bool:
+    """Whether there is a C twin with these constants."""
+    return accelerator.agrees(
+        "asgi_line",
+        EXCHANGE=EXCHANGE,
+        SEND=SEND,
+        SCOPE=SCOPE,
+        PATH=PATH,
+        QUERY=QUERY,
+        BEGAN=BEGAN,
+        BASE=BASE,
+        PLACE=PLACE,
+        IDS=IDS,
+        SIZE=SIZE,
+        OPENING=OPENING,
+        DONE=DONE,
+        HOST_LIMIT=HOST_LIMIT,
+        HOST_OTHERS=HOST_OTHERS,
+    )
 
 
 def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noqa: C901 (written out, for its speed)

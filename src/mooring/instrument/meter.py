@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mooring.instrument.drain import Drain
+from mooring.logs.access import parts
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import DROPPED, OVERFLOW, RECORD, Row
 
@@ -77,6 +78,28 @@ def table(row: Row) -> tuple[Begin, End]:
             cells[OVERFLOW] -= 1.0
 
     return begin, end
+
+
+def lines_agree() -> bool:
+    """Whether C makes lines of Apache's form, with the constants of Python's: logs/access/parts.py."""
+    return accelerator.agrees(
+        "line",
+        LONGEST=parts.LONGEST,
+        ENTRY=parts.ENTRY,
+        HOST=parts.HOST,
+        PORT=parts.PORT,
+        METHOD=parts.METHOD,
+        TARGET=parts.TARGET,
+        VERSION=parts.VERSION,
+        STATUS=parts.STATUS,
+        SIZE=parts.SIZE,
+        SECONDS=parts.SECONDS,
+        REFERER=parts.REFERER,
+        AGENT=parts.AGENT,
+        REQUEST_ID=parts.REQUEST_ID,
+        TRACE_ID=parts.TRACE_ID,
+        EXTRA=parts.EXTRA,
+    )
 
 
 def line_writer(meter: Meter, lines: Lines) -> Callable[[str, float], None]:

@@ -12,7 +12,8 @@ from time import monotonic
 from typing import Any
 
 from mooring.application.model import WSGI, Environ, StartResponse
-from mooring.instrument.meter import Lines, Meter, table
+from mooring.instrument import wsgi_line
+from mooring.instrument.meter import Lines, Meter, lines_agree, table
 from mooring.instrument.wsgi_line import Ids, describer, logger, target_of
 from mooring.instrument.wsgi_response import Stream, is_watched_file, last_of_connection, watch, with_headers
 from mooring.logs.access.parts import Entry, apache_date
@@ -28,6 +29,7 @@ Identify = Callable[[Environ], Ids]
 BeginRequest = Callable[[Environ], Arrival]
 ReportAnswer = Callable[[Environ, Arrival, str, int, Any, Ids], None]
 _NO_IDS: Ids = ("-", "-", ())
+_FAILED = 500  # the status of a request without an answer, or with one that says no number
 
 
 def wrap_wsgi(
@@ -122,6 +124,11 @@ def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
     return start, report
 
 
+def agrees() -> bool:
+    """Whether there is a C twin with these constants."""
+    return accelerator.agrees("wsgi", FAILED=_FAILED, ID_COUNT=len(_NO_IDS))
+
+
 def _accelerated(
     application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None, *, always: bool
 ) -> WSGI | None:
@@ -129,6 +136,8 @@ def _accelerated(
 
     `always`: call `prepare` for all requests, not only for those with a proxy's headers.
     """
+    if not (agrees() and wsgi_line.agrees() and lines_agree()):
+        return None
     lines = meter.lines
     row = accelerator.row(meter.row, lines.write if lines is not None else None)
     if row is None:
@@ -212,9 +221,9 @@ def _preparation(believe: Prepare, root: str) -> Prepare:
 
 def _code(status: object) -> int:
     """The number of a status such as `200 OK`; 500 if there is none, since the server then sends that."""
-    return _number(status) if isinstance(status, str) else 500
+    return _number(status) if isinstance(status, str) else _FAILED
 
 
 @lru_cache(maxsize=64)
 def _number(status: str) -> int:
-    return int(status[:3]) if status[:3].isdecimal() else 500
+    return int(status[:3]) if status[:3].isdecimal() else _FAILED

@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 from mooring.application.model import Environ
-from mooring.instrument.meter import Lines, Meter, line_writer
+from mooring.instrument.meter import Lines, Meter, line_writer, lines_agree
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import (
     AGENT_LIMIT,
+    HOST_LIMIT,
+    HOST_OTHERS,
     METHODS,
     TARGET_LIMIT,
     host_field,
@@ -31,6 +33,18 @@ Ids = tuple[str, str, Any]
 # A path of these characters alone needs no percent-encoding (RFC 3986: pchar and "/").
 _PCHAR = "/!$&'()*+,;=:@"
 _encoded = re.compile(rf"[^A-Za-z0-9._~{re.escape(_PCHAR)}-]").search
+
+
+def agrees() -> bool:
+    """Whether there is a C twin with these constants."""
+    return accelerator.agrees(
+        "wsgi_line",
+        TARGET_LIMIT=TARGET_LIMIT,
+        AGENT_LIMIT=AGENT_LIMIT,
+        PCHAR=_PCHAR,
+        HOST_LIMIT=HOST_LIMIT,
+        HOST_OTHERS=HOST_OTHERS,
+    )
 
 
 def target_of(environ: Environ) -> str:
@@ -98,7 +112,8 @@ def logger(meter: Meter, lines: Lines) -> Callable[[Entry, float], object]:
     """A function that writes the line of an entry."""
     lock = native("_thread", "allocate_lock")()  # a ring has one writer
     make, put = lines.format.line, line_writer(meter, lines)
-    quick = accelerator.apache(meter.row, lines.write, lines.format.timed, apache_date)
+    timed = lines.format.timed
+    quick: Any = accelerator.apache(meter.row, lines.write, timed, apache_date) if lines_agree() else None
 
     def log(entry: Entry, now: float) -> None:
         text = make(entry)

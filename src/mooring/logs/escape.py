@@ -15,6 +15,7 @@ K = TypeVar("K", bytes, str)
 # Most characters of a line's parts: so a whole line stays below PIPE_BUF, and its status is never cut off.
 TARGET_LIMIT = 2048
 AGENT_LIMIT = 512
+HOST_LIMIT = 253
 METHODS = frozenset((None, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"))
 
 # Caches of texts that come again, some 200 KiB each at most.
@@ -24,7 +25,9 @@ kept_hosts: dict[str, str] = {}
 _KEPT, _KEPT_LENGTH = 256, 256
 _turns = count()
 
-_ADDRESS = re.compile(r"[0-9A-Za-z._:%-]{1,253}")  # as in instrument/proxy.py; written without quotes
+# An address, which is written without quotes: as in settings/trusted.py.
+HOST_OTHERS = "._:%-"  # its characters besides letters and digits
+_ADDRESS = re.compile(rf"[0-9A-Za-z{HOST_OTHERS}]{{1,{HOST_LIMIT}}}")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\", '"': r"\""}
 _CANDIDATES = re.compile(r"[^ -~]")
 _CANDIDATES_QUOTED = re.compile(r"[^ !#-\[\]-~]")
@@ -86,7 +89,7 @@ def host_field(host: str) -> str:
     They do not always come from the kernel: middleware in the application may set them from a header.
     """
     if not _ADDRESS.fullmatch(str(host)):
-        return field(str(host).encode("utf-8", "surrogatepass"), 253).replace(" ", r"\x20")
+        return field(str(host).encode("utf-8", "surrogatepass"), HOST_LIMIT).replace(" ", r"\x20")
     _keep(kept_hosts, host, host)
     return host
 

@@ -1,1 +1,1 @@
-"""Settings, resources and a server's own configuration in; a plan with the reason of each value out."""
+"""Make the plan from settings, resources and a server's own configuration: each value with its reason."""

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from mooring.settings.table import Settings
 
 GRACE = 2.0
-"""Seconds that a drain may take: an open stream or WebSocket must not hold a reload for longer."""
+"""Seconds that a drain may take: an open stream or WebSocket must not delay a reload for longer."""
 
 _DAY = 86400.0
 _WEAK = ("default", "profile:")
 
 
 def gives_way(resolved: Resolved, conf: ServerConf | None) -> str:
-    """The engine that leaves development to another one: its configuration was given, but not its name, and
-    its workers cannot be debugged. Empty: none.
+    """The engine that another one replaces in development: its configuration was given, but the user named no
+    engine, and its workers cannot be debugged. Empty: none.
     """
     if conf is None or not conf.kind or engines.row(conf.kind).debuggable:
         return ""
@@ -31,7 +31,10 @@ def gives_way(resolved: Resolved, conf: ServerConf | None) -> str:
 
 
 def changes(resolved: Resolved, settings: Settings, conf: ServerConf | None) -> dict[str, tuple[Any, str]]:
-    """Settings by name, each with its value in development and why. `settings` has what `conf` sets."""
+    """The settings that live reload or a debugger changes, by name: each with its new value and the reason.
+
+    `settings` already has the values that `conf` sets.
+    """
     found: dict[str, tuple[Any, str]] = {}
     if settings.debugpy is not None:
         why = "a debugger may hold the worker"

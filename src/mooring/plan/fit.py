@@ -1,4 +1,4 @@
-"""The plan's second stage: how many workers fit the memory, and what the interface decides. Pure."""
+"""The plan's second stage: how many workers fit the memory, and what depends on the interface. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _MIB = 1024 * 1024
 
 
 def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
-    """The plan's successor, once worker 0 has reported; explicit numbers are kept, with a warning.
+    """The plan after worker 0's report. A number of workers that the user set is kept, with a warning.
 
-    `reserved` is what the processes that are no workers take, in bytes: the supervisor, gunicorn's arbiter.
+    `reserved` is the memory of the other processes (the supervisor, gunicorn's arbiter), in bytes.
     """
     explained = dict(current.explained)
     explained["interface"] = _decided(current, "interface", report.interface, "found in the application")
@@ -45,12 +45,12 @@ def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
 
 
 def resized(plan: Plan, delta: int) -> Plan:
-    """The plan with so many workers more, one at least."""
+    """The plan with `delta` more workers, but at least one."""
     return dataclasses.replace(plan, workers=max(1, plan.workers + delta))
 
 
 def _unlimited(current: Plan, report: Report) -> list[str]:
-    """A limit on requests that a WSGI worker never reaches."""
+    """A warning if a WSGI worker can never reach max_in_flight; else empty."""
     most, threads = current.settings.max_in_flight, current.threads
     by_class = bool(engines.row(report.engine).threaded_classes)  # how many it runs: not known here
     if report.interface != "wsgi" or by_class or most <= threads:

@@ -1,6 +1,7 @@
-"""The plan: settings and resources in, every decision with its origin and reason out. Pure.
+"""The plan: every decision that follows from settings and resources, with its origin and reason. Pure.
 
-Two stages: `plan` before anything runs, and `fit` (fit.py) when worker 0 has said what the application is.
+Two stages: `plan` before anything runs, and `fit` (fit.py) after worker 0 has reported what the application
+is.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from mooring.resources import Resources
 
 
-_SPARE_THREADS = 2  # of a WSGI worker, to refuse what is too much while the others are busy
+_SPARE_THREADS = 2  # of a WSGI worker: they refuse excess requests while the other threads are busy
 
 
 class Explained(NamedTuple):
-    """A decision: its value, its origin (`cli`, `env:X`, `file:X`, `profile:X`, `tuned`, `default`), why."""
+    """A decision's value, origin (`cli`, `env:X`, `file:X`, `profile:X`, `tuned`, `default`) and reason."""
 
     value: Any
     origin: str
@@ -37,7 +38,7 @@ class Explained(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What worker 0 found: `memory` is its proportional set size in bytes, None where that is not known."""
+    """What worker 0 reports: `memory` is its proportional set size in bytes, None if that is not known."""
 
     interface: str
     framework: str
@@ -53,10 +54,11 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The resolved decision, immutable.
+    """Everything that was decided; immutable.
 
-    `settings` holds the final values; `explained` tells of each why. `asked` is what the settings' origins
-    alone come to, listeners and workers decided: without a server's own configuration, and live reload.
+    `settings` holds the final values, `explained` the reason of each. `asked` is the settings as resolved
+    from their origins, with listeners and workers decided, but without the changes that a server's own
+    configuration and live reload make.
     """
 
     settings: Settings
@@ -77,8 +79,10 @@ class Plan:
 
     @property
     def engine_threads(self) -> int:
-        """How many threads a WSGI engine is to have: where all of the plan's may be in flight, and more is to
-        be refused, some more, which never run the application.
+        """The number of threads of a WSGI engine.
+
+        If max_in_flight is set and not above the plan's threads, there are some spare threads: they refuse
+        excess requests and never run the application.
         """
         most = self.settings.max_in_flight
         return self.threads + (_SPARE_THREADS if 0 < most <= self.threads else 0)
@@ -104,7 +108,7 @@ def as_json(explained: Mapping[str, Explained]) -> dict[str, dict[str, Any]]:
     for name, item in explained.items():
         secret = name in ROWS and ROWS[name].secret and item.value
         value = "(secret)" if secret else _plain(item.value)
-        value = f"{value:o}" if name == "unix_mode" else value  # as it is given
+        value = f"{value:o}" if name == "unix_mode" else value  # in octal, as users write it
         shown[name] = {"value": value, "origin": item.origin, "reason": item.reason}
     return shown
 
@@ -174,7 +178,7 @@ def _asked(resolved: Resolved, resources: Resources) -> Settings:
 
 
 def _from_conf(resolved: Resolved, conf: ServerConf | None) -> dict[str, tuple[Any, str, str]]:
-    """What the server's own configuration sets: stronger than all but the command line, as with gunicorn."""
+    """The settings that the server's own configuration sets. As in gunicorn, only the command line wins."""
     if conf is None:
         return {}
     rank = {name: resolved.rank(name) for name in conf.overrides}
@@ -185,7 +189,7 @@ def _from_conf(resolved: Resolved, conf: ServerConf | None) -> dict[str, tuple[A
 
 
 def _binds(resolved: Resolved, settings: Settings, explained: dict[str, Explained]) -> tuple[Address, ...]:
-    """BIND wins over HOST and PORT unless those come from a stronger origin."""
+    """The listeners: BIND wins over HOST and PORT unless those come from a stronger origin."""
     given = settings.bind
     by_port = Address("tcp", settings.host, settings.port)
     from_conf = "bind" in explained and explained["bind"].reason == "set there"
@@ -200,7 +204,7 @@ def _binds(resolved: Resolved, settings: Settings, explained: dict[str, Explaine
 
 
 def _single(settings: Settings) -> bool:
-    """Whether there is exactly one worker, for who develops."""
+    """Whether live reload or a debugger needs exactly one worker."""
     return settings.reload or settings.debugpy is not None
 
 
@@ -241,7 +245,7 @@ def _engine(
 
 
 def cores(settings: Settings, resources: Resources) -> tuple[float, str]:
-    """The CPU cores to plan with, and in words where that number comes from."""
+    """The number of CPU cores to plan with, and its source in words."""
     if isinstance(settings.cpu_count, float):
         return settings.cpu_count, "CPU_COUNT"
     if settings.cpu_count == "host":

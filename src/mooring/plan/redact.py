@@ -1,7 +1,8 @@
-"""Keep secrets out of the admin endpoint's answers, of `mooring check` and of mooring's own log. Pure.
+"""Keep secrets out of the admin endpoint's responses, of `mooring check` and of mooring's own log. Pure.
 
-Secret settings are masked by the plan itself; here is what may hide in others: arguments of a factory,
-environment variables among gunicorn's arguments, and what the application has said when it failed.
+The plan itself masks secret settings. Here are the secrets that other values may contain: arguments of a
+factory, environment variables in gunicorn's arguments, arguments of companions. Not for the text of the
+application's errors: admin/status.py.
 """
 
 from __future__ import annotations
@@ -10,16 +11,10 @@ import re
 from typing import Any
 
 HIDDEN = "(not shown)"
-# gunicorn's way to set a variable: abbreviated, or after flags that take no argument, as argparse allows.
+# gunicorn's option --env, which argparse also accepts abbreviated, or as -e behind flags (-De).
 _ENV_NAME = r"-[DRv]*e|--e(?:nv?)?"
 _ENV = re.compile(rf"({_ENV_NAME})(=?)(.*)", re.DOTALL)
 _ENV_ALONE = re.compile(_ENV_NAME)
-# What mooring itself says of an end (process.describe and the lifecycle).
-_OWN_WORDS = re.compile(
-    r"exit code \d+|killed by (SIG\w+|signal \d+|the kernel: out of memory)|\w+ deadline exceeded|"
-    r"told to stop now|asked to stop|"
-    r"could not be spawned: [\w ]+|the application ended its worker before it was ready: .{1,40}"
-)
 
 
 def call(text: str) -> str:
@@ -29,13 +24,13 @@ def call(text: str) -> str:
 
 
 def without_arguments(text: str, target: str | None) -> str:
-    """A text of mooring's that may name the application `target`, without the arguments of its factory."""
+    """A text of mooring's, with the factory's arguments removed where it names the application `target`."""
     return text.replace(target, call(target)) if target else text
 
 
 def arguments(text: str) -> str:
     """Arguments for gunicorn without the values of its `--env`."""
-    import shlex  # 2 ms, for the few who have any
+    import shlex  # imported here: 2 ms, and most users give no such arguments
 
     try:
         words = shlex.split(text)
@@ -58,7 +53,7 @@ def _name_only(assignment: str) -> str:
 
 
 def plan(shown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """A plan as JSON (Plan.as_json), without what its settings may hide."""
+    """A plan as JSON (Plan.as_json), without the secrets that its values may contain."""
     result = dict(shown)
     for name, hide in (("app", call), ("gunicorn_cmd_args", arguments)):
         if name in result and isinstance(result[name]["value"], str):
@@ -68,8 +63,3 @@ def plan(shown: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         shown_commands = [f"{command.split()[0]} ..." for command in commands]
         result["companions"] = {**result["companions"], "value": shown_commands}
     return result
-
-
-def own_words(text: str) -> str:
-    """What mooring itself has said; the application's own words may hold anything."""
-    return text if _OWN_WORDS.fullmatch(text) else "the application failed: see mooring status, or the log"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mooring.plan.plan import Plan
+from mooring.settings.invocation import Invocation
 from mooring.settings.resolve import Resolved, resolve
 from mooring.settings.table import ROWS, TLS_SWITCH, Settings, show
 from mooring.system.signals import SignalQueue
@@ -21,16 +21,8 @@ FIXED = tuple(name for name, row in ROWS.items() if row.restart is True)
 _TLS = tuple(name for name, row in ROWS.items() if row.restart == TLS_SWITCH)
 
 
-class Start(NamedTuple):
-    """What the settings of the start were resolved from, what came of it, and what makes a plan of settings:
-    `run.prepare`.
-    """
-
-    cli: Mapping[str, str]
-    environ: Mapping[str, str]
-    folder: Path
-    resolved: Resolved
-    prepare: Callable[[Resolved, Mapping[str, str], SignalQueue | None], Plan]
+Prepare = Callable[[Resolved, Mapping[str, str], SignalQueue | None], Plan]
+"""Makes a plan of settings, with the environment: commands/run/prepare.py."""
 
 
 class Made(NamedTuple):
@@ -41,10 +33,12 @@ class Made(NamedTuple):
     kept: tuple[str, ...] = ()
 
 
-def remake(start: Start, serving: Made, signals: SignalQueue | None = None) -> Made:
+def remake(
+    invocation: Invocation, prepare: Prepare, serving: Made, signals: SignalQueue | None = None
+) -> Made:
     """Resolve and plan anew; what is fixed is as in `serving`. Raises what a start with it would."""
-    resolved, kept = _resolve(start, serving.resolved)
-    plan = start.prepare(resolved, start.environ, signals)
+    resolved, kept = _resolve(invocation, serving.resolved)
+    plan = prepare(resolved, invocation.environ, signals)
     plan, more = _keep_decided(plan, serving.plan)
     return Made(plan, resolved, tuple(dict.fromkeys((*kept, *more))))
 
@@ -56,13 +50,14 @@ def changed(before: Plan, after: Plan) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _resolve(start: Start, before: Resolved) -> tuple[Resolved, list[str]]:
+def _resolve(invocation: Invocation, before: Resolved) -> tuple[Resolved, list[str]]:
     """The settings, with those of `before` that are fixed, and the names of those that were to change."""
-    found = resolve(start.cli, start.environ, start.folder)
+    environ, folder = invocation.environ, invocation.folder
+    found = resolve(invocation.cli, environ, folder)
     kept = _different(found.settings, before.settings)
     if "reload" in kept:  # which has a say in all others
-        cli = {**start.cli, "reload": show(before.settings.reload)}
-        found = resolve(cli, start.environ, start.folder)
+        cli = {**invocation.cli, "reload": show(before.settings.reload)}
+        found = resolve(cli, environ, folder)
         kept = ["reload", *_different(found.settings, before.settings)]
     names = [*FIXED, *kept]
     values = {name: getattr(before.settings, name) for name in names}

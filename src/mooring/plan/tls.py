@@ -1,7 +1,7 @@
-"""TLS: check the certificate, key and authorities before a listener speaks with them.
+"""TLS: check the certificate, key and authorities before a listener uses them.
 
-`look` is for the supervisor, which holds no OpenSSL (15 ms); `check` for a worker. Not for making an engine's
-context: each engine gets the same files.
+`look` is for the supervisor, which does not load OpenSSL (15 ms); `check` is for a worker. Not for making an
+engine's TLS context: each engine gets the same files.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 _FILES = ("tls_certificate", "tls_key", "tls_client_ca")
 
-# OpenSSL's names where key and certificate differ; the last where they are of different types
+# OpenSSL's errors for a key that does not belong to the certificate; the last is for a key of another type
 _NO_PAIR = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 
 def check(settings: Settings) -> tuple[str, ...]:
-    """Check that TLS would work. Returns warnings, of a certificate that is not valid now.
+    """Check that TLS would work. Returns warnings: the certificate is expired, or not valid yet.
 
-    Raises ConfigurationError that names file and problem: missing, unreadable, no certificate, no key,
-    encrypted with another password, not a pair, no authorities.
+    Raises ConfigurationError that names the file and the problem: it is missing, unreadable, no certificate,
+    no key, encrypted with another password, the key of another certificate, or without authorities.
     """
     certificate, key, authorities = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if certificate is None and key is None:
@@ -48,7 +48,7 @@ def check(settings: Settings) -> tuple[str, ...]:
 def look(settings: Settings) -> None:
     """Check, without OpenSSL, that the files can be read and are PEM: for the supervisor, before any worker.
 
-    Raises ConfigurationError that names every file that is not.
+    Raises ConfigurationError that names every bad file.
     """
     wrong = []
     for name in _FILES:
@@ -113,7 +113,7 @@ def _load_pair(context: ssl.SSLContext, certificate: str, key: str, password: st
 
 
 def _validity(path: str) -> tuple[str, ...]:
-    """Warnings where the first certificate of a file is not valid at this time."""
+    """A warning if the first certificate of a file is not valid now; else empty."""
     import ssl
 
     begin = b"-----BEGIN CERTIFICATE-----"
@@ -121,7 +121,7 @@ def _validity(path: str) -> tuple[str, ...]:
     _, _, rest = _read("tls_certificate", path).partition(begin)
     body, _, _ = rest.partition(end)
     if not body:
-        return ()  # the rarer TRUSTED CERTIFICATE
+        return ()  # a TRUSTED CERTIFICATE, which is rare: it is not checked
     first, last = _dates(ssl.PEM_cert_to_DER_cert((begin + body + end).decode("ascii", "replace")))
     now = time.strftime("%Y%m%d%H%M%S", time.gmtime())
     if last < now:
@@ -136,7 +136,10 @@ def _day(stamp: str) -> str:
 
 
 def _dates(der: bytes) -> tuple[str, str]:
-    """The validity as YYYYMMDDHHMMSS: RFC 5280, 4.1. The ssl module shows it only of a peer's certificate."""
+    """Begin and end of a certificate's validity as YYYYMMDDHHMMSS (RFC 5280, 4.1).
+
+    The ssl module gives them only for a peer's certificate.
+    """
     certificate = _parts(der)[0][1]
     fields = _parts(_parts(certificate)[0][1])
     version = 1 if fields[0][0] == 0xA0 else 0

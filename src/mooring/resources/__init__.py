@@ -1,9 +1,9 @@
 """What this machine or container really offers: CPU quota, cpuset, memory limit, and where each was read.
 
-`read` answers once, for the plan; `cpu_throttled_seconds`, `memory_current` and `oom_kills` answer again and
-again, for the metrics; `memory_rooms` before workers are started beside others. All take the root folder as
-an argument and never raise for what they find in it. What to do with the answers (how many workers) is not
-decided here: that is plan/plan.py.
+`read` is called once, for the plan; `cpu_throttled_seconds`, `memory_current` and `oom_kills` repeatedly, for
+the metrics; `memory_rooms` before a roll starts workers beside those that serve. All take the root folder as
+an argument and never raise for what they find in it. Not for deciding how many workers there are:
+plan/plan.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Find the cgroups that bind this process, as folders to read: its own first, then every visible ancestor.
 
 Sources: cgroups(7), cgroup_namespaces(7), proc_pid_mountinfo(5), and the kernel's
-Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst. What the files in those folders mean is not known
-here: see instrument/limits.py and usage.py.
+Documentation/admin-guide/cgroup-v1/ and cgroup-v2.rst. Not for what the files in those folders mean:
+limits.py and usage.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 MEMBERSHIP = "/proc/self/cgroup"
 MOUNTS = "/proc/self/mountinfo"
 _ABSENT = (errno.ENOENT, errno.ENOTDIR)
-# The four characters that the kernel writes as octal escapes in mountinfo; the backslash has to come last.
+# The four characters that the kernel writes as octal escapes in mountinfo; the backslash must be the last.
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
@@ -37,7 +37,7 @@ class CgroupFiles:
         return content.decode("utf-8", "backslashreplace")
 
     def is_folder(self, name: str) -> bool:
-        """Whether the folder is there and may be looked at."""
+        """Whether the folder exists and is accessible."""
         try:
             return (self.root / name.lstrip("/")).is_dir()
         except (OSError, ValueError):
@@ -85,10 +85,10 @@ class Cgroups(NamedTuple):
         return cls(files, _memberships(files), _mounts(files))
 
     def hierarchy(self, controller: str) -> Hierarchy:
-        """Where the controller (cpu, cpuset, memory) is for this process.
+        """Where the controller (cpu, cpuset, memory) has its files for this process.
 
-        A controller belongs to one version at a time (cgroups(7)), so where version 1 lists or mounts it, the
-        unified tree of a hybrid system has nothing to say about it.
+        A controller belongs to one version at a time (cgroups(7)). So if version 1 lists or mounts it, the
+        unified tree of a hybrid system has no files of it.
         """
         first = [mount for mount in self.mounts if mount.version == 1 and controller in mount.controllers]
         if first or controller in self.paths:
@@ -104,7 +104,7 @@ class Cgroups(NamedTuple):
         places = [(place, mount) for mount in mounts if (place := _place_in(self.files, mount, path))]
         if not places:
             return ()
-        # The mount that holds the path as it is written, then the one that shows the most ancestors.
+        # Best is the mount that holds the path as it is written, then the one that shows the most ancestors.
         place, mount = min(places, key=lambda it: (not it[0].inside, it[0].skipped, len(it[1].root)))
         if not place.inside and ".." in f"{mount.root}{path}":
             self.files.warn(
@@ -123,9 +123,9 @@ class _Place(NamedTuple):
 def _place_in(files: CgroupFiles, mount: Mount, path: str) -> _Place | None:
     """The folder of the cgroup `path` below a mount.
 
-    Where the mount's root is not above the path, or the path is written as the host sees it while the mount
-    shows the container's own cgroup as its root, leading names are left out until a folder exists; at the
-    latest, that is the mount point itself.
+    If the mount's root is not above the path, or if the path is written as the host sees it while the mount
+    shows the container's own cgroup as its root, leading names are left out until a folder exists. The last
+    folder that is tried is the mount point itself.
     """
     names, top = _names(path), _names(mount.root)
     inside = names[: len(top)] == top and ".." not in names[len(top) :]
@@ -160,7 +160,7 @@ def _memberships(files: CgroupFiles) -> dict[str, str]:
 
 
 def _mounts(files: CgroupFiles) -> tuple[Mount, ...]:
-    """The cgroup mounts; where one folder was mounted over several times, the last is what is seen."""
+    """The cgroup mounts; of several mounts on one folder only the last, which hides the others."""
     seen: dict[str, Mount] = {}
     for line in (files.text(MOUNTS) or "").splitlines():
         if " - cgroup" not in line:

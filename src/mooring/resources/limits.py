@@ -14,11 +14,11 @@ from mooring.resources.cgroups import CgroupFiles, Hierarchy
 from mooring.resources.model import Reading
 
 N = TypeVar("N", int, float)
-# One level: the file, and its limit; None is a file that sets no limit.
+# One level: the file and its limit, None if the file sets no limit.
 Level = tuple[str, "N | None"]
 
-_PERIOD = "100000"  # microseconds; what the kernel takes when cpu.max is written without one
-# The largest CPU number that is believed; kernels are built for at most 8192 CPUs.
+_PERIOD = "100000"  # microseconds; the kernel's default if cpu.max is written without a period
+# CPU numbers from here on are taken for an error; kernels are built for at most 8192 CPUs.
 _MOST_CPUS = 65536
 
 
@@ -49,31 +49,32 @@ def cpu_quota(files: CgroupFiles, hierarchy: Hierarchy) -> Reading[float]:
 def memory_limit(files: CgroupFiles, hierarchy: Hierarchy, host: int | None) -> Reading[int]:
     """Bytes, from memory.max and memory.high (v2) or memory.limit_in_bytes and memory.stat (v1).
 
-    memory.high counts like memory.max: what goes beyond it is not killed, but throttled and reclaimed
-    heavily, which a server must avoid just as much. The hierarchical_memory_limit in v1's memory.stat
-    includes the ancestors that a container cannot see. A value above `host`, as v1's 9223372036854771712,
-    limits nothing. One equal to it is kept: lxcfs derives MemTotal from the limit. Swap is not counted.
+    memory.high counts like memory.max: processes beyond it are not killed, but throttled, and their memory is
+    reclaimed heavily, which a server must avoid just as much. The hierarchical_memory_limit in v1's
+    memory.stat includes the ancestors that a container cannot see. A value above `host` (bytes), such as v1's
+    9223372036854771712, limits nothing. A value equal to `host` is kept: lxcfs derives MemTotal from the
+    limit. Swap is not counted.
     """
     unified = hierarchy.version == 2
     name, level = ("memory.max", _memory_v2) if unified else ("memory.limit_in_bytes", _memory_v1)
-    # Beyond 2**60 bytes there is no machine; it is what remains to judge by where MemTotal is not known.
+    # If MemTotal is not known, 2**60 bytes take its place: no machine has more.
     most = 1 << 60 if host is None else host
     levels = [(file, None if (n or 0) > most else n) for file, n in _levels(files, hierarchy, level)]
     return _tightest(hierarchy, name, levels)
 
 
 def memory_levels(files: CgroupFiles, folder: str, version: int) -> Sequence[Level[int]]:
-    """One cgroup's files that may limit memory, each with its bytes, or None."""
+    """The files of one cgroup that may limit memory, each with its limit in bytes, or None for no limit."""
     return (_memory_v2 if version == 2 else _memory_v1)(files, folder)
 
 
 def cpuset(files: CgroupFiles, hierarchy: Hierarchy) -> Reading[int]:
     """How many CPUs the cpuset holds, from cpuset.cpus.effective (v2) or cpuset.effective_cpus (v1).
 
-    The kernel has already cut an effective list to the ancestors' CPUs, so the nearest one decides; an
-    ancestor's may even be smaller without binding us, where it gave CPUs to a partition (cgroup-v2.rst,
-    cpuset.cpus.partition). Where there is none (before Linux 3.17), it is cpuset.cpus, cut by every
-    ancestor's. An empty list inherits.
+    The kernel has already cut an effective list to the ancestors' CPUs, so the nearest list decides. An
+    ancestor's list may even be smaller and not bind this process, if the ancestor gave CPUs to a partition
+    (cgroup-v2.rst, cpuset.cpus.partition). If there is no effective list (before Linux 3.17), the CPUs are
+    those in cpuset.cpus of this cgroup and of every ancestor. An empty list inherits.
     """
     effective = "cpuset.cpus.effective" if hierarchy.version == 2 else "cpuset.effective_cpus"
     allowed, source = frozenset[int](), ""
@@ -163,7 +164,7 @@ def _memory_v1(files: CgroupFiles, folder: str) -> Sequence[Level[int]]:
 
 
 def field(content: str | None, name: str) -> int | None:
-    """The number after `name` in a file of `NAME NUMBER` lines; None when it is not there."""
+    """The number after `name` in a file of `NAME NUMBER` lines; None if it is missing."""
     for line in (content or "").splitlines():
         key, _, value = line.partition(" ")
         if key == name:
@@ -172,7 +173,7 @@ def field(content: str | None, name: str) -> int | None:
 
 
 def _tightest(hierarchy: Hierarchy, name: str, levels: Sequence[Level[N]]) -> Reading[N]:
-    """The least limit; of equal ones the process's own, or the nearest to it."""
+    """The smallest limit; of equal limits that of the process's own cgroup, or of the nearest ancestor."""
     limits = [(limit, file) for file, limit in levels if limit is not None]
     if limits:
         value, source = min(limits, key=lambda found: found[0])

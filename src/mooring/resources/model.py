@@ -1,4 +1,4 @@
-"""The shape of what was found: each value with where it was read. No reading happens here."""
+"""The types of the results: each value with the place where it was read. Nothing is read here."""
 
 from __future__ import annotations
 

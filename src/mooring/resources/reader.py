@@ -1,4 +1,4 @@
-"""Put together what the machine, the scheduler and the cgroups say; how to read cgroups is not known here."""
+"""Combine what the machine, the scheduler and the cgroups say. Not for reading cgroups: limits.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read(
         cpuset=in_set,
         affinity=runnable,
         host_cpus=host_cpus,
-        # Of equal ones the first is named: the machine where nothing limits; a cpuset before its affinity.
+        # Of equal values the first is named: the machine if nothing limits it, a cpuset before the affinity.
         cpus=_least({"host_cpus": host_cpus, "cpu_quota": quota, "cpuset": in_set, "affinity": runnable}),
         memory_limit=memory_limit(files, cgroups.hierarchy("memory"), host_memory.value),
         host_memory=host_memory,

@@ -1,8 +1,9 @@
-"""How much memory is left: for each cgroup that limits it, and for the machine, its limit and what is in use.
+"""How much memory is left: the limit and the memory in use, of each cgroup that limits it and of the machine.
 
-In use is what the kernel can't get back by dropping file pages, so that a full page cache is not taken for a
-full container: the cgroup's charge without inactive_file and active_file of its memory.stat (cgroup-v2.rst,
-cgroup-v1/memory.rst; shared memory is in neither). Of the machine, MemTotal - MemAvailable (proc_meminfo(5)).
+Memory in use is what the kernel cannot free by dropping file pages: a full page cache is no full container.
+For a cgroup, it is the charge without inactive_file and active_file of memory.stat (cgroup-v2.rst,
+cgroup-v1/memory.rst; shared memory is in neither). For the machine, it is MemTotal - MemAvailable
+(proc_meminfo(5)).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _MEMINFO = "/proc/meminfo"
 
 
 class Room(NamedTuple):
-    """One limit: bytes, in use below it (None: not known), and the file that sets it."""
+    """One limit in bytes, the bytes in use under it (None: not known), and the file that sets it."""
 
     limit: int
     used: int | None
@@ -26,7 +27,7 @@ class Room(NamedTuple):
 
 
 def memory_rooms(root: Path = _ROOT) -> list[Room]:
-    """Every limit that binds this process: of its own cgroup first, the ancestors', then the machine."""
+    """Every limit that binds this process: its own cgroup's, then the ancestors', then the machine's."""
     files = CgroupFiles(root)
     hierarchy = Cgroups.find(files).hierarchy("memory")
     found: list[Room] = []
@@ -36,7 +37,7 @@ def memory_rooms(root: Path = _ROOT) -> list[Room]:
         found += [Room(limit, used, file) for file, limit in levels if limit is not None]
     machine = _machine(files)
     if machine is not None:
-        # A version 1 cgroup without a limit has 9223372036854771712.
+        # In version 1, a cgroup without a limit says 9223372036854771712.
         found = [*(room for room in found if room.limit <= machine.limit), machine]
     return found
 

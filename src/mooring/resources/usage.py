@@ -1,7 +1,6 @@
-"""What the metrics ask again and again: for how long the cgroup was throttled, its memory, its OOM kills.
+"""Values that the metrics read repeatedly: how long the cgroup was throttled, its memory, its OOM kills.
 
-Each answers None where the kernel doesn't say, and never raises or warns. Sources: as in
-instrument/limits.py.
+Each function returns None if the kernel does not say, and never raises or warns. Sources: as in limits.py.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ _ROOT = Path("/")
 def cpu_throttled_seconds(root: Path = _ROOT) -> float | None:
     """Seconds that CPU quotas held tasks back, summed over CPUs, since the cgroup was made; from cpu.stat.
 
-    The cgroup that sets a quota counts; so it is the most of all visible levels, which never goes back.
+    The kernel counts them in the cgroup that sets the quota. So this is the maximum of all visible levels,
+    which never goes down.
     """
     files = CgroupFiles(root)
     hierarchy = Cgroups.find(files).hierarchy("cpu")
@@ -27,7 +27,7 @@ def cpu_throttled_seconds(root: Path = _ROOT) -> float | None:
 
 
 def memory_current(root: Path = _ROOT) -> int | None:
-    """Bytes the own cgroup uses, page cache included: memory.current or memory.usage_in_bytes."""
+    """Bytes that this process's cgroup uses, page cache included: memory.current or memory.usage_in_bytes."""
     files = CgroupFiles(root)
     hierarchy = Cgroups.find(files).hierarchy("memory")
     name = "memory.current" if hierarchy.version == 2 else "memory.usage_in_bytes"
@@ -36,7 +36,7 @@ def memory_current(root: Path = _ROOT) -> int | None:
 
 
 def oom_kills(root: Path = _ROOT) -> int | None:
-    """How many processes of the own cgroup were killed for memory: memory.events or memory.oom_control.
+    """How many processes were killed for memory in this cgroup: memory.events or memory.oom_control.
 
     Version 2 includes the cgroups below it; version 1 counts since Linux 4.13.
     """

@@ -1,1 +1,1 @@
-"""Shared memory: each worker's row and ring, and the totals of those that have ended."""
+"""Shared memory: each worker's row and ring, and the totals of workers that have ended."""

@@ -1,10 +1,9 @@
-"""Rings in shared memory, from each worker to the log writer: the access log's lines leave the request's path
-here.
+"""Rings in shared memory, which carry the access log's lines from each worker to the log writer.
 
-A line is in the ring before its response's last byte goes to the engine, so that a worker that is killed has
-lost none. One writer and one reader a ring, no locks: the writer moves `head`, the reader `tail`, both count
-bytes since the ring was made. A ring outlives the worker it was given to. Not for what is done with the lines
-(logs/access/writer.py).
+A line is in the ring before its response's last byte goes to the engine, so a worker that is killed loses no
+line. Each ring has one writer, one reader and no lock: the writer moves `head`, the reader moves `tail`; both
+count bytes since the ring was made. A ring outlives the worker that it was given to. Not for what is done
+with the lines (logs/access/writer.py).
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from mooring.scoreboard.row import ROWS, doubles
 from mooring.system.memory import shared_memory
 
 SIZE = 512 * 1024
-FULL = 64 * 1024  # the reader is woken when so much has come together,
-DELAY = 0.05  # and at most so many seconds after a line has come: half of what is promised
+FULL = 64 * 1024  # bytes in a ring at which the reader is woken
+DELAY = 0.05  # seconds after which the reader is woken for a line: half of the promised time
 _PAGE = mmap.PAGESIZE
 _RING = _PAGE + SIZE
-_HEAD, _TAIL = 0, 8  # cells, in cache lines of their own
+_HEAD, _TAIL = 0, 8  # cells, each in a cache line of its own
 _GIVEN, _LOST = (
     0,
     8,
@@ -34,9 +33,9 @@ Write = Callable[[bytes, float], bool]
 
 
 class Rings:
-    """The memory of all rings, for the supervisor that gives them away. Untouched ones take no memory.
+    """The memory of all rings. The supervisor gives each worker a ring; unused rings take no memory.
 
-    `fd` and `wake` (an eventfd) are what writers and reader need; both close-on-exec. Raises OSError.
+    Writers and reader need `fd` and `wake` (an eventfd); both are close-on-exec. Raises OSError.
     """
 
     def __init__(self) -> None:
@@ -48,13 +47,13 @@ class Rings:
         self._lost = 0
 
     def give(self, index: int) -> None:
-        """Have the reader look at the ring of that index, and those below it."""
+        """Tell the reader to look at the ring `index`, and at all rings below it."""
         self._given = max(self._given, index + 1)
         self._cells[_GIVEN] = self._given
 
     @property
     def lost(self) -> int:
-        """Lines that the log writer had to throw away: the disk full, or the reader of a pipe gone."""
+        """How many lines the log writer had to drop: the disk was full, or a pipe had no reader."""
         self._lost = max(self._lost, _count(self._cells[_LOST]))
         return self._lost
 
@@ -69,18 +68,18 @@ class Rings:
 def writer(fd: int, index: int, wake: int) -> Write:
     """A function that puts whole lines into a ring: `write(lines, now)`, `now` in monotonic seconds.
 
-    It never waits; it returns False where there was no room. Only one process, and one thread at a time, may
-    use it.
+    It never waits; it returns False if the ring has no room. Only one process may use it, one thread at a
+    time.
     """
     memory = mmap.mmap(fd, _RING, offset=_PAGE + index * _RING)
-    accelerated: Write | None = accelerator.ring_writer(memory, wake, _PAGE, SIZE, FULL, DELAY)
-    if accelerated is not None:
+    if accelerator.agrees("ring", HEAD=_HEAD, TAIL=_TAIL, MOST=_MOST):
+        accelerated: Write = accelerator.ring_writer(memory, wake, _PAGE, SIZE, FULL, DELAY)
         return accelerated
     cells = doubles(memory)
     head = _count(cells[_HEAD])
-    lap = head - head % SIZE - _PAGE  # what a position in `memory` lacks to be a head
+    lap = head - head % SIZE - _PAGE  # a position in `memory` plus this is a head
     at = head - lap
-    limit = 0  # up to this position, nothing but the lines themselves is to be done
+    limit = 0  # up to this position, `write` only has to copy the lines
     due = 0.0
 
     def write(lines: bytes, now: float) -> bool:
@@ -99,7 +98,7 @@ def writer(fd: int, index: int, wake: int) -> Write:
         due = now + DELAY
         room = min(_count(cells[_TAIL]) + SIZE - lap - at, SIZE)
         if len(lines) > room:
-            cells[_HEAD] = lap + at  # as it was, unless somebody has scribbled: then the reader follows
+            cells[_HEAD] = lap + at  # the same, unless it was overwritten: then the reader follows
             limit = 0
             return False
         rest = _RING - at
@@ -124,11 +123,11 @@ def _kick(wake: int) -> None:
     try:
         os.eventfd_write(wake, 1)
     except BlockingIOError:
-        pass  # it is awake, then
+        pass  # the counter is full, so the reader is awake
 
 
 class Reader:
-    """The log writer's end of all rings. What is in them was written by workers, and is not trusted."""
+    """The log writer's end of all rings. Workers write the rings, so their content is not trusted."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -138,11 +137,11 @@ class Reader:
         self._rings: list[tuple[memoryview, memoryview[float]]] = []
 
     def take(self, index: int) -> bytes:
-        """What a ring holds: whole lines. They stay in it until `done`."""
+        """The lines in a ring, whole ones only. They stay in it until `done` is called."""
         memory, cells = self._rings[index]
         head, tail = cells[_HEAD], cells[_TAIL]
         if not (0 <= tail <= head <= tail + SIZE and head < _MOST and head % 1 == tail % 1 == 0):
-            # Somebody has scribbled: go on from where the writer is, if it can be there.
+            # The cells were overwritten: go on from the writer's head, or from 0 if it is no possible value.
             cells[_HEAD] = cells[_TAIL] = float(_count(head))
             return b""
         if head == tail:
@@ -157,15 +156,15 @@ class Reader:
         return cells[_HEAD] - cells[_TAIL]
 
     def done(self, index: int, size: int) -> None:
-        """So many bytes of a ring are dealt with, and their room is free again."""
+        """Free the first `size` bytes of a ring, whose lines have been handled."""
         self._rings[index][1][_TAIL] += size
 
     def lost(self, lines: int) -> None:
-        """Count lines that were thrown away."""
+        """Count lines that were dropped."""
         self._page[_LOST] += lines
 
     def indices(self) -> range:
-        """The rings that there are."""
+        """The indices of the rings that were given to workers."""
         given = self._given = max(min(_count(self._page[_GIVEN]), ROWS), self._given)
         while len(self._rings) < given:
             size = _PIECE * _RING

@@ -1,8 +1,8 @@
 """The scoreboard: shared memory in which each worker writes a row of its own. Standard library only.
 
 A row is a fixed number of aligned native doubles, so that any process can read it at any moment without a
-lock: a store of one is whole, and a count is exact up to 2**53. One process writes a row (the worker that has
-it); the supervisor reads rows as untrusted bytes, and adds a row to the totals when its worker is gone
+lock: storing a double is atomic, and a count is exact up to 2**53. One process writes a row (the worker that
+has it). The supervisor reads rows as untrusted bytes, and adds a row to the totals when its worker has ended
 (totals.py). Not for the access log's lines, which have rings of their own (ring.py).
 """
 
@@ -22,32 +22,32 @@ from mooring.system.memory import shared_memory
 # -- the cells of a row ---------------------------------------------------------------------------------
 
 STATE, PID, SLOT, GENERATION, STARTED, BEAT, MEMORY = range(7)
-DURATIONS = 7  # seconds that all counted requests took, together
-WEBSOCKETS = 8  # open ones
-OVERFLOW = 9  # requests in flight beyond the table below
-DROPPED = 10  # lines that the access log had no room for
-RAISED = 11  # requests in which the application failed before its answer was complete
-REJECTED = 12  # requests beyond the most at once
-TIMED_OUT = 13  # requests that took longer than they may
+DURATIONS = 7  # seconds: the sum over all counted requests
+WEBSOCKETS = 8  # how many are open
+OVERFLOW = 9  # requests in flight for which the table below has no room
+DROPPED = 10  # access log lines for which the ring had no room
+RAISED = 11  # requests in which the application failed before its response was complete
+REJECTED = 12  # requests refused because of max_in_flight
+TIMED_OUT = 13  # requests that took longer than request_timeout
 
-# Its worker writes STARTING to DRAINING; GONE is written by gunicorn's arbiter for a worker of its own, and
-# FREE by the supervisor.
+# The states of a row. Its worker writes STARTING, READY and DRAINING; gunicorn's arbiter writes GONE when a
+# worker of its own has ended; the supervisor writes FREE.
 FREE, STARTING, READY, DRAINING, GONE = range(5)
 STATES = ("free", "starting", "ready", "draining", "gone")
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other", "WEBSOCKET")
-CLASSES = 8  # cells of a method, by the status's first digit: 1 to 5 are used
-COUNTS = 64  # the first of them
+CLASSES = 8  # cells for each method, by the status's first digit: 1 to 5 are used
+COUNTS = 64  # the first of these cells
 METHOD_BASE = {name: COUNTS + CLASSES * number for number, name in enumerate(METHODS)}
 OTHER_BASE = METHOD_BASE["other"]
-REQUEST_BASE = {name: METHOD_BASE[name] for name in METHODS if name != "WEBSOCKET"}  # by what clients send
+REQUEST_BASE = {name: METHOD_BASE[name] for name in METHODS if name != "WEBSOCKET"}  # by a request's method
 _METHOD_NAMES = {float(base): name for name, base in METHOD_BASE.items()}
 
 
 def _bounds() -> tuple[float, ...]:
-    """Upper bounds in seconds, 50 us to 60 s.
+    """Upper bounds of the histogram's buckets in seconds, 50 us to 60 s.
 
-    Neighbours differ by less than 10 %, and 1, 2.5 and 5 of each decade are among them.
+    Neighbours differ by less than 10 %, and 1, 2.5 and 5 of each decade are among the bounds.
     """
     marks = [5e-5]
     for exponent in range(-4, 2):
@@ -61,7 +61,7 @@ def _bounds() -> tuple[float, ...]:
 
 
 BOUNDS = _bounds()
-HISTOGRAM = COUNTS + CLASSES * len(METHODS)  # a cell for each bound, and one for what took longer
+HISTOGRAM = COUNTS + CLASSES * len(METHODS)  # a cell for each bound, and one for longer requests
 BUCKETS = len(BOUNDS) + 1
 _COUNTED = HISTOGRAM + BUCKETS
 COUNTERS = (
@@ -70,14 +70,15 @@ COUNTERS = (
     RAISED,
     REJECTED,
     TIMED_OUT,
-)  # besides all cells from COUNTS on; they never go down
+)  # these cells, and all from COUNTS on, never go down
 
-# The table of requests in flight. Each has a record: when it began (monotonic seconds, 0 where there is
-# none), its METHOD_BASE, and its path, padded with NULs. A record is known by the cell that it begins with.
+# The table of requests in flight. Each request has a record: when it began (monotonic seconds, 0 if the
+# record is free), its METHOD_BASE, and its path, padded with NULs. A record's place is the index of its first
+# cell.
 REQUESTS = 128
 RECORD = struct.Struct("dd112s")
 _STRIDE = RECORD.size // 8
-_IN_FLIGHT = 512  # cells before it: 296
+_IN_FLIGHT = 512  # the table's first cell; of those before it, 296 are used
 PLACES = range(_IN_FLIGHT, _IN_FLIGHT + REQUESTS * _STRIDE, _STRIDE)
 ROW_BYTES = -(-PLACES.stop * 8 // mmap.PAGESIZE) * mmap.PAGESIZE
 ROWS = 8192
@@ -95,9 +96,7 @@ def _floats(cells: memoryview[float]) -> list[float]:
 
 
 class InFlight(NamedTuple):
-    """A request in flight: its path (as the client sent it, cut to fit, not escaped), and its age in
-    seconds.
-    """
+    """A request in flight: its path as the client sent it (cut to fit, not escaped), its age in seconds."""
 
     method: str
     path: str
@@ -105,23 +104,23 @@ class InFlight(NamedTuple):
 
 
 class Row:
-    """One row, mapped. `cells` are its doubles, `data` the whole memory."""
+    """One mapped row. `cells` are its doubles, `data` its bytes."""
 
     def __init__(self, fd: int = -1, index: int = 0, memory: memoryview | None = None) -> None:
-        """Map a row of the scoreboard `fd`, or use what is mapped; with neither, a row of one's own."""
+        """Map row `index` of the scoreboard `fd`, or use the mapped `memory`; with neither, new memory."""
         self.index = index
         own = memoryview(mmap.mmap(fd, ROW_BYTES, offset=index * ROW_BYTES)) if memory is None else memory
         self.data = own
         self.cells = own.cast("d")
-        self.free = list(reversed(PLACES))  # the places of the table that are free: the writer's own
+        self.free = list(reversed(PLACES))  # free places of the table; only the writer uses this
 
     def close(self) -> None:
-        """Give it up; a mapping of its own ends with it."""
+        """Release the row, and its mapping if nothing else uses that."""
         self.cells.release()
         self.data.release()
 
     def claim(self, slot: int, generation: int, now: float) -> None:
-        """Make it the row of this process, in state starting."""
+        """Make this the row of the current process, in state STARTING; `now` in monotonic seconds."""
         cells = self.cells
         cells[PID], cells[SLOT], cells[GENERATION] = os.getpid(), slot, generation
         cells[STARTED] = cells[BEAT] = now
@@ -129,18 +128,18 @@ class Row:
 
     @property
     def used(self) -> bool:
-        """Whether a worker has claimed it since it was last erased."""
+        """Whether a worker has claimed the row since it was last erased."""
         return bool(self.cells[PID])
 
     def read(self, cell: int) -> float:
-        """A cell's value; 0 for one that is no number at all, or below 0."""
+        """A cell's value; 0 if that is not finite or below 0."""
         value = float(self.cells[cell])
         return value if isfinite(value) and value > 0 else 0.0
 
     def counts(self) -> list[float]:
         """The cells up to the histogram's end.
 
-        Those in COUNTERS, and all from COUNTS on, may be added up over rows.
+        The cells in COUNTERS, and all from COUNTS on, may be summed over rows.
         """
         values = _floats(self.cells[:_COUNTED])
         if not (min(values) >= 0 and sum(values) < _MOST):  # or one is NaN
@@ -152,35 +151,35 @@ class Row:
         found = []
         for place in PLACES:
             began, base, path = RECORD.unpack_from(self.data, place * 8)
-            if isfinite(began) and began > 0 and base:  # without one it is being written just now
+            if isfinite(began) and began > 0 and base:  # base is 0 while the record is being written
                 text = path.partition(b"\0")[0].decode("utf-8", "backslashreplace")
                 found.append(InFlight(_METHOD_NAMES.get(base, "other"), text, max(0.0, now - began)))
         return sorted(found, key=lambda request: -request.age)
 
     def began(self) -> list[float]:
-        """When each request of the table began, the oldest first: it changes whenever one begins or ends."""
+        """When each request in the table began, oldest first: a new list whenever one begins or ends."""
         return sorted(filter(None, _floats(self.cells[PLACES.start : PLACES.stop : _STRIDE])))
 
     def in_flight_count(self) -> int:
-        """How many requests are in flight, those beyond the table included."""
+        """How many requests are in flight, including those for which the table has no room."""
         table = _floats(self.cells[PLACES.start : PLACES.stop : _STRIDE])
         return REQUESTS - table.count(0.0) + int(self.read(OVERFLOW))
 
     def erase(self) -> None:
-        """Zero it: the supervisor's, once its worker is gone and counted."""
+        """Zero the row. Only the supervisor does so, when the worker has ended and its counts are added."""
         self.data[8:] = bytes(ROW_BYTES - 8)
-        self.cells[STATE] = FREE  # last: from here on gunicorn's arbiter may give it to another worker
+        self.cells[STATE] = FREE  # last: from now on gunicorn's arbiter may give the row to another worker
 
 
 class Board:
-    """Many rows of a scoreboard, mapped in pieces: each mapping holds a descriptor."""
+    """The rows of a scoreboard. Several are mapped together, since each mapping holds a descriptor."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._pieces: dict[int, mmap.mmap] = {}
 
     def row(self, index: int) -> Row:
-        """The row of that index. Raises OSError."""
+        """The row at `index`. Raises OSError."""
         piece, place = divmod(index, _PIECE)
         if piece not in self._pieces:
             size = _PIECE * ROW_BYTES
@@ -195,10 +194,9 @@ def create() -> int:
 
 
 def quantile(buckets: list[float], share: float, bounds: Sequence[float] = BOUNDS) -> float | None:
-    """The `share` quantile (0 to 1) in seconds of counts by bucket, within 5 %; None where nothing was.
+    """The quantile `share` (0 to 1) of a histogram, in seconds, within 5 %; None if nothing was counted.
 
-    The geometric middle of the bucket that holds it; what is below the first bound or beyond the last is
-    given as that bound.
+    It is the geometric mean of its bucket's bounds. In the first or last bucket, it is the only bound.
     """
     rank, seen = share * sum(buckets), 0.0
     for index, count in enumerate(buckets):

@@ -1,1 +1,1 @@
-"""The table of settings, the parsers, the profiles, the engines by name; from their origins to values."""
+"""The table of settings, their parsers, the profiles, the engines by name; how settings get their values."""

@@ -1,6 +1,6 @@
-"""The text that names an application, taken apart: `module:attribute`, a file, a factory call.
+"""Parse the text that names an application: `module:attribute`, a file, a factory call.
 
-Only the syntax: whether the thing named exists is discovery's and the loader's business.
+This is only about the syntax. Whether the application exists: application/discovery.py and loader.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_IN_NAMES = frozenset(":/()\\")
 
 
 class ImportString(NamedTuple):
-    """Either `module` or `path` is given, the other is empty; `attribute` None leaves it open."""
+    """A parsed text. Either `module` or `path` is empty; `attribute` is None if none was given."""
 
     module: str
     path: str
@@ -35,7 +35,7 @@ class Attribute(NamedTuple):
 
 
 def parse(text: str) -> ImportString:
-    """Take an application's name apart. Raises ValueError whose text says what was expected."""
+    """Parse an application's import string. Raises ValueError whose text says what was expected."""
     path, colon, rest = text.partition(":")
     attribute = rest if colon else None
     if path.endswith(".py") and "(" not in path:
@@ -56,13 +56,13 @@ def parse(text: str) -> ImportString:
 
 
 def application(text: str) -> str:
-    """An application's name, as it was given. Raises ValueError whose text says what was expected."""
+    """An application's import string, unchanged. Raises ValueError whose text says what was expected."""
     parse(text)
     return text
 
 
 def attribute(text: str) -> str:
-    """A name in a module, as it was given. Raises ValueError whose text says what was expected."""
+    """A name in a module, unchanged. Raises ValueError whose text says what was expected."""
     parse_attribute(text)
     return text
 
@@ -75,14 +75,14 @@ def parse_module(text: str) -> str:
 
 
 def _is_dotted(text: str) -> bool:
-    """Whether a text can be a module's dotted name: no regular expression, whose compilation costs 3 ms."""
+    """Whether a text can be a module's dotted name. Compiling a regular expression for it would take 3 ms."""
     if any(character.isspace() or character in _NOT_IN_NAMES for character in text):
         return False
     return all(text.split("."))
 
 
 def parse_attribute(text: str) -> Attribute:
-    """The part after the colon. Raises ValueError whose text says what was expected."""
+    """Parse the part after the colon. Raises ValueError whose text says what was expected."""
     name, parenthesis, rest = text.partition("(")
     names = tuple(name.split("."))
     if not all(part.isidentifier() for part in names):
@@ -95,7 +95,7 @@ def parse_attribute(text: str) -> Attribute:
 
 
 def _literal_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, literals only: nothing is evaluated."""
+    """The arguments of a factory call. They must be literals: no code is run. Raises ValueError."""
     import ast  # only for a call with arguments
 
     expected = "a factory call's arguments as literals: create_app('prod', debug=False)"

@@ -1,7 +1,7 @@
-"""Text to typed values: the parsers that the settings table names, and what each of them expects.
+"""The parsers that the settings table names: each turns a text into a typed value.
 
 A parser takes the stripped text and returns the value, or raises ValueError that says what was expected.
-What it asks of other packages is imported when a value is given: most starts need none of it.
+Modules of other packages are imported only when a value is given: most starts need none of them.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def integer(minimum: int, maximum: int | None = None) -> Parser:
 
 
 def number(minimum: float, maximum: float = math.inf, *, exclusive: bool = False, unit: str = "") -> Parser:
-    """A parser for a finite decimal number within bounds; `exclusive` is about the lower one."""
+    """A parser for a finite decimal number within bounds; `exclusive` excludes the lower bound."""
     bound = f"more than {minimum:g}" if exclusive else f"at least {minimum:g}"
     bound += f" and at most {maximum:.0f}" if math.isfinite(maximum) else ""
     expected = f"a number of {unit + ', ' if unit else ''}{bound}"
@@ -66,7 +66,7 @@ def number(minimum: float, maximum: float = math.inf, *, exclusive: bool = False
             parsed = float(value)
         except ValueError:
             raise ValueError(expected) from None
-        if not value.isascii() or "_" in value:  # float() takes 1_000, and the digits of every script
+        if not value.isascii() or "_" in value:  # float() accepts 1_000, and digits of any script
             raise ValueError(expected)
         if not (math.isfinite(parsed) and minimum <= parsed <= maximum) or (exclusive and parsed == minimum):
             raise ValueError(expected)
@@ -76,12 +76,12 @@ def number(minimum: float, maximum: float = math.inf, *, exclusive: bool = False
 
 
 def seconds(minimum: float = 0, *, exclusive: bool = False) -> Parser:
-    """A parser for a duration in seconds: no engine takes one beyond what the kernel counts in."""
+    """A parser for a duration in seconds, at most LONGEST: no engine takes more than the kernel can count."""
     return number(minimum, LONGEST, exclusive=exclusive, unit="seconds")
 
 
 def choice(*names: str, **synonyms: str) -> Parser:
-    """A parser for one of a few names, in any case; synonyms map other spellings to a name."""
+    """A parser for one of some names, upper or lower case; `synonyms` maps other spellings to a name."""
 
     def parse(value: str) -> str:
         lowered = value.lower()
@@ -106,8 +106,8 @@ def items(value: str) -> tuple[str, ...]:
 
 
 def commands(value: str) -> tuple[str, ...]:
-    """Commands, separated by lines or by semicolons that stand by themselves; words as in a shell."""
-    import shlex  # 2 ms, for the few who have any
+    """Commands, separated by line ends or by semicolons outside quotes; the quotes are a shell's."""
+    import shlex  # imported here: 2 ms, and most users give no commands
 
     found: list[str] = []
     for line in value.splitlines():
@@ -131,7 +131,7 @@ _SIZES = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def memory(value: str) -> int | str:
-    """Bytes, with K, M, G or T for powers of 1024 (256M, 1.5G, 256MiB), or a share: 25%."""
+    """A size in bytes, with K, M, G or T for powers of 1024 (256M, 1.5G, 256MiB); or a share as text: 25%."""
     expected = "a size of at least 1M such as 256M or 1.5G, or a share of the memory limit such as 25%"
     try:
         if value.endswith("%"):
@@ -168,7 +168,7 @@ def debug_address(text: str) -> Address:
     return address
 
 
-# A request id in one of these would break the response, change whom to trust, or show what is secret.
+# A request id in one of these headers would break the response, change who is trusted, or show a secret.
 _TAKEN = (
     "accept authorization connection content-encoding content-length content-type cookie date forwarded host "
     "keep-alive location origin proxy-authorization referer server set-cookie te traceparent tracestate "
@@ -177,7 +177,7 @@ _TAKEN = (
 
 
 def line_format(text: str) -> str:
-    """A form's name, or a text with atoms (logs/access/atoms.py)."""
+    """The form of an access log line: a name, or a text with atoms (logs/access/atoms.py)."""
     from mooring.errors import ConfigurationError
     from mooring.logs.access.line import formatter
 
@@ -189,21 +189,21 @@ def line_format(text: str) -> str:
 
 
 def access_log_skip(text: str) -> tuple[str, ...]:
-    """Items of access_log_skip."""
+    """The items of access_log_skip: paths and statuses."""
     from mooring.logs.access.rules import SKIP_EXPECTED, skipped_item
 
     return _items(text, skipped_item, SKIP_EXPECTED)
 
 
 def access_log_sample(text: str) -> tuple[str, ...]:
-    """Items of access_log_sample."""
+    """The items of access_log_sample: paths and statuses with a share."""
     from mooring.logs.access.rules import SAMPLE_EXPECTED, sampled_item
 
     return _items(text, sampled_item, SAMPLE_EXPECTED)
 
 
 def header_name(text: str) -> str:
-    """A header's name of its own, in lower case; or auto."""
+    """The name of a header that has no other use, in lower case; or auto."""
     name = text.lower()
     if (name != "auto" and not re.fullmatch(r"[a-z0-9-]{1,64}", name)) or name in _TAKEN.split():
         raise ValueError("a header's name that has no other use, such as x-request-id, or nothing for none")

@@ -1,4 +1,4 @@
-"""The images' named default sets, which make mooring a drop-in for the older ones: data only.
+"""The profiles: named sets of an image's defaults, so that mooring can replace the older images. Data only.
 
 The facts come from the older images' documentation and launchers, as collected in docs/profiles.md.
 """
@@ -31,19 +31,20 @@ class Profile(NamedTuple):
     """One image's defaults and rules.
 
     - `modules`: an older image's search order for the application (empty: mooring's own, wider order)
-    - `floor`: the least tuned number of workers
+    - `floor`: the minimum of the tuned number of workers
     - `conf_kind`, `conf_names`, `shipped_conf`: the server whose configuration files are looked for below the
       application root, their names, and the default that the image carries
-    - `prestart_names`, `prestart_sourced`, `prestart_exported`, `prestart_messages`: the hooks looked for in
-      the application root, whether a shell script's exports count, what it need not export, and whose
-      messages are printed
+    - `prestart_names`: the pre-start hooks that are looked for in the application root
+    - `prestart_sourced`: whether a shell script's exports count
+    - `prestart_exported`: variables that such a script need not export
+    - `prestart_messages`: the older images (inboard, tiangolo) whose messages about the hook are printed
     - `access_format`: the form of an access log line (logs/access/line.py)
     - `dump`: the keys of the JSON object that the image's configuration printed at the start
-    - `first_variable`: the variable that wins for a setting
-    - `any_text_is_true`: the flags' variables for which every text that is not empty means true
+    - `first_variable`: for a setting, the bare variable that wins over the others
+    - `any_text_is_true`: variables of flags for which every text that is not empty means true
     - `ignored`: variables without effect
-    - `demo`: the application in mooring.demo that is served while there is no Python file (empty: none)
-    - `reloading`: what takes the profile's place with live reload
+    - `demo`: the application in mooring.demo that is served as long as there is no Python file (empty: none)
+    - `reloading`: the profile that is used instead with live reload
     """
 
     name: str
@@ -67,7 +68,7 @@ class Profile(NamedTuple):
 
     @property
     def older(self) -> bool:
-        """Whether it stands for an older image, whose users look for its words."""
+        """Whether the profile stands for an older image, whose users expect its messages."""
         return bool(self.modules)
 
 
@@ -77,7 +78,10 @@ _GUNICORN_CONF = ("gunicorn_conf.py", "app/gunicorn_conf.py")
 
 
 def _with_plain_reload(profile: Profile, access_log: str | None, access_format: str) -> Profile:
-    """With live reload, three of the images ran a server without its configuration file and without BIND."""
+    """The profile with its variant for live reload.
+
+    With live reload, three of the older images ran a server without its configuration file and without BIND.
+    """
     ignored = {
         "gunicorn": ("BIND", "GUNICORN_CONF", "GUNICORN_CMD_ARGS", "WORKER_CLASS"),
         "hypercorn": ("BIND", "HYPERCORN_CONF"),

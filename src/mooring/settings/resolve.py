@@ -71,7 +71,7 @@ class _Reader:
         """The row's value from its strongest origin; an empty value of most settings means unset."""
         given = self.cli.get(row.name)
         if given is not None and (given.strip() or row.empty_disables):
-            where = "APP" if row.name == "app" else row.option  # as it mostly is given
+            where = "APP" if row.name == "app" else row.option  # the application is mostly an argument
             return self.parse(row, given, where), Origin(CLI, "cli")
         for variable in self.variables(row):
             text = self.environ.get(variable)
@@ -89,20 +89,20 @@ class _Reader:
         return row.default, Origin(DEFAULT, "default")
 
 
-# What Kubernetes sets in every container of a namespace that has a Service called mooring.
+# Prefixes of what Kubernetes sets in every container of a namespace that has a Service called mooring.
 _SERVICE_LINKS = ("MOORING_SERVICE_", "MOORING_PORT_")
 
 
 def _service_link(variable: str, text: str) -> bool:
-    """Whether Kubernetes has set it, as tcp://IP:PORT, for a Service called mooring; not the user."""
+    """Whether Kubernetes, not the user, has set a variable: tcp://IP:PORT, for a Service called mooring."""
     return variable == "MOORING_PORT" and text.startswith(("tcp://", "udp://"))
 
 
 def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Resolved:
     """Resolve every setting.
 
-    `cli` maps setting names to the text given on the command line; `folder` is the working folder, against
-    which a relative application root is taken. Raises ConfigurationError that names every bad value at once.
+    `cli` maps setting names to the text given on the command line; `folder` is the working folder, to which a
+    relative application root is relative. Raises ConfigurationError that names every bad value at once.
     """
     reader = _Reader(cli, environ)
     _choose_profile(reader)
@@ -122,9 +122,9 @@ def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) ->
 def resolve_some(
     names: Sequence[str], cli: Mapping[str, str], environ: Mapping[str, str], folder: Path
 ) -> Settings:
-    """Some settings alone, the others with their defaults: whatever else is wrong is not looked at.
+    """Resolve only the settings `names`; the others have their defaults. Errors in the others are ignored.
 
-    A running instance is found by them, also where the file has just been spoilt. Raises ConfigurationError.
+    So a running instance is found even if its configuration file is bad now. Raises ConfigurationError.
     """
     reader = _Reader(cli, environ)
     _choose_profile(reader)
@@ -174,7 +174,7 @@ def _read_file(reader: _Reader, folder: Path) -> None:
             elif isinstance(value, bool) and ROWS[name].parse is parsers.text and reader.file[name]:
                 reader.errors.append(f"{path}: {key}={show(value)}: expected a text in quotes")
         break
-    if "profile" in reader.file and not reader.errors:  # else the start ends anyway, and would say it twice
+    if "profile" in reader.file and not reader.errors:  # else the error would be reported twice
         _choose_profile(reader)
 
 
@@ -188,7 +188,7 @@ def _load_table(path: Path, *, required: bool) -> Mapping[str, Any] | None:
         raise ConfigurationError(f"configuration file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         if path.name == "pyproject.toml" and not required and b"tool.mooring" not in path.read_bytes():
-            return None  # not ours to judge: other tools will
+            return None  # it has no table for mooring, and other tools report the error
         raise ConfigurationError(f"configuration file {path}: not valid TOML: {error}") from None
     table: Any = document
     if path.name == "pyproject.toml":
@@ -202,7 +202,7 @@ def _load_table(path: Path, *, required: bool) -> Mapping[str, Any] | None:
 def _file_text(name: str, value: Any) -> str:
     """A TOML value as the text that the row's parser takes."""
     if isinstance(value, list):
-        between = "\n" if name == "companions" else ","  # a command may have commas
+        between = "\n" if name == "companions" else ","  # a command may contain commas
         return between.join(_file_text(name, part) for part in value)
     if value is False and name in ROWS and ROWS[name].empty_disables:
         return ""  # access_log = false: off, and no file called false
@@ -210,8 +210,10 @@ def _file_text(name: str, value: Any) -> str:
 
 
 def _warnings(environ: Mapping[str, str], profile: Profile) -> tuple[str, ...]:
-    """Variables without effect: those that the profile ignores, those one edit away from a setting's, and
-    MOORING_ ones that are none.
+    """Warnings for variables without effect.
+
+    They are those that the profile ignores, those that differ from a setting's variable by one edit, and
+    those that begin with MOORING_ but are no setting's.
     """
     known = {variable for row in ROWS.values() for variable in row.variables}
     ignored = [name for name in profile.ignored if environ.get(name, "").strip()]
@@ -237,7 +239,7 @@ def _nearest(name: str, known: Any) -> str:
 
 
 def one_edit_apart(left: str, right: str) -> bool:
-    """Whether one insertion, deletion, replacement or swap of neighbours turns one into the other."""
+    """Whether one insertion, deletion, replacement or swap of neighbours turns `left` into `right`."""
     if left == right or abs(len(left) - len(right)) > 1:
         return False
     start = 0

@@ -1,6 +1,7 @@
 # ruff: noqa: E501
-"""THE table of settings: one field of Settings is one row. The command line's options, `mooring settings`,
-docs/settings.md, validation and `mooring check` derive from it. Resolving it from its origins: resolve.py.
+"""The only table of settings: each field of Settings is one row. The command line's options,
+`mooring settings`, docs/settings.md, validation and `mooring check` derive from it. Not for reading values
+from their origins: resolve.py.
 """
 
 from __future__ import annotations
@@ -51,16 +52,16 @@ class Setting(NamedTuple):
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """Every variable that sets it, strongest first."""
+        """Every variable that sets the value, strongest first."""
         return (self.canonical, *self.bare)
 
     @property
     def option(self) -> str:
-        """Its option on the command line."""
+        """The setting's option on the command line."""
         return "--" + self.name.replace("_", "-")
 
 
-# Parsers that ask other modules: those are imported when a value is given, or is bad.
+# Parsers that need other modules. They are imported only when a value is given, or is bad.
 
 
 def _engine(value: str) -> str:
@@ -74,7 +75,7 @@ def _engine(value: str) -> str:
 
 
 def _trusted(value: str) -> tuple[str, ...]:
-    """The peers to believe."""
+    """The peers whose X-Forwarded-* headers are believed."""
     from mooring.settings.trusted import parse_trusted
 
     items = parsers.items(value)
@@ -83,7 +84,7 @@ def _trusted(value: str) -> tuple[str, ...]:
 
 
 def _instance(value: str) -> str:
-    """An instance's name, which is a file's as well."""
+    """An instance's name. It is also used as the name of a file."""
     if value[:1] in ".-" or not all((part.isascii() and part.isalnum()) or part in "._-" for part in value):
         raise ValueError("letters, digits, '.', '_' and '-', beginning with a letter, a digit or '_'")
     return value
@@ -91,7 +92,7 @@ def _instance(value: str) -> str:
 
 def _row(
     section: str, parse: parsers.Parser, default: Any, help_text: str, *bare: str, **more: Any
-) -> Any:  # a dataclass field: typed as what it becomes
+) -> Any:  # Any, since a dataclass field is assigned to a name of the setting's type
     facts = {"section": section, "parse": parse, "help": help_text, "bare": bare, **more}
     return dataclasses.field(default=default, metadata=facts)
 

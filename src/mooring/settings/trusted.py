@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 
-# What may become a client's address: also names and the obfuscated forms of RFC 7239; nothing to be escaped.
+# What is accepted as a client's address: also names and the obfuscated forms of RFC 7239. Needs no escaping.
 _USABLE = re.compile(r"[0-9A-Za-z._:%-]{1,253}")
 
 
@@ -15,7 +15,7 @@ _UNIX = ("unix", "unix:")  # nginx names a client on a unix socket "unix:"
 
 
 class Trusted:
-    """The peers whose headers are believed. `believes(host)` tells of one; its answers are cached."""
+    """The peers whose headers are believed. `believes(host)` says whether a host is one; it has a cache."""
 
     def __init__(
         self,
@@ -41,9 +41,9 @@ class Trusted:
         return address in self._addresses or any(address in network for network in self._networks)
 
     def client(self, forwarded_for: str) -> tuple[str, int] | None:
-        """The client that X-Forwarded-For names, port 0 where it has none; None where that is not usable.
+        """The client's host and port (0 if not given) from X-Forwarded-For; None if they are not usable.
 
-        All hops trusted: the leftmost, as in uvicorn.
+        The client is the rightmost hop that is not trusted; if all are trusted, the leftmost, as in uvicorn.
         """
         hops = [hop for hop in map(str.strip, forwarded_for.split(",")) if hop]
         if not hops:
@@ -81,12 +81,12 @@ def parse_trusted(items: Iterable[str]) -> Trusted:
 def _plain(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IPv4 peer of a listener for both families comes as ::ffff:10.0.0.1."""
+    """The address as IPv4 if possible: a listener for both families sees IPv4 peers as ::ffff:10.0.0.1."""
     return getattr(address, "ipv4_mapped", None) or address
 
 
 def _split(hop: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `host`, `IPv6`, `[IPv6]`, `[IPv6]:port`; all else whole, with port 0."""
+    """Host and port of `host:port`, `host`, `IPv6`, `[IPv6]`, `[IPv6]:port`; else the whole text and 0."""
     if hop.startswith("["):
         host, bracket, rest = hop[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):

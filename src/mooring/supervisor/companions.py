@@ -12,25 +12,15 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from mooring.logs.log import Log
 from mooring.supervisor.lifecycle import Notice
 from mooring.supervisor.part import Part
 from mooring.system import process
-from mooring.system.accounts import Account
 from mooring.system.child import NEVER, Child, Restarts
+from mooring.worker.context import Context
 
 _RESTARTS = Restarts(stable=10.0, first=0.5, longest=30.0)
-
-
-class Surroundings(NamedTuple):
-    """How a companion runs: environment, working folder, user, and the seconds that a drain may take."""
-
-    environ: Mapping[str, str]
-    folder: str
-    account: Account | None
-    grace: Callable[[], float]
 
 
 class Companion(Child):
@@ -45,17 +35,20 @@ class Companion(Child):
 
 
 class Companions(Part):
-    """All of them. `stop_deadline` tells the stop's own deadline, once there is one."""
+    """All of them. `grace` tells the seconds that a drain may take; `stop_deadline` the stop's own deadline,
+    once there is one.
+    """
 
     def __init__(
         self,
         commands: tuple[str, ...],
-        around: Surroundings,
-        log: Log,
+        context: Context,
+        grace: Callable[[], float],
         stop_deadline: Callable[[], float | None],
     ) -> None:
         self.all = [Companion(command) for command in commands]
-        self._around, self._log, self._stop_deadline = around, log, stop_deadline
+        self._log = context.log
+        self._context, self._grace, self._stop_deadline = context, grace, stop_deadline
         self._stopping = False
 
     def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
@@ -68,7 +61,7 @@ class Companions(Part):
             for each in self.all:
                 each.forgive()
                 each.due = now
-                each.terminate(self._around.grace())
+                each.terminate(self._grace())
         elif kind is Notice.STOPPING:
             self._stopping = True
             for each in self.all:
@@ -114,26 +107,26 @@ class Companions(Part):
     def _start(self, each: Companion) -> None:
         each.starts += 1
         try:
-            each.start(lambda: _become(each.words, self._around))
+            each.start(lambda: _become(each.words, self._context))
         except OSError as error:
             self._ended(each, f"could not be started: {error.strerror}")
             return
         self._log.info(f"companion {each.name} is running, pid {each.pid}")
 
 
-def _become(words: list[str], around: Surroundings) -> int:
+def _become(words: list[str], context: Context) -> int:
     """In the child: be the command. Its signals are as a shell would leave them."""
-    if around.account is not None:
-        process.drop_privileges(around.account.uid, around.account.gid, around.account.groups)
+    account = context.account
+    if account is not None:
+        process.drop_privileges(account.uid, account.gid, account.groups)
     for number in signal.valid_signals():
         if signal.getsignal(number) == signal.SIG_IGN and number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
-    environ = dict(around.environ)
-    if around.account is not None:
-        name = around.account.name
-        environ.update(HOME=around.account.home, USER=name, LOGNAME=name)
+    environ = dict(context.environ)
+    if account is not None:
+        environ.update(HOME=account.home, USER=account.name, LOGNAME=account.name)
     try:
-        os.chdir(around.folder)
+        os.chdir(context.folder)
         os.execvpe(words[0], words, environ)  # noqa: S606 (nobody's input but the settings')
     except OSError as error:
         os.write(2, f"mooring: companion {words[0]}: {error.strerror}\n".encode())

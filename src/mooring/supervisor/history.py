@@ -6,13 +6,15 @@ Fed with the lifecycle's notices. Not for what is now: admin/status.py.
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mooring import resources
-from mooring.supervisor.lifecycle import Notice, WorkerState
+from mooring.supervisor.lifecycle import Cause, Notice, Reason, WorkerState
+from mooring.system import process
 
 # The label `reason` of mooring_worker_exits_total.
 REASONS = (
@@ -29,8 +31,46 @@ REASONS = (
     "spawn_failed",  # the system gave no process
 )
 
-OUT_OF_MEMORY = "killed by the kernel: out of memory"
+# The one that an exit counts under, by the cause that decides it.
+LABELS = {
+    Cause.CLEAN_EXIT: "exit_code",
+    Cause.EXIT_CODE: "exit_code",
+    Cause.TERMINATED: "signal",
+    Cause.SIGNAL: "signal",
+    Cause.OUT_OF_MEMORY: "out_of_memory",
+    Cause.ENDED_EARLY: "boot_failed",
+    Cause.FAILED: "boot_failed",
+    Cause.NOT_SPAWNED: "spawn_failed",
+    Cause.BOOT_DEADLINE: "boot_deadline",
+    Cause.HEARTBEAT_DEADLINE: "heartbeat_deadline",
+    Cause.GRACE_DEADLINE: "grace_deadline",
+    Cause.STOP_NOW: "stopped_now",
+    Cause.RECYCLED: "recycled",
+    Cause.SUPERSEDED: "drained",
+    Cause.BEYOND_SIZE: "drained",
+    Cause.STOPPING: "drained",
+}
+
+_ENDINGS = {0: Cause.CLEAN_EXIT, -signal.SIGTERM: Cause.TERMINATED}
+_OBEYED = (Cause.CLEAN_EXIT, Cause.TERMINATED)  # how a worker that drains is to end
 _FRESH = 5.0  # seconds for which a count of the cgroup's explains who is found killed
+
+
+def ended_by(code: int) -> Reason:
+    """Why a process has ended, from its exit code or (negative) the signal that ended it."""
+    cause = _ENDINGS.get(code, Cause.EXIT_CODE if code > 0 else Cause.SIGNAL)
+    return Reason(cause, process.describe(code))
+
+
+def label(state: WorkerState, cause: Cause, ordered: Cause | None) -> str:
+    """The label of an exit: from the state that it left from, its cause, and that of its drain or kill."""
+    obeyed = state is WorkerState.DRAINING and cause in _OBEYED
+    if ordered is not None and (obeyed or state is WorkerState.KILLED):
+        return LABELS[ordered]
+    found = LABELS[cause]
+    if state is WorkerState.STARTING:
+        return "boot_failed" if found in ("exit_code", "signal") else found
+    return "exit_code" if found in ("boot_failed", "spawn_failed") else found
 
 
 class Exits:
@@ -42,57 +82,41 @@ class Exits:
         self._oom_kills = oom_kills
         self._oom_seen = oom_kills() or 0
         self._oom_left, self._oom_at = 0, 0.0  # those that no worker was found for yet, and since when
-        self._recycled: set[int] = set()  # drain for that, by serial
-        self._deadlines: dict[int, str] = {}  # the first that a worker has missed, by serial
 
     def note(self, kind: Notice, data: Mapping[str, Any]) -> str:
         """Count an exit, and return its reason; empty for any other notice."""
-        if kind is Notice.DEADLINE:
-            self._deadlines.setdefault(data["serial"], f"{data['deadline']}_deadline")
-        if kind is Notice.DRAINING and data["why"] == "recycled":
-            self._recycled.add(data["serial"])
         if kind is not Notice.EXITED:
             return ""
-        reason = self._reason(data["state"], data["why"], self._deadlines.pop(data["serial"], ""))
-        if data["serial"] in self._recycled:
-            self._recycled.remove(data["serial"])
-            reason = "recycled" if reason == "drained" else reason
-        self.by_reason[reason] = self.by_reason.get(reason, 0) + 1
-        if data["failed"] or reason in ("boot_deadline", "heartbeat_deadline"):
+        ordered = data["ordered"]
+        reason = label(data["state"], data["why"].cause, ordered)
+        self.by_reason[reason] += 1
+        if data["failed"] or ordered in (Cause.BOOT_DEADLINE, Cause.HEARTBEAT_DEADLINE):
             self.failed[data["slot"]] = self.failed.get(data["slot"], 0) + 1
         return reason
 
-    def _reason(self, state: WorkerState, why: str, deadline: str) -> str:
-        if state is WorkerState.KILLED:
-            return deadline if deadline in REASONS else "stopped_now"
-        if why == OUT_OF_MEMORY:
-            return "out_of_memory"
-        if state is WorkerState.DRAINING:
-            if why in ("exit code 0", "killed by SIGTERM"):  # TERM before it could take it as an order
-                return "drained"
-        elif state is WorkerState.STARTING:
-            return "spawn_failed" if why.startswith("could not be spawned") else "boot_failed"
-        return "signal" if why.startswith("killed by") else "exit_code"
-
-    def in_words(self, why: str) -> str:
-        """How a worker ended (process.describe) that nobody here has killed: the kernel for its memory, where
-        the cgroup has counted one more.
+    def explain(self, code: int) -> Reason:
+        """Why a worker ended that nobody here has killed: the kernel has for its memory, where the cgroup has
+        counted one more. `code` as for `ended_by`.
         """
-        if why != "killed by SIGKILL":
-            return why
+        reason = ended_by(code)
+        if code != -signal.SIGKILL:
+            return reason
         count, now = self._oom_kills() or 0, time.monotonic()
         if count > self._oom_seen:
             self._oom_left, self._oom_at = count - self._oom_seen, now
         self._oom_seen = max(count, self._oom_seen)
         if not self._oom_left or now - self._oom_at > _FRESH:
-            return why
+            return reason
         self._oom_left -= 1
-        return OUT_OF_MEMORY
+        return Reason(Cause.OUT_OF_MEMORY)
 
 
 @dataclass(slots=True)
 class History:
-    """One supervisor's; the times are seconds since the epoch, `started` is monotonic."""
+    """One supervisor's; the times are seconds since the epoch, `started` is monotonic.
+
+    `why` of the last roll and `reason` of the last exits are `Reason`s; of a roll that was refused, a text.
+    """
 
     started: float = field(default_factory=time.monotonic)
     started_at: float = field(default_factory=time.time)

@@ -14,8 +14,8 @@ from mooring.logs.log import Log
 from mooring.plan.fit import fit, resized
 from mooring.plan.plan import Plan, Report
 from mooring.supervisor import lifecycle, notices
-from mooring.supervisor.history import OUT_OF_MEMORY, History
-from mooring.supervisor.lifecycle import WorkerState
+from mooring.supervisor.history import History, ended_by
+from mooring.supervisor.lifecycle import Cause, Reason, WorkerState
 from mooring.supervisor.part import Part
 from mooring.supervisor.workers import WorkerHandle, Workers
 from mooring.system import process
@@ -48,7 +48,7 @@ class Supervisor:
         self.hurried = False  # told to stop now
         self.companions: list[Companion] = []
         self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
-        self.on_kill: Callable[[int, str], bool] = lambda _serial, _why: False  # whether it is seen to
+        self.on_kill: Callable[[int, Cause], bool] = lambda _serial, _cause: False  # whether it is seen to
         self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
         self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
         self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
@@ -123,11 +123,11 @@ class Supervisor:
                 try:
                     self.workers.spawn(serial, slot, generation, self.plan_of(self.fleet.policy))
                 except OSError as error:
-                    self.post(lifecycle.SpawnFailed(serial, f"could not be spawned: {error.strerror}"))
+                    self.post(lifecycle.SpawnFailed(serial, str(error.strerror)))
             case lifecycle.Drain(serial):
                 self._signal(serial, process.terminate)
-            case lifecycle.Kill(serial, why):
-                if not self.on_kill(serial, why):
+            case lifecycle.Kill(serial, cause):
+                if not self.on_kill(serial, cause):
                     self._signal(serial, process.kill_group)
             case lifecycle.Measure():
                 self.post_first(lifecycle.Surge(self.on_measure()))
@@ -222,15 +222,16 @@ class Supervisor:
     def _exited(self, handle: WorkerHandle, ended: process.Reaped) -> lifecycle.Exited:
         failure = handle.failure
         if failure is not None:
-            return lifecycle.Exited(handle.serial, failure.message, failure.code, fatal=True)
-        why = process.describe(ended.code)
+            said = Reason(Cause.FAILED, failure.message)
+            return lifecycle.Exited(handle.serial, said, failure.code, fatal=True)
         worker = self.fleet.workers.get(handle.serial)
         if worker is None or worker.state is WorkerState.KILLED:
-            return lifecycle.Exited(handle.serial, why)
-        why = self.history.exits.in_words(why)
-        if worker.state is WorkerState.STARTING and handle.report is None and why != OUT_OF_MEMORY:
-            why = f"the application ended its worker before it was ready: {why}"
-        return lifecycle.Exited(handle.serial, why)
+            return lifecycle.Exited(handle.serial, ended_by(ended.code))
+        reason = self.history.exits.explain(ended.code)
+        early = worker.state is WorkerState.STARTING and handle.report is None
+        if early and reason.cause is not Cause.OUT_OF_MEMORY:
+            reason = Reason(Cause.ENDED_EARLY, str(reason))
+        return lifecycle.Exited(handle.serial, reason)
 
     def _hear(self, handle: WorkerHandle) -> None:
         for message in self.workers.hear(handle):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mooring.logs.log import Log
-from mooring.supervisor.lifecycle import Notice
+from mooring.supervisor.lifecycle import Notice, Reason
 
 _LEVELS: Mapping[Notice, str] = {
     Notice.SPAWNED: "debug",
@@ -24,6 +24,8 @@ _LIVE_RELOAD: Mapping[Notice, str] = {
     Notice.ROLLING: "debug",
     Notice.ROLL_FAILED: "debug",
 }
+
+_UNTOLD = {"ordered"}  # it was told when the worker was drained or killed
 
 
 def _backoff(data: Mapping[str, Any]) -> str:
@@ -82,7 +84,8 @@ def tell(log: Log, kind: Notice, data: Mapping[str, Any], *, live_reload: bool =
             level = "debug"  # what follows says why
         if kind is Notice.BACKOFF and math.isinf(data["seconds"]):
             level = "error"
-    fields = {"notice": str(kind), **{name: _rounded(value) for name, value in data.items()}}
+    shown = {name: _plain(value) for name, value in data.items() if name not in _UNTOLD}
+    fields = {"notice": str(kind), **shown}
     told = {"notice", *said.told}  # the words are the notice
     if not data.get("exit_code"):
         told.add("exit_code")  # people take it for granted
@@ -107,5 +110,7 @@ class _Said(Mapping[str, Any]):
         return len(self.data)
 
 
-def _rounded(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if isinstance(value, Reason):
+        return str(value)
     return round(value, 3) if isinstance(value, float) else value

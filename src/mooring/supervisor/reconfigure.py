@@ -18,7 +18,7 @@ from mooring.logs.log import show_traceback
 from mooring.plan import replan
 from mooring.plan.fit import fit
 from mooring.plan.plan import Plan, Report
-from mooring.plan.replan import Made, Start
+from mooring.plan.replan import Made
 from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import FleetState, Notice
@@ -38,10 +38,15 @@ class Renewal(Part):
     """Resolves at each `ask`, and gives each generation its plan."""
 
     def __init__(
-        self, supervisor: Supervisor, start: Start, policy: Callable[[Settings], lifecycle.Policy]
+        self,
+        supervisor: Supervisor,
+        serving: Made,
+        remake: Callable[[Made, SignalQueue], Made],
+        policy: Callable[[Settings], lifecycle.Policy],
     ) -> None:
-        self._supervisor, self._start, self._policy = supervisor, start, policy
-        self._serving = Made(supervisor.plan, start.resolved)
+        """`remake` is what its process does: plan/replan.py."""
+        self._supervisor, self._remake, self._policy = supervisor, remake, policy
+        self._serving = serving
         self._made: dict[int, Made] = {}  # by edition: not in force yet
         self._edition = 0
         self._resolver = Child(kill_again=_PATIENCE)  # its channel is a file in memory, for the answer
@@ -63,7 +68,7 @@ class Renewal(Part):
         self._deadline, self._killed = time.monotonic() + LONGEST, NEVER
         try:
             answer = memory("mooring-renewal")
-            self._resolver.start(lambda: _work(self._start, serving, answer), [answer], ours=answer)
+            self._resolver.start(lambda: _work(self._remake, serving, answer), [answer], ours=answer)
         except OSError as error:
             self._refuse(f"the settings could not be resolved: {error.strerror}")
 
@@ -220,10 +225,10 @@ def _size(plan: Plan) -> tuple[Any, ...]:
     return plan.workers, plan.resources.memory_limit.value, plan.settings.memory_headroom
 
 
-def _work(start: Start, serving: Made, answer: int) -> int:
+def _work(remake: Callable[[Made, SignalQueue], Made], serving: Made, answer: int) -> int:
     """In the process: resolve, and leave the answer in that file."""
     try:
-        found: Made | str = replan.remake(start, serving, SignalQueue())
+        found: Made | str = remake(serving, SignalQueue())
     except Stopped:
         return 1
     except MooringError as error:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mooring import resources
 from mooring.logs.escape import escape
 from mooring.scoreboard.row import MEMORY
+from mooring.supervisor.lifecycle import Cause
 from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.part import Part
 from mooring.supervisor.workers import WorkerHandle
@@ -50,13 +51,13 @@ class PostMortem(Part):
         self._cases: dict[int, Case] = {}
         self._asked: set[int] = set()
 
-    def examine(self, serial: int, why: str) -> bool:
+    def examine(self, serial: int, cause: Cause) -> bool:
         """Whether the kill of this worker is to be left to us: it hangs, and is asked where."""
         handle = self._supervisor.workers.handles.get(serial)
         if serial in self._cases:
             self._close(serial)
             return True
-        if why != "heartbeat deadline exceeded" or handle is None or serial in self._asked:
+        if cause is not Cause.HEARTBEAT_DEADLINE or handle is None or serial in self._asked:
             return False
         self._asked = {each for each in self._asked if each in self._supervisor.workers.handles} | {serial}
         now = time.monotonic()

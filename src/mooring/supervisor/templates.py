@@ -165,7 +165,7 @@ class Templates(Part):
 
     def _refuse(self, awaited: Awaited, error: OSError) -> None:
         os.close(awaited.report)
-        self.on_refused(awaited.serial, f"could not be spawned: {error.strerror}")
+        self.on_refused(awaited.serial, str(error.strerror))
 
     def _choose(self, generation: int, beyond: int) -> Template | None:
         """The newest that has booted, else the newest."""
@@ -205,7 +205,7 @@ class Templates(Part):
         if event == "forked" and type(pid) is int and self._is_new(pid):
             self._forked(template.answered(), pid)
         elif event == "refused" and isinstance(why, str):
-            self.on_refused(template.answered().serial, f"could not be spawned: {why}")
+            self.on_refused(template.answered().serial, why)
         self._go_on(template)
 
     def _go_on(self, template: Template) -> None:

@@ -12,7 +12,7 @@ _CAP_SETGID, _CAP_SETUID, _CAP_KILL = 6, 7, 5  # linux/capability.h
 
 
 class Account(NamedTuple):
-    """A user to become: ids, supplementary groups, and what HOME and USER say."""
+    """A user to become: its ids, its supplementary groups, and the values of USER (`name`) and HOME."""
 
     name: str
     uid: int
@@ -22,9 +22,9 @@ class Account(NamedTuple):
 
 
 def find(text: str | None) -> Account | None:
-    """The account that `MOORING_USER` names (name or uid, optionally :group); None: nothing is to change.
+    """The account that `MOORING_USER` names (name or uid, optionally :group); None if nothing has to change.
 
-    Raises ConfigurationError for an unknown user, or where this process may not become it.
+    Raises ConfigurationError for an unknown user, or if this process may not become that user.
     """
     if text is None:
         return None
@@ -55,7 +55,7 @@ def find(text: str | None) -> Account | None:
 
 
 def _number(part: str, text: str) -> int | None:
-    """A numeric id; None for a name. Raises ConfigurationError for a number that is no id."""
+    """A numeric id; None for a name. Raises ConfigurationError for a number that is too large."""
     if not (part.isascii() and part.isdigit()):
         return None
     if len(part) > 10 or int(part) > _MAX_ID:

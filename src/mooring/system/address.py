@@ -1,4 +1,4 @@
-"""Addresses to listen on: the text forms that BIND takes, as values. Not for opening them (listeners.py)."""
+"""Addresses to listen on, and how BIND's text becomes one. Not for opening listeners (listeners.py)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def parse_port(text: str) -> int:
 
 
 def parse_host(text: str) -> str:
-    """A host name or address; an IPv6 address may be in the brackets that it has in an URL."""
+    """A host name or address; an IPv6 address may be in brackets, as in a URL."""
     inner = text.removeprefix("[").removesuffix("]")
     return inner if text == f"[{inner}]" else text
 

@@ -1,6 +1,7 @@
-"""Fork a process that the supervisor adopts: it becomes a child of its own, though a template has forked it.
+"""Fork, in a template, a process that becomes a child of the supervisor.
 
-By two forks: the one in the middle ends at once, and its child goes to the nearest subreaper above, prctl(2).
+This takes two forks: the process in the middle ends at once, and its child becomes a child of the nearest
+subreaper above, which is the supervisor (prctl(2)).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ _SIZE = 8  # bytes of a pid, or of a negative errno, on its pipe
 
 
 def fork_for(parent: int, told: Callable[[int], None], run: Callable[[], int]) -> None:
-    """Fork a process that runs `run` as a child of `parent`, in its own process group, and ends with it.
+    """Fork a process that calls `run` as a child of `parent`, in its own process group.
 
-    `told` is called with its pid before it begins: until then it neither runs nor ends by itself, and where
-    `told` raises, or this process dies, it leaves. Raises OSError where the system refuses.
+    The new process dies with `parent`. Before it calls `run`, it waits until this process has called `told`
+    with its pid. It exits if `told` raises or if this process dies. Raises OSError if the system refuses to
+    fork.
     """
     ends = Ends()
     try:
@@ -29,22 +31,24 @@ def fork_for(parent: int, told: Callable[[int], None], run: Callable[[], int]) -
             _middle(ends, parent, run)
         ends.close("gate", "answer")
         said = os.read(ends.question, _SIZE)
-        with suppress(ChildProcessError):  # an application that ignores SIGCHLD
-            os.waitpid(middle, 0)  # its child has been adopted by now: exit(2) does that first
+        with suppress(ChildProcessError):  # raised if the application ignores SIGCHLD
+            os.waitpid(middle, 0)  # its child has a new parent by now: exit(2) does that first
         pid = int.from_bytes(said, "little", signed=True)
         if pid <= 0:
             number = -pid or errno.ECHILD
             raise OSError(number, os.strerror(number))
         told(pid)
-        with suppress(BrokenPipeError):  # it was killed
+        with suppress(BrokenPipeError):  # the new process was killed
             os.write(ends.key, b".")
     finally:
         ends.close(*Ends.NAMES)
 
 
 class Ends:
-    """Both ends of two pipes: the process waits at `gate` until `key` is turned; `answer` tells its pid to
-    `question`.
+    """Both ends of two pipes.
+
+    The new process waits at `gate` for a byte from `key`. The process in the middle writes the pid to
+    `answer`; it is read from `question`.
     """
 
     NAMES = ("gate", "key", "question", "answer")
@@ -59,7 +63,7 @@ class Ends:
             raise
 
     def close(self, *names: str) -> None:
-        """Close some of them, if they are not closed yet."""
+        """Close the named ends, if they are not closed yet."""
         for name in names:
             fd = getattr(self, name)
             if fd >= 0:
@@ -84,7 +88,7 @@ def _begin(ends: Ends, parent: int, run: Callable[[], int]) -> int:
     os.setpgid(0, 0)
     ends.close("key", "question", "answer")
     if not os.read(ends.gate, 1):
-        os._exit(1)  # nobody knows of this process
+        os._exit(1)  # `key` was closed without a byte: nobody knows of this process
     ends.close("gate")
     process.die_with_parent(parent)
     return run()

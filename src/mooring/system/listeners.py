@@ -1,7 +1,8 @@
 """Listeners: bind or inherit the sockets that every generation of workers serves (TCP, unix, fd://, systemd).
 
-Not for parsing addresses (address.py), and not for accepting: that is the engines'. Each socket is listening,
-close-on-exec, and non-blocking: many processes wait on it, and a lost race must not hang one in accept().
+Not for parsing addresses (address.py), and not for accepting connections: the engines do that. Each socket is
+listening, close-on-exec, and non-blocking: many processes wait on it, and a process that finds no connection
+left must not hang in accept().
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ SocketAddress = tuple[socket.AddressFamily, tuple[Any, ...]]
 class Listener:
     """A bound, listening socket.
 
-    `address` is what is really bound (host names resolved, port filled in), `owned_path` the path of a unix
-    socket that this process made and removes at its stop, `inode` that file's device and inode.
+    `address` is the address that is really bound (host name resolved, port filled in), `owned_path` the path
+    of a unix socket that this process made and removes when it stops, `inode` that file's device and inode.
     """
 
     address: Address
@@ -41,7 +42,7 @@ class Listener:
     inode: tuple[int, int] | None = None
 
     def url(self, tls: bool) -> str:
-        """How a user would reach it: http://127.0.0.1:8000, https://[::]:443 or unix:/run/app.sock."""
+        """The listener as users write it: http://127.0.0.1:8000, https://[::]:443 or unix:/run/app.sock."""
         if self.address.kind != "tcp":
             return str(self.address)
         return f"{'https' if tls else 'http'}://{self.address}"
@@ -52,8 +53,8 @@ def open_listeners(
 ) -> list[Listener]:
     """Open every address; a host name may give several listeners, `systemd` as many as were handed over.
 
-    `[::]` takes IPv4 too, as under uvicorn and gunicorn, unless an IPv4 address is to have the same port.
-    Raises BindError after closing what it has opened.
+    `[::]` accepts IPv4 too, as with uvicorn and gunicorn, unless `binds` has an IPv4 address with the same
+    port. Raises BindError after closing the listeners that it has opened.
     """
     opened: list[Listener] = []
     try:
@@ -69,7 +70,7 @@ def open_listeners(
 
 
 def close_listeners(listeners: Sequence[Listener]) -> None:
-    """Close the sockets, and remove the unix paths that are still the files made here."""
+    """Close the sockets, and remove unix sockets' files if they are still those that this process made."""
     for listener in listeners:
         listener.socket.close()
         if listener.owned_path is None:
@@ -99,7 +100,7 @@ def _open(
 
 
 def _open_tcp(address: Address, dual: bool, backlog: int) -> list[Listener]:
-    """Bind every address that the host stands for, all to the same port."""
+    """Bind every address that the host name resolves to, all with the same port. Raises BindError."""
     targets = _resolve(address)
     for attempt in range(_PORT_ZERO_ATTEMPTS):
         bound: list[socket.socket] = []
@@ -110,7 +111,7 @@ def _open_tcp(address: Address, dual: bool, backlog: int) -> list[Listener]:
                 try:
                     bound.append(_bind_tcp(family, (sockaddr[0], port, *sockaddr[2:]), dual, backlog))
                 except OSError as error:
-                    # /etc/hosts often names ::1 where IPv6 is off: then the others do, as in asyncio
+                    # /etc/hosts often names ::1 with IPv6 off: the other addresses suffice, as in asyncio
                     if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                         raise
                     missing = error
@@ -179,7 +180,7 @@ def _open_unix(address: Address, mode: int, backlog: int) -> Listener:
 
 
 def _handed_over(environ: Mapping[str, str]) -> Iterator[tuple[int, str]]:
-    """The descriptors of systemd's socket activation with their names."""
+    """The descriptors that systemd's socket activation gives, with their names. Raises BindError."""
     count, pid = environ.get("LISTEN_FDS", ""), environ.get("LISTEN_PID", "")
     if not (count.isascii() and count.isdigit() and int(count) > 0):
         raise BindError(
@@ -197,7 +198,7 @@ def _handed_over(environ: Mapping[str, str]) -> Iterator[tuple[int, str]]:
 
 
 def _adopt(fd: int, label: str, backlog: int) -> Listener:
-    """Take over an inherited descriptor: a bound stream socket, listening already or not."""
+    """Take over an inherited descriptor: a bound stream socket, listening or not. Raises BindError."""
     try:
         is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError:
@@ -219,7 +220,7 @@ def _adopt(fd: int, label: str, backlog: int) -> Listener:
 
 
 def _unfit(sock: socket.socket) -> str:
-    """Why an inherited socket cannot be a listener; empty where it can."""
+    """Why an inherited socket cannot be a listener; empty if it can."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         return "it is neither a TCP nor a unix socket"
     if sock.type != socket.SOCK_STREAM:

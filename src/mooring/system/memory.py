@@ -1,7 +1,8 @@
 """Memory behind a descriptor: memfd_create(2), also in a Python that was built without it.
 
-One that was built on a glibc older than 2.27, to run everywhere, lacks it and the seals: conda's is, and uv's
-was until 2026 (https://github.com/globus/globus-compute/issues/2204).
+A Python that was built on a glibc older than 2.27, to run everywhere, lacks os.memfd_create and the constants
+for seals. conda's Python does, and uv's did until 2026
+(https://github.com/globus/globus-compute/issues/2204).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def memory(name: str, flags: int = _CLOEXEC) -> int:
     """An empty file in memory, as a descriptor (close-on-exec). Raises OSError."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, flags)
-    import ctypes  # 5 ms that others need not pay
+    import ctypes  # imported here: 5 ms, and most Pythons do not need it
 
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "memfd_create"):
@@ -31,9 +32,9 @@ def memory(name: str, flags: int = _CLOEXEC) -> int:
 
 
 def shared_memory(name: str, size: int) -> int:
-    """A descriptor (close-on-exec) of so many bytes, which stay there for those who mapped them.
+    """A descriptor (close-on-exec) of `size` bytes of memory. Nobody can change the size: it is sealed.
 
-    Raises OSError.
+    So a mapping of it stays valid. Raises OSError.
     """
     fd = memory(name, _CLOEXEC | _ALLOW_SEALING)
     try:

@@ -1,4 +1,4 @@
-"""Which folders are on file systems that send no notifications, by /proc/self/mountinfo."""
+"""Which folders are on file systems that send no notifications of changes, from /proc/self/mountinfo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def silent(folders: Iterable[str], mountinfo: Path = Path("/proc/self/mountinfo")) -> tuple[str, str] | None:
-    """The first of some absolute folders that is on such a file system, and its type; None without one."""
+    """The first of `folders` (absolute) that is on such a file system, and that one's type; else None."""
     mounts = _mounts(mountinfo)
     for folder in folders:
         kind = _kind(folder, mounts)
@@ -27,7 +27,7 @@ def silent(folders: Iterable[str], mountinfo: Path = Path("/proc/self/mountinfo"
 
 
 def _mounts(mountinfo: Path) -> list[tuple[str, str]]:
-    """Mount points and types, the latest first, as in proc(5); nothing where the file can't be read."""
+    """Mount points and types as in proc(5), the latest first; empty if the file cannot be read."""
     try:
         lines = mountinfo.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -42,10 +42,10 @@ def _mounts(mountinfo: Path) -> list[tuple[str, str]]:
 
 
 def _kind(folder: str, mounts: list[tuple[str, str]]) -> str:
-    """The type of the deepest mount above a folder; of several at one place the latest covers the others."""
+    """The type of the deepest mount above a folder; of several on one mount point, that of the latest."""
     best, kind = "", ""
-    for point, its in mounts:
+    for point, mount_kind in mounts:
         above = folder == point or folder.startswith(point.rstrip("/") + "/")
         if above and len(point) > len(best):
-            best, kind = point, its
+            best, kind = point, mount_kind
     return kind

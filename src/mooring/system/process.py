@@ -1,4 +1,4 @@
-"""Spawn, signal, reap: the only process system calls. Linux only.
+"""The system calls for processes: spawn, signal, reap. Linux only.
 
 Workers are forked, not executed: the supervisor is single-threaded and holds no application code, so a fork
 is safe, and it saves a worker the interpreter's start and the shared imports (docs/decisions.md).
@@ -29,7 +29,7 @@ class Reaped(NamedTuple):
 
 
 def _prctl(option: int, argument: int) -> None:
-    import ctypes  # 5 ms that the supervisor need not pay
+    import ctypes  # imported here: 5 ms, and the supervisor mostly does not need it
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, argument, 0, 0, 0) != 0:
@@ -38,19 +38,19 @@ def _prctl(option: int, argument: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies; leave at once if that has happened."""
+    """Ask the kernel to kill this process when its parent dies. Exits at once if the parent has died."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def outlive_parent() -> None:
-    """Take back `die_with_parent`, for a process that has something to finish first."""
+    """Undo `die_with_parent`, for a process that has something to finish after its parent's death."""
     _prctl(_PR_SET_PDEATHSIG, 0)
 
 
 def adopt_orphans() -> None:
-    """From now on a process below this one, whose parent has ended, becomes a child of this one."""
+    """Make this process a subreaper: its descendants become its children when their parent has ended."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -61,7 +61,8 @@ def drop_privileges(uid: int, gid: int, groups: Collection[int]) -> None:
     os.setgid(gid)
     os.setuid(uid)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    # A change of user clears both, prctl(2): the parent's death, and the right to read one's own /proc/self.
+    # A change of user clears two settings, prctl(2): the signal at the parent's death, and the right of this
+    # process to read its own /proc/self.
     _prctl(_PR_SET_DUMPABLE, 1)
     die_with_parent(parent)
 
@@ -69,8 +70,8 @@ def drop_privileges(uid: int, gid: int, groups: Collection[int]) -> None:
 def spawn(run: Callable[[], int], keep: Collection[int]) -> int:
     """Fork a child that runs `run` and exits with what it returns. Returns its pid; raises OSError (EAGAIN).
 
-    The child leads its own process group, dies with this process, and keeps of the close-on-exec descriptors
-    only those in `keep`.
+    The child leads its own process group and dies with this process. Of the close-on-exec descriptors it
+    keeps only those in `keep`.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -103,7 +104,7 @@ def _child(run: Callable[[], int], keep: Collection[int], parent: int) -> NoRetu
 
 
 def run_to_the_end(run: Callable[[], int]) -> NoReturn:
-    """In a forked child: exit with what `run` returns or raises, and never come back."""
+    """In a forked child: call `run` and exit with the code that it returns or raises. Never returns."""
     code = 1
     try:
         code = run()
@@ -116,7 +117,7 @@ def run_to_the_end(run: Callable[[], int]) -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """What an interpreter does at its end for the application: join threads, run atexit functions, flush."""
+    """Exit, but first do what the interpreter does at its end: join threads, run atexit functions, flush."""
     try:
         import threading
 
@@ -126,11 +127,11 @@ def _leave(code: int) -> NoReturn:
             except BaseException:
                 _show_exception()
     finally:
-        os._exit(code)  # whatever happens (stderr is gone, say): never back into the supervisor's frames
+        os._exit(code)  # even if stderr is closed, say: never return into the supervisor's frames
 
 
 def _show_exception() -> None:
-    import traceback  # only a child that fails pays for it
+    import traceback  # imported here: only a child that fails needs it
 
     traceback.print_exc()
 
@@ -155,11 +156,11 @@ def close_inherited(keep: Collection[int]) -> None:
 def reap(
     leads: Callable[[int], bool] = lambda _pid: False, dying: Callable[[int], None] = lambda _pid: None
 ) -> list[Reaped]:
-    """Reap every child that has ended, orphans given to process 1 included; `dying` is told before.
+    """Reap every child that has ended, including orphans that process 1 gets.
 
-    Where it `leads` a process group, what it has left there is told to end: while it is not reaped yet, its
-    pid can be nobody else's. TERM, not KILL: multiprocessing's resource tracker ignores it, cleans
-    up, and leaves.
+    `dying` is called with each pid before it is reaped. If `leads` says that a pid leads a process group, the
+    processes left in that group get a TERM first: until the pid is reaped, no other process can have it.
+    TERM, not KILL: multiprocessing's resource tracker ignores TERM, cleans up, and exits.
     """
     ended: list[Reaped] = []
     while True:
@@ -182,18 +183,18 @@ def terminate(pid: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a worker and what it started in its process group."""
+    """Kill a worker and all processes in its process group."""
     if not _signal_group(pid, signal.SIGKILL):
-        _kill(pid, signal.SIGKILL)  # it does not lead its group yet
+        _kill(pid, signal.SIGKILL)  # the worker does not lead its group yet
 
 
 def reopen_logs(pid: int) -> None:
-    """Tell a worker to open its log files anew."""
+    """Tell a worker to reopen its log files."""
     _kill(pid, signal.SIGUSR1)
 
 
 def resize(pid: int, number: int) -> None:
-    """Tell gunicorn's arbiter, by TTIN or TTOU, to have one worker more or fewer."""
+    """Tell gunicorn's arbiter to add a worker (`number` is TTIN) or to remove one (TTOU)."""
     _kill(pid, number)
 
 
@@ -214,11 +215,11 @@ def _kill(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
-        pass  # it has ended: the reaper will tell; or it has become another user, and supervising goes on
+        pass  # it has ended, and will be reaped; or it has become another user, and supervising goes on
 
 
 def proportional_set_size(pid: str = "self") -> int | None:
-    """A process's proportional set size in bytes, from its smaps_rollup; None where it cannot be read."""
+    """A process's proportional set size in bytes, from its smaps_rollup; None if that cannot be read."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             for line in file:

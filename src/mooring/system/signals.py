@@ -1,4 +1,4 @@
-"""Signals as a queue: handlers only enqueue, the supervisor's loop reads. Not what they mean."""
+"""Signals as a queue: handlers only enqueue, the supervisor's loop reads. Not for what the signals mean."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _DEFAULT_IN_CHILD = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
 
 
 def _enqueue(_number: int, _frame: FrameType | None) -> None:
-    """The work is done by the wakeup descriptor: Python's C handler writes the number to it."""
+    """Do nothing: Python's C handler has already written the number to the wakeup descriptor."""
 
 
 @contextmanager
 def _held_back(numbers: Iterable[int]) -> Iterator[None]:
     """Block `numbers` while their handlers change.
 
-    Python calls handlers later than the signal came. Where the handler has gone by then it prints a traceback
-    ("ignored due to race condition"): blocking calls those that are due, and lets no new one come.
+    Python calls a handler some time after the signal came. If the handler was removed meanwhile, Python
+    prints a traceback ("ignored due to race condition"). Blocking the signals first runs the handlers that
+    are due, and keeps new signals back.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
@@ -45,7 +46,7 @@ class SignalQueue:
         # A full pipe means that the loop is behind by 65,536 signals: it will look at everything anyway.
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)  # what commands/run/reexec.py has kept waiting
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)  # commands/run/reexec.py has blocked them
 
     def fileno(self) -> int:
         """The descriptor to watch for reading."""
@@ -68,7 +69,7 @@ class SignalQueue:
         os.close(self._write)
 
     def retire(self) -> None:
-        """From here to the process's end, which is near: no signal changes the outcome any more."""
+        """Ignore all these signals until the process ends, which is soon: its outcome is decided."""
         with _held_back(self._before):
             for number in self._before:
                 signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
@@ -78,10 +79,10 @@ class SignalQueue:
 
 
 def reset_in_child() -> None:
-    """In a forked child, with signals blocked: TERM, QUIT and CHLD back to their default, then unblock.
+    """In a forked child, with signals blocked: reset TERM, QUIT and CHLD, ignore the others, unblock all.
 
-    The others are the supervisor's: a `pkill -HUP` or `-USR1` must not end workers, and TTIN or TTOU, which a
-    terminal sends to background process groups, must not freeze them.
+    The others are meant for the supervisor: a `pkill -HUP` or `-USR1` must not end workers, and TTIN or TTOU,
+    which a terminal sends to background process groups, must not freeze them.
     """
     signal.set_wakeup_fd(-1)
     for number in SUPERVISED:
@@ -90,4 +91,4 @@ def reset_in_child() -> None:
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A signal asked mooring to stop while it waited for a hook or another child, which is gone by now."""
+    """A signal asked mooring to stop while it waited for a hook or another child. That child has ended."""

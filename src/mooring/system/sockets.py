@@ -1,4 +1,7 @@
-"""What the system knows of sockets: who listens, who is at the other end, what is stale. It opens none."""
+"""What the system knows about sockets: which process listens or is the peer, and which are stale.
+
+Not for opening listeners (listeners.py).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ UNIX_PATH_MAX = 107  # bytes: unix(7), sun_path without its final NUL
 
 
 def remove_stale(path: str) -> None:
-    """Remove a unix socket that nobody listens on any more.
+    """Remove a unix socket on which no process listens any more.
 
-    Raises OSError: EADDRINUSE where somebody listens (its text says who), ENOTSOCK where it is no socket.
+    Raises OSError: EADDRINUSE if a process listens (the text names it), ENOTSOCK if the path is no socket.
     """
     state, pid = socket_state(path)
     if state == "stale":
@@ -50,14 +53,14 @@ def socket_state(path: str) -> tuple[Literal["absent", "stale", "live", "other"]
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """Pid, uid and gid of a unix socket's peer (socket(7), SO_PEERCRED); pid 0 is outside our namespace."""
+    """Pid (0: outside our pid namespace), uid and gid of a unix socket's peer (socket(7), SO_PEERCRED)."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     pid, uid, gid = (int.from_bytes(raw[at : at + 4], sys.byteorder) for at in (0, 4, 8))
     return pid, uid, gid
 
 
 def who(pid: int) -> str:
-    """` by NAME (pid N)`, or nothing where the pid is 0."""
+    """Which process uses a socket, for messages: ` by NAME (pid N)`, or "" if the pid is 0."""
     if pid == os.getpid():
         return ", by mooring itself: it is named twice"
     if not pid:
@@ -70,7 +73,7 @@ def who(pid: int) -> str:
 
 
 def port_owner(port: int) -> int:
-    """The pid that listens on a TCP port, 0 where that cannot be seen (proc(5), /proc/net/tcp)."""
+    """The pid that listens on a TCP port, 0 if that cannot be seen (proc(5), /proc/net/tcp)."""
     wanted = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -85,5 +88,5 @@ def port_owner(port: int) -> int:
             if any(os.readlink(f"{folder}/{fd}") in wanted for fd in os.listdir(folder)):
                 return int(process)
         except OSError:
-            continue  # gone, or another user's
+            continue  # the process has ended, or belongs to another user
     return 0

@@ -1,4 +1,4 @@
-"""Functions as they were before gevent's patching: what mooring does beside the application stays in real
+"""Functions as they were before gevent patched them: what mooring runs beside the application needs real
 threads.
 """
 
@@ -10,6 +10,6 @@ from typing import Any
 
 
 def native(module: str, name: str) -> Any:
-    """The function of that name, whether or not gevent has put another in its place."""
+    """The function `name` of `module`: the original one, even if gevent has replaced it."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module, name) if monkey else getattr(importlib.import_module(module), name)

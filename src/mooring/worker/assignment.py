@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from socket import socket
 from typing import NamedTuple
 
 from mooring.application.model import Application
-from mooring.logs.log import Log, LogFiles
 from mooring.plan.plan import Plan
-from mooring.system.accounts import Account
+from mooring.worker.context import Context
 from mooring.worker.seat import Seat
 
 
 class Assignment(NamedTuple):
     """What a worker is given: the plan, its listeners, a descriptor for its report, its seat on the
-    scoreboard.
+    scoreboard, and what it has in common with all others.
 
-    `environ` and `folder` are what the pre-start hook left; `seat` is None where nothing will be served. With
-    an `application` it is forked from a template (template.py), which has imported that and done the set-up.
+    `seat` is None where nothing will be served. With an `application` it is forked from a template
+    (template.py), which has imported that and done the set-up.
     """
 
     plan: Plan
     sockets: tuple[socket, ...]
     report: int
     seat: Seat | None
-    log: Log
-    files: LogFiles
-    account: Account | None
-    environ: Mapping[str, str]
-    folder: str
+    context: Context
     application: Application | None = None

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from mooring import __version__
 from mooring.application.model import Application
 from mooring.engines import Serving
+from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.instrument.drain import Drain
 from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
-from mooring.plan.plan import Plan
 from mooring.settings import engines
 from mooring.system import process
 from mooring.worker import descriptors, fork_safety, heartbeat, messages
@@ -47,7 +47,7 @@ def probe(assignment: Assignment) -> int:
 
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     """Settle in, then `work`. Returns the exit code; says over the report pipe why it is not 0."""
-    assignment.log.set_level(assignment.plan.settings.log_level)  # its generation's
+    assignment.context.log.set_level(assignment.plan.settings.log_level)  # its generation's
     try:
         work(settle(assignment) if assignment.application is None else assignment)
     except MooringError as error:
@@ -62,7 +62,7 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
             tell(assignment.report, "failed", message=why, code=ApplicationError.exit_code)
         from mooring.logs.bridge import crashed
 
-        crashed(assignment.log, error)
+        crashed(assignment.context.log, error)
         return ApplicationError.exit_code if why else 1
     return 0
 
@@ -99,7 +99,7 @@ def preload(assignment: Assignment) -> Application:
     application = loader.load(plan.target, plan.settings.interface)
     bridge.imported(engines.loggers())
     engine = engines.choose(plan.settings.engine, application.interface)
-    _check(engine, plan)
+    check_engine(engine, plan)
     load_engine(engine)
     return application
 
@@ -111,7 +111,7 @@ def _set_up(assignment: Assignment) -> None:
 
     level = setup.engine_log_level(assignment.plan)
     loggers = engines.loggers(own_logging=False)
-    handler = configure(assignment.log, level, assignment.files, loggers)
+    handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
     if assignment.plan.settings.reload:
         bytecode.install()
@@ -140,14 +140,14 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if desk is None:
             limited = plan.settings.max_worker_memory is not None
-            _serves(loaded[0].row(), assignment.log, seats.SAMPLE if limited else seats.LOOK)
+            _serves(loaded[0].row(), assignment.context.log, seats.SAMPLE if limited else seats.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
     engine = plan.settings.engine  # where it is auto, it follows the interface
     if not plan.has_arbiter:  # else it forks workers, and each of them imports the application
         engine = engines.choose(engine, load().interface)
-    _check(engine, plan)
+    check_engine(engine, plan)
     if plan.has_arbiter and plan.revision == 1 and plan.explained["workers"].origin == "tuned":
         plan = dataclasses.replace(plan, workers=1)  # the others when its report has been fitted
     started = plan.workers if plan.has_arbiter else 1
@@ -160,7 +160,7 @@ def _serve(assignment: Assignment) -> None:
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
         desk=desk,
-        booted=lambda: _serves(loaded[0].row(), assignment.log),
+        booted=lambda: _serves(loaded[0].row(), assignment.context.log),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
@@ -173,18 +173,12 @@ def _look(assignment: Assignment) -> None:
     before = fork_safety.snapshot()
     application = wrapping.load(assignment).application
     if assignment.plan.settings.preload != "off":
-        fork_safety.enforce(fork_safety.find(before), assignment.plan.settings.preload, assignment.log)
+        fork_safety.enforce(
+            fork_safety.find(before), assignment.plan.settings.preload, assignment.context.log
+        )
     engine = engines.choose(assignment.plan.engine, application.interface)
-    _check(engine, assignment.plan)
+    check_engine(engine, assignment.plan)
     _ready(assignment, application, engine)
-
-
-def _check(engine: str, plan: Plan) -> None:
-    """Let the engine say what it cannot do, before it starts. Raises ConfigurationError."""
-    engines.require_http(engine, plan.settings.http)
-    look: Callable[[Plan], None] | None = getattr(load_engine(engine), "check", None)
-    if look is not None:
-        look(plan)
 
 
 def _desk(assignment: Assignment) -> ArbiterDesk | None:

@@ -18,10 +18,10 @@ from mooring.worker.assignment import Assignment
 
 def settle(assignment: Assignment) -> Assignment:
     """Environment, folder, TLS files and user, in this order: root reads the key, the user never has to."""
-    environ = dict(assignment.environ)  # it may be os.environ itself
+    environ = dict(assignment.context.environ)  # it may be os.environ itself
     os.environ.clear()
     os.environ.update(environ)
-    account = assignment.account
+    account = assignment.context.account
     if assignment.plan.tls:
         _check_tls(assignment)
         plan = _with_tls_files(assignment.plan, copy=account is not None)
@@ -36,9 +36,11 @@ def settle(assignment: Assignment) -> Assignment:
         _check_readable(account)
         os.environ.update(HOME=account.home, USER=account.name, LOGNAME=account.name)
     try:
-        os.chdir(assignment.folder)
+        os.chdir(assignment.context.folder)
     except OSError as error:
-        raise ConfigurationError(f"the working folder {assignment.folder}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"the working folder {assignment.context.folder}: {error.strerror}"
+        ) from None
     # The command's own folder is not the application's business.
     if sys.path and sys.path[0] == os.path.dirname(os.path.abspath(sys.argv[0])):
         del sys.path[0]
@@ -53,7 +55,7 @@ def _check_tls(assignment: Assignment) -> None:
     from mooring.plan import tls
 
     for warning in tls.check(assignment.plan.settings):
-        assignment.log.warning(warning)
+        assignment.context.log.warning(warning)
 
 
 def _check_readable(account: Account) -> None:

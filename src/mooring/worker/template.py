@@ -64,7 +64,7 @@ def run(assignment: Assignment, channel: socket.socket, supervisor: int) -> int:
 def _serve(assignment: Assignment, channel: socket.socket, supervisor: int) -> None:
     before = fork_safety.snapshot()
     application = worker.preload(assignment)
-    fork_safety.enforce(fork_safety.find(before), assignment.plan.settings.preload, assignment.log)
+    fork_safety.enforce(fork_safety.find(before), assignment.plan.settings.preload, assignment.context.log)
     gc.collect()  # garbage that is frozen would stay for good
     gc.freeze()  # else the workers' collectors would write to, and so copy, every page with an object
     worker.tell(channel.fileno(), "booted")

@@ -38,7 +38,7 @@ def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain |
     from mooring.logs import bridge
 
     plan = assignment.plan
-    traced = start.start(plan, assignment.log, assignment.files)
+    traced = start.start(plan, assignment.context.log, assignment.context.files)
     application = assignment.application
     if application is None:
         # the setting's interface, not the plan's: a roll may change it

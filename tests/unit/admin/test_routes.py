@@ -150,15 +150,26 @@ def test_public_pages_are_made_once_in_a_while_and_others_at_once(supervisor):
 
 
 def test_the_public_door_tells_nothing_that_the_application_has_said(supervisor):
+    why = lifecycle.Reason(lifecycle.Cause.FAILED, "s3cret")
     supervisor.history.note(
-        lifecycle.Notice.ROLL_FAILED, {"failed": 2, "generation": 1, "why": "s3cret", "rolled_back": True}
+        lifecycle.Notice.ROLL_FAILED, {"failed": 2, "generation": 1, "why": why, "rolled_back": True}
     )
-    data = {"serial": 0, "slot": 0, "state": lifecycle.WorkerState.STARTING, "why": "s3cret", "failed": True}
-    supervisor.history.note(lifecycle.Notice.EXITED, data)
+    data = {"serial": 0, "slot": 0, "state": lifecycle.WorkerState.STARTING, "why": why, "failed": True}
+    supervisor.history.note(lifecycle.Notice.EXITED, {**data, "ordered": None})
     made = Routes(supervisor)
     for path in ("/status", "/stats"):
         assert "s3cret" in body(made.control("GET", path))
         assert "s3cret" not in body(made.public("GET", path))
+    told = json.loads(body(made.control("GET", "/status")))
+    assert (told["last_roll"]["why"], told["last_exits"][0]["reason"]) == ("s3cret", "s3cret")
+    assert told["last_exits"][0].keys() == {"slot", "state", "reason", "kind", "failed", "time"}
+
+
+def test_why_a_roll_was_refused_is_not_for_the_public(supervisor):
+    supervisor.history.refused(2, "mooring.toml: s3cret")
+    made = Routes(supervisor)
+    assert json.loads(body(made.control("GET", "/status")))["last_roll"]["why"] == "mooring.toml: s3cret"
+    assert "the settings were refused" in json.loads(body(made.public("GET", "/status")))["last_roll"]["why"]
 
 
 # -- the application's own metrics -------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,8 +19,8 @@ from mooring.resources import oom_kills
 from mooring.scoreboard import row
 from mooring.scoreboard.row import BOUNDS, BUCKETS, DROPPED, DURATIONS, HISTOGRAM, METHOD_BASE, Row
 from mooring.scoreboard.totals import Totals
-from mooring.supervisor.history import REASONS, Exits
-from mooring.supervisor.lifecycle import Notice, WorkerState
+from mooring.supervisor.history import REASONS, Exits, ended_by
+from mooring.supervisor.lifecycle import Cause, Notice, Reason, WorkerState
 
 SAMPLE = re.compile(r'^(mooring_\w+)(\{(?:\w+="(?:[^"\\\n]|\\[\\"n])*",?)*\})? (\S+)$')
 
@@ -226,51 +227,54 @@ def test_64_rows_are_read_and_rendered_in_a_few_milliseconds(scoreboard):
 # -- exits -------------------------------------------------------------------------------------------------
 
 EXITS = [
-    (WorkerState.DRAINING, "exit code 0", None, "drained"),
-    (WorkerState.DRAINING, "killed by SIGTERM", None, "drained"),
-    (WorkerState.DRAINING, "exit code 1", None, "exit_code"),
-    (WorkerState.DRAINING, "killed by SIGSEGV", None, "signal"),
-    (WorkerState.READY, "exit code 0", None, "exit_code"),
-    (WorkerState.READY, "killed by SIGKILL", None, "signal"),
-    (WorkerState.STARTING, "cannot import main: KeyError: 'X'", None, "boot_failed"),
-    (WorkerState.STARTING, "could not be spawned: Resource temporarily unavailable", None, "spawn_failed"),
-    (WorkerState.KILLED, "killed by SIGKILL", "boot", "boot_deadline"),
-    (WorkerState.KILLED, "killed by SIGKILL", "heartbeat", "heartbeat_deadline"),
-    (WorkerState.KILLED, "killed by SIGKILL", "grace", "grace_deadline"),
-    (WorkerState.KILLED, "killed by SIGKILL", None, "stopped_now"),
+    (WorkerState.DRAINING, ended_by(0), Cause.STOPPING, "drained"),
+    (WorkerState.DRAINING, ended_by(0), Cause.SUPERSEDED, "drained"),
+    (WorkerState.DRAINING, ended_by(0), Cause.RECYCLED, "recycled"),
+    (WorkerState.DRAINING, ended_by(-signal.SIGTERM), Cause.BEYOND_SIZE, "drained"),
+    (WorkerState.DRAINING, ended_by(1), Cause.RECYCLED, "exit_code"),
+    (WorkerState.DRAINING, ended_by(-signal.SIGSEGV), Cause.STOPPING, "signal"),
+    (WorkerState.DRAINING, Reason(Cause.OUT_OF_MEMORY), Cause.STOPPING, "out_of_memory"),
+    (WorkerState.DRAINING, Reason(Cause.FAILED, "exit code 0"), Cause.STOPPING, "exit_code"),
+    (WorkerState.DRAINING, Reason(Cause.NOT_SPAWNED, "EAGAIN"), Cause.STOPPING, "exit_code"),
+    (WorkerState.READY, ended_by(0), None, "exit_code"),
+    (WorkerState.READY, ended_by(-signal.SIGKILL), None, "signal"),
+    (WorkerState.READY, ended_by(-signal.SIGTERM), None, "signal"),
+    (WorkerState.READY, Reason(Cause.FAILED, "killed by SIGKILL"), None, "exit_code"),
+    (WorkerState.STARTING, Reason(Cause.FAILED, "cannot import main: KeyError: 'X'"), None, "boot_failed"),
+    (WorkerState.STARTING, Reason(Cause.FAILED, "could not be spawned: said it"), None, "boot_failed"),
+    (WorkerState.STARTING, Reason(Cause.ENDED_EARLY, "exit code 7"), None, "boot_failed"),
+    (WorkerState.STARTING, ended_by(-signal.SIGSEGV), None, "boot_failed"),
+    (WorkerState.STARTING, Reason(Cause.OUT_OF_MEMORY), None, "out_of_memory"),
+    (WorkerState.STARTING, Reason(Cause.NOT_SPAWNED, "Cannot allocate memory"), None, "spawn_failed"),
+    (WorkerState.KILLED, ended_by(-signal.SIGKILL), Cause.BOOT_DEADLINE, "boot_deadline"),
+    (WorkerState.KILLED, ended_by(-signal.SIGKILL), Cause.HEARTBEAT_DEADLINE, "heartbeat_deadline"),
+    (WorkerState.KILLED, ended_by(-signal.SIGKILL), Cause.GRACE_DEADLINE, "grace_deadline"),
+    (WorkerState.KILLED, ended_by(-signal.SIGKILL), Cause.STOP_NOW, "stopped_now"),
+    (WorkerState.KILLED, ended_by(0), Cause.STOP_NOW, "stopped_now"),
 ]
 
 
-@pytest.mark.parametrize(("state", "why", "deadline", "reason"), EXITS)
-def test_an_exit_has_one_of_a_few_reasons(state, why, deadline, reason):
+@pytest.mark.parametrize(("state", "why", "ordered", "reason"), EXITS)
+def test_an_exit_has_one_of_a_few_reasons(state, why, ordered, reason):
     exits = Exits(lambda: 7)
-    if deadline:
-        exits.note(Notice.DEADLINE, {"serial": 3, "slot": 0, "deadline": deadline})
-        exits.note(Notice.DEADLINE, {"serial": 3, "slot": 0, "deadline": "reap"})  # it had to be killed again
-    data = {
-        "serial": 3,
-        "slot": 0,
-        "state": state,
-        "why": why,
-        "failed": state in (WorkerState.READY, "starting"),
-    }
+    failed = state in (WorkerState.READY, WorkerState.STARTING)
+    data = {"serial": 3, "slot": 0, "state": state, "why": why, "failed": failed, "ordered": ordered}
     assert exits.note(Notice.EXITED, data) == reason
     assert exits.by_reason == {**dict.fromkeys(REASONS, 0), reason: 1}
+    assert bool(exits.failed) is (failed or reason in ("boot_deadline", "heartbeat_deadline"))
 
 
 def test_a_kill_that_the_kernel_counts_was_for_memory():
     kills = [5]
     exits = Exits(lambda: kills[0])
 
-    def ended(why="killed by SIGKILL", state=WorkerState.READY):
-        said = exits.in_words(why)
-        return exits.note(
-            Notice.EXITED, {"serial": 1, "slot": 0, "state": state, "why": said, "failed": True}
-        )
+    def ended(number=signal.SIGKILL, state=WorkerState.READY):
+        data = {"serial": 1, "slot": 0, "state": state, "failed": True, "ordered": None}
+        return exits.note(Notice.EXITED, {**data, "why": exits.explain(-number)})
 
     assert ended() == "signal"
     kills[0] = 6
-    assert ended("killed by SIGSEGV") == "signal"
+    assert ended(signal.SIGSEGV) == "signal"
     assert ended() == "out_of_memory"
     assert ended() == "signal"
     kills[0] = 8  # two at once
@@ -285,7 +289,7 @@ def test_a_kill_that_the_kernel_counts_was_for_memory():
 def test_the_kernels_count_is_read_from_the_cgroup(tmp_path):
     root = build(tmp_path, TREES["docker v2"].files)
     exits = Exits(lambda: oom_kills(root))
-    assert exits.in_words("killed by SIGKILL") == "killed by SIGKILL"
+    assert str(exits.explain(-signal.SIGKILL)) == "killed by SIGKILL"
     (root / "sys/fs/cgroup/memory.events").write_text("oom 4\noom_kill 2\n")
-    assert exits.in_words("killed by SIGKILL") == "killed by the kernel: out of memory"
-    assert exits.in_words("killed by SIGKILL") == "killed by SIGKILL"
+    assert str(exits.explain(-signal.SIGKILL)) == "killed by the kernel: out of memory"
+    assert str(exits.explain(-signal.SIGKILL)) == "killed by SIGKILL"

@@ -11,8 +11,9 @@ from checkout import ROOT
 from mooring.application.discovery import Target
 from mooring.plan import replan
 from mooring.plan.plan import plan
-from mooring.plan.replan import FIXED, Made, Start
+from mooring.plan.replan import FIXED, Made
 from mooring.resources import read
+from mooring.settings.invocation import Invocation
 from mooring.settings.profiles import PROFILES
 from mooring.settings.resolve import resolve
 from mooring.settings.table import ROWS, TLS_SWITCH
@@ -20,24 +21,23 @@ from mooring.settings.table import ROWS, TLS_SWITCH
 PAGE = ROOT / "docs/how-to/roll.md"
 
 
-def start(folder: Path, cli=None, **environ: str) -> tuple[Start, Made]:
+def prepare(resolved, environ, _signals):
+    folder = Path(environ["MOORING_APP_ROOT"])
+    return plan(resolved, read(environ=environ), Target("main", "app", "default", "here", (folder,)), None)
+
+
+def start(folder: Path, cli=None, **environ: str) -> tuple[Invocation, Made]:
     """A start with these settings in a folder, and what it has made."""
     environ = {"MOORING_APP_ROOT": str(folder), **environ}
-
-    def prepare(resolved, environ, _signals):
-        target = Target("main", "app", "default", "here", (folder,))
-        return plan(resolved, read(environ=environ), target, None)
-
     resolved = resolve(cli or {}, environ, folder)
-    given = Start(cli or {}, environ, folder, resolved, prepare)
-    return given, Made(prepare(resolved, environ, None), resolved)
+    return Invocation(cli or {}, environ, folder), Made(prepare(resolved, environ, None), resolved)
 
 
 @pytest.mark.parametrize("reload", ["true", "false"])
 @pytest.mark.parametrize("profile", PROFILES)
 def test_nothing_new_is_the_same_again_and_survives_the_way_between_processes(tmp_path, profile, reload):
     given, made = start(tmp_path, MOORING_PROFILE=profile, MOORING_RELOAD=reload)
-    again = replan.decode(replan.encode(replan.remake(given, made)))
+    again = replan.decode(replan.encode(replan.remake(given, prepare, made)))
     assert again == made
     assert replan.changed(made.plan, again.plan) == ()
 
@@ -45,7 +45,7 @@ def test_nothing_new_is_the_same_again_and_survives_the_way_between_processes(tm
 def test_what_is_fixed_keeps_value_and_origin(tmp_path):
     given, made = start(tmp_path, MOORING_PORT="1234")
     (tmp_path / "mooring.toml").write_text('backlog = 7\ntimeout = 3\nuser = "x"\nhost = "0.0.0.0"\n')
-    again = replan.remake(given, made)
+    again = replan.remake(given, prepare, made)
     assert set(again.kept) == {"backlog", "user", "host"}
     assert again.plan.binds == made.plan.binds
     assert again.plan.explained["backlog"] == made.plan.explained["backlog"]
@@ -57,7 +57,7 @@ def test_live_reload_is_neither_turned_on_nor_off(tmp_path):
     (tmp_path / "mooring.toml").write_text("workers = 2\n")
     given, made = start(tmp_path)
     (tmp_path / "mooring.toml").write_text("workers = 3\nreload = true\n")
-    again = replan.remake(given, made)
+    again = replan.remake(given, prepare, made)
     assert again.kept == ("reload",)
     assert (again.plan.workers, again.plan.settings.reload) == (3, False)
 
@@ -65,12 +65,12 @@ def test_live_reload_is_neither_turned_on_nor_off(tmp_path):
 def test_tls_is_neither_turned_on_nor_off_but_its_files_change(tmp_path):
     given, made = start(tmp_path)
     (tmp_path / "mooring.toml").write_text('tls_certificate = "a"\ntls_key = "b"\n')
-    again = replan.remake(given, made)
+    again = replan.remake(given, prepare, made)
     assert not again.plan.tls
     assert {"tls_certificate", "tls_key"} <= set(again.kept)
     given, made = start(tmp_path)
     (tmp_path / "mooring.toml").write_text('tls_certificate = "c"\ntls_key = "d"\n')
-    again = replan.remake(given, made)
+    again = replan.remake(given, prepare, made)
     assert (again.kept, again.plan.settings.tls_certificate) == ((), "c")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from mooring.scoreboard.row import PLACES, REQUEST_BASE, Row
 from mooring.supervisor import lifecycle
 from mooring.supervisor.hangs import HangWatch, _busy
+from mooring.supervisor.history import ended_by
 
 
 def begin(row: Row, place: int, began: float) -> None:
@@ -43,6 +45,7 @@ def test_who_has_moved_is_heard_before_what_else_has_happened() -> None:
     due = watch.next_deadline()
     assert due is not None
     time.sleep(max(0.0, due - time.monotonic()))
-    events.append(lifecycle.Exited(7, "killed by SIGKILL"))
+    exited = lifecycle.Exited(7, ended_by(-signal.SIGKILL))
+    events.append(exited)
     watch.expire()
-    assert events == deque([lifecycle.Beats((0,)), lifecycle.Exited(7, "killed by SIGKILL")])
+    assert events == deque([lifecycle.Beats((0,)), exited])

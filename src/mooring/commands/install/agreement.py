@@ -1,4 +1,4 @@
-"""Whether mooring can work with what is installed: the application's own uvicorn, granian and the like."""
+"""Whether mooring can work with the installed packages, such as the application's version of uvicorn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REQUIREMENT = re.compile(r"([\w.-]+)\s*(?:\[[^]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.
 
 
 class Mismatch(NamedTuple):
-    """A package that mooring, or an extra of it, cannot work with; `optional`: only an extra asks for it."""
+    """A package whose version mooring cannot work with; `optional` if only an extra of mooring needs it."""
 
     needs: str
     has: str
@@ -25,19 +25,19 @@ class Mismatch(NamedTuple):
 
 
 def mismatches(packages: Path) -> list[Mismatch] | None:
-    """All of them in a site-packages folder; None where mooring is not installed there."""
+    """All mismatches in a site-packages folder; None if mooring is not installed there."""
     importlib.invalidate_caches()
-    there = {
+    by_name = {
         _normal(each.metadata["Name"]): each
         for each in importlib.metadata.distributions(path=[str(packages)])
         if each.metadata["Name"]
     }
-    if "mooring" not in there:
+    if "mooring" not in by_name:
         return None
     found = []
-    for line in there["mooring"].requires or ():
+    for line in by_name["mooring"].requires or ():
         name, ranges, optional = parse(line)
-        installed = there.get(_normal(name))
+        installed = by_name.get(_normal(name))
         version = installed.version if installed else ""
         if installed and satisfies(ranges, version) is False:
             found.append(Mismatch(f"{name} {ranges}", version, optional))
@@ -45,7 +45,7 @@ def mismatches(packages: Path) -> list[Mismatch] | None:
 
 
 def parse(requirement: str) -> tuple[str, str, bool]:
-    """Name, range of versions, and whether only an extra asks for it, of a requirement in PEP 508's form."""
+    """A PEP 508 requirement's name, its range of versions, and whether only an extra needs it."""
     found = _REQUIREMENT.match(requirement)
     assert found is not None, requirement
     return found[1], found[2].strip(), "extra" in (found[3] or "")

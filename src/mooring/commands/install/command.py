@@ -1,4 +1,4 @@
-"""`mooring install`: find the declaration, run its tool, see whether mooring can work with the outcome."""
+"""`mooring install`: find the declaration, run its tool, check that mooring can work with the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mooring.settings.table import ROWS
 
 
 class Asked(NamedTuple):
-    """The command line; empty text is what was not given."""
+    """The arguments of the command line; a text is empty if it was not given."""
 
     folder: str = ""
     source: str = ""
@@ -58,14 +58,14 @@ def install(asked: Asked, environ: Mapping[str, str], cwd: Path) -> int:
 
 
 def application_root(environ: Mapping[str, str], cwd: Path) -> Path:
-    """The application root as `run` would take it; no other setting matters before the code is there."""
+    """The application root that `run` would use. Other settings do not matter before the code is there."""
     names = {name for row in ("app_root", "profile") for name in (ROWS[row].canonical, *ROWS[row].bare)}
     given = {name: value for name, value in environ.items() if name in names}
     return Path(resolve({}, given, cwd).settings.app_root or ".")
 
 
 def _suits(found: Declaration, target: Environment) -> None:
-    """Raise ConfigurationError where the environment is none for this declaration."""
+    """Raise ConfigurationError if the declaration cannot be installed into the environment."""
     conda = found.form.tool == "py-rattler"
     if conda and target.own and not target.conda:
         raise ConfigurationError(
@@ -83,7 +83,7 @@ def _suits(found: Declaration, target: Environment) -> None:
 
 
 def _writable(target: Environment) -> None:
-    """Raise ConfigurationError where this user cannot install: uv would say so only at the end."""
+    """Raise ConfigurationError if this user cannot write there: uv would report that only at the end."""
     if target.packages is not None and target.packages.is_dir() and not os.access(target.packages, os.W_OK):
         raise ConfigurationError(
             f"{target.packages} cannot be written by user {os.getuid()}: in a Dockerfile, write USER root "
@@ -109,11 +109,14 @@ def _run(plan: list[Step], tools: Toolbox, target: Environment) -> None:
 
 
 def _agree(found: Declaration, target: Environment, *, any_version: bool) -> int:
-    """Say what mooring cannot work with. Raises ConfigurationError, unless `any_version`."""
+    """Warn of packages that mooring cannot work with.
+
+    Raises ConfigurationError if mooring needs one of them, unless `any_version`.
+    """
     if target.packages is None:
         return EXIT_OK
     wrong = mismatches(target.packages)
-    if wrong is None:  # in the images mooring's own packages come first, whatever an application has
+    if wrong is None:  # mooring is elsewhere; in the images, its own packages win over the application's
         if not (target.own or _apart()):
             click.echo(
                 f"mooring: {target.prefix} has no mooring; to serve from there, install it there as well"
@@ -132,5 +135,5 @@ def _agree(found: Declaration, target: Environment, *, any_version: bool) -> int
 
 
 def _apart() -> bool:
-    """Whether this mooring is laid out as in the images (images/README.md), and no environment's package."""
+    """Whether mooring's files lie as in the images (images/README.md), and not in an environment."""
     return (Path(mooring.__file__).parents[2] / "packages").is_symlink()

@@ -1,8 +1,9 @@
 # ruff: noqa: T201
-"""conda's packages into a prefix, without a conda binary: run with py-rattler and PyYAML, by plans.py.
+"""Install conda packages into a prefix without a conda binary. plans.py runs this with py-rattler and PyYAML.
 
-A program of its own, since mooring depends on neither; it imports nothing of mooring. What is installed
-already stays. What comes from PyPI is written to the file `--pip`, for uv. Post-link scripts are not run.
+It is a program of its own, since mooring depends on neither; it imports nothing of mooring. Packages that are
+already installed stay. Packages from PyPI are written to the file `--pip`, for uv. Post-link scripts are not
+run.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import rattler
 import rattler.exceptions
 import yaml
 
-# What conda calls `defaults`, https://docs.conda.io/projects/conda/en/stable/user-guide/concepts/channels.html
+# The channels that conda calls `defaults`:
+# https://docs.conda.io/projects/conda/en/stable/user-guide/concepts/channels.html
 _DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
 
 
-# py-rattler's exceptions have no base of their own.
+# py-rattler's exceptions have no common base class.
 _FAILURES: tuple[type[Exception], ...] = (
     OSError,
     yaml.YAMLError,
@@ -37,14 +39,14 @@ _FAILURES: tuple[type[Exception], ...] = (
 
 
 class Chosen(NamedTuple):
-    """conda's records, and lines for pip."""
+    """The packages to install: conda's records, and requirement lines for those from PyPI."""
 
     records: list[rattler.RepoDataRecord]
     pip: list[str]
 
 
 def main(words: Sequence[str]) -> int:
-    """Install; 2 where the file asks for what cannot be, 1 where py-rattler fails."""
+    """Install. Returns 0; 2 if the file asks for something impossible, 1 if py-rattler fails."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--file", type=Path, required=True)
     parser.add_argument("--prefix", type=Path, required=True)
@@ -64,17 +66,17 @@ def main(words: Sequence[str]) -> int:
 
 
 class RefusedError(Exception):
-    """What the file asks for cannot be."""
+    """The file asks for something impossible."""
 
 
 async def _install(given: argparse.Namespace) -> None:
-    there = [rattler.PrefixRecord.from_path(each) for each in given.prefix.glob("conda-meta/*.json")]
+    installed = [rattler.PrefixRecord.from_path(each) for each in given.prefix.glob("conda-meta/*.json")]
     if given.file.name.startswith("environment."):
-        chosen = await _solve(given.file, there)
+        chosen = await _solve(given.file, installed)
     else:
         chosen = _locked(given.file, given.group)
         names = {record.name.normalized for record in chosen.records}
-        chosen.records.extend(each for each in there if each.name.normalized not in names)
+        chosen.records.extend(each for each in installed if each.name.normalized not in names)
     _check_python(chosen.records, given.keep_python)
     await rattler.install(chosen.records, given.prefix, show_progress=False)
     print(f"py-rattler: {len(chosen.records)} conda packages are in {given.prefix}", flush=True)
@@ -83,8 +85,8 @@ async def _install(given: argparse.Namespace) -> None:
         given.pip.write_text("\n".join(chosen.pip) + "\n")
 
 
-async def _solve(file: Path, there: Sequence[rattler.PrefixRecord]) -> Chosen:
-    """Choose versions for an environment.yml; what is installed stays, at its version where that will do."""
+async def _solve(file: Path, installed: Sequence[rattler.PrefixRecord]) -> Chosen:
+    """Choose versions for an environment.yml. Installed packages stay, at their version where it fits."""
     content = yaml.safe_load(file.read_text())
     if not isinstance(content, dict) or not isinstance(content.get("dependencies"), list):
         raise RefusedError("it has no list of dependencies")
@@ -101,8 +103,8 @@ async def _solve(file: Path, there: Sequence[rattler.PrefixRecord]) -> Chosen:
     asked = {_name(spec) for spec in specs}
     records = await rattler.solve(
         sources,
-        [*specs, *(each.name.normalized for each in there if each.name.normalized not in asked)],
-        locked_packages=there,
+        [*specs, *(each.name.normalized for each in installed if each.name.normalized not in asked)],
+        locked_packages=installed,
         virtual_packages=rattler.VirtualPackage.detect(),
     )
     return Chosen(list(records), [_pip_line(str(line), file.parent) for lines in pip for line in lines])
@@ -121,7 +123,7 @@ def _name(spec: str) -> str:
 
 
 def _pip_line(line: str, folder: Path) -> str:
-    """A line of the pip section; files that it names are found from the environment.yml's folder."""
+    """A line of the pip section; a file that it names is looked up in the environment.yml's folder."""
     words = line.split(None, 1)
     if len(words) == 2 and words[0] in ("-r", "-c", "--requirement", "--constraint"):
         return f"{words[0]} {folder / words[1]}"
@@ -129,7 +131,10 @@ def _pip_line(line: str, folder: Path) -> str:
 
 
 def _locked(file: Path, groups: Sequence[str]) -> Chosen:
-    """What a pixi.lock or conda-lock.yml holds for this machine; production's is `default` and `main`."""
+    """The packages in a pixi.lock or conda-lock.yml for this machine.
+
+    Production is the environment `default` of a pixi.lock, and the category `main` of a conda-lock.yml.
+    """
     lock = rattler.LockFile.from_path(file)
     conda_lock = file.name.startswith("conda-lock.")
     name = "default" if conda_lock or not groups else groups[0]
@@ -159,7 +164,7 @@ def _locked(file: Path, groups: Sequence[str]) -> Chosen:
 
 
 def _of_categories(file: Path, platform: str, groups: Sequence[str]) -> set[str]:
-    """The names of a conda-lock.yml's packages in `main` and `groups`, which rattler does not look at."""
+    """The names of a conda-lock.yml's packages in the categories `main` and `groups`, unknown to rattler."""
     packages: list[dict[str, Any]] = yaml.safe_load(file.read_text())["package"]
     known = {each.get("category", "main") for each in packages}
     for group in groups:
@@ -190,11 +195,11 @@ def _check_python(records: Iterable[rattler.RepoDataRecord], keep: str) -> None:
 
 
 def _compile(prefix: Path) -> None:
-    """Compile what is installed, as conda does: a worker need not at each start."""
+    """Compile the installed packages to bytecode, as conda does, so that workers need not at each start."""
     for packages in prefix.glob("lib/python3.*/site-packages"):
         python = prefix / "bin" / "python"
         compile_all = [str(python), "-m", "compileall", "-q", "-j", "0", str(packages)]
-        if python.exists():  # what does not compile was never meant for this Python
+        if python.exists():  # errors do not matter: such a file is not meant for this Python
             subprocess.run(compile_all, check=False, capture_output=True)  # noqa: S603 (no shell)
 
 

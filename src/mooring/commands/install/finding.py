@@ -12,8 +12,10 @@ from mooring.errors import ConfigurationError
 
 
 class Form(NamedTuple):
-    """A form of declaration: its file's names, the tool that reads it, what must lie beside it, and which
-    others say the same less exactly, so that nothing is passed over when they are there too.
+    """A form of declaration.
+
+    `names` are its file's possible names, `tool` reads it, `needs` are files that must lie beside it, and
+    `sources` files that it is made from: they are not reported as passed over.
     """
 
     names: tuple[str, ...]
@@ -27,7 +29,7 @@ class Form(NamedTuple):
         return self.names[0]
 
 
-# The stated order: the first that is there is installed.
+# The documented order: the first form whose file exists is installed.
 ORDER = (
     Form(("uv.lock",), "uv", ("pyproject.toml",), ("pyproject.toml",)),
     Form(("poetry.lock",), "poetry", ("pyproject.toml",), ("pyproject.toml",)),
@@ -43,8 +45,10 @@ ORDER = (
 
 
 class Declared(NamedTuple):
-    """What a declaration says of itself: the range of Pythons that it is for (empty: nothing), the names of
-    its groups and extras (None: its tool is to say), and the groups that count where none is named.
+    """What a declaration says about itself.
+
+    `pythons` is the range of Python versions that it is for (empty: not said), `groups` and `extras` are
+    their names (None: only its tool knows them), `defaults` the groups that are installed if none is named.
     """
 
     pythons: str = ""
@@ -54,7 +58,7 @@ class Declared(NamedTuple):
 
 
 class Declaration(NamedTuple):
-    """What is to be installed: the file, its form, the names of the files that were passed over for it."""
+    """What to install: the file, its form, the names of the files that were passed over for it, its facts."""
 
     path: Path
     form: Form
@@ -63,22 +67,22 @@ class Declaration(NamedTuple):
 
 
 def find(folder: Path, chosen: str = "") -> Declaration:
-    """The declaration in `folder`; `chosen` names one that is not the first. Raises ConfigurationError."""
+    """The first declaration in `folder`, or the file named `chosen`. Raises ConfigurationError."""
     if not folder.is_dir():
         raise ConfigurationError(f"{folder}: no such folder; name the one that declares the dependencies")
-    there = [(form, path) for form in ORDER if (path := _file(folder, form, chosen)) is not None]
+    present = [(form, path) for form in ORDER if (path := _file(folder, form, chosen)) is not None]
     if chosen:
-        there = [(form, path) for form, path in there if path.name == chosen]
-    if not there:
+        present = [(form, path) for form, path in present if path.name == chosen]
+    if not present:
         names = ", ".join(form.name for form in ORDER)
         if chosen:
             raise ConfigurationError(f"{folder} has no {chosen} to install from; known are {names}")
         raise ConfigurationError(f"{folder} declares no dependencies: looked for {names}")
-    form, path = there[0]
+    form, path = present[0]
     for name in form.needs:
         if not (folder / name).is_file():
             raise ConfigurationError(f"{path}: {form.tool} needs {name} beside it; copy both into the image")
-    passed = tuple(path.name for other, path in there[1:] if other.name not in form.sources)
+    passed = tuple(path.name for other, path in present[1:] if other.name not in form.sources)
     return Declaration(path, form, passed, _facts(form, path))
 
 
@@ -91,7 +95,7 @@ def _file(folder: Path, form: Form, chosen: str) -> Path | None:
 
 
 def _declares(path: Path) -> bool:
-    """Whether a pyproject.toml says what the application needs; many hold only linters' settings."""
+    """Whether a pyproject.toml declares dependencies; many hold only settings of linters."""
     content = load_toml(path)
     project, poetry = _table(content, "project"), _table(content, "tool", "poetry")
     dynamic = project.get("dynamic", [])
@@ -108,7 +112,7 @@ def _facts(form: Form, path: Path) -> Declared:
             metadata = _table(load_toml(path), "metadata")
             targets = metadata.get("targets", [{"requires_python": metadata.get("requires_python", "")}])
             asked = [str(target.get("requires_python", "*")) or "*" for target in targets]
-            groups = tuple(metadata.get("groups", ()))  # its extras are among them
+            groups = tuple(metadata.get("groups", ()))  # pdm lists extras as groups
             return Declared("||".join(asked), groups, groups)
         case "pylock.toml":
             content = load_toml(path)
@@ -137,7 +141,7 @@ def _pipfile(path: Path) -> Declared:
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """A TOML file's content. Raises ConfigurationError where it is none."""
+    """A TOML file's content. Raises ConfigurationError if it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The commands that install a declaration, and nothing but what production needs of it. Pure."""
+"""The commands that install those of a declaration's packages that production needs. Pure."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ WORKER = Path(__file__).with_name("conda.py")
 
 
 class Selection(NamedTuple):
-    """What is asked for beyond the production group."""
+    """The groups and extras to install besides the production group."""
 
     groups: Sequence[str] = ()
     extras: Sequence[str] = ()
 
 
 class Step(NamedTuple):
-    """A command: its tool (toolbox.py knows how it is called) and arguments. `into` takes its stdout; it runs
-    only where the file `given` is there.
+    """A command: its tool (toolbox.py finds the program) and its arguments.
+
+    Its stdout is written to the file `into`. It runs only if the file `given` exists.
     """
 
     tool: str
@@ -38,7 +39,7 @@ class Step(NamedTuple):
 def steps(found: Declaration, target: Environment, wanted: Selection, scratch: Path) -> list[Step]:
     """The commands, in order; they run in the application's folder, and may write into `scratch`.
 
-    Raises ConfigurationError where the form has no such group or extra.
+    Raises ConfigurationError if the declaration has no such group or extra.
     """
     _known(found, wanted)
     exported = scratch / "requirements.txt"
@@ -64,7 +65,7 @@ def steps(found: Declaration, target: Environment, wanted: Selection, scratch: P
                 install,
             ]
         case "pylock.toml":
-            # uv takes named groups in place of the default ones, as the specification says (PEP 751)
+            # for uv, named groups replace the default ones, as the specification says (PEP 751)
             named = _each("--group", (*found.facts.defaults, *wanted.groups) if wanted.groups else ())
             more = ("--preview-features", "pylock", *named, *extras)
             return [Step("uv", _install(target, *more, "--requirements", file))]
@@ -77,7 +78,7 @@ def steps(found: Declaration, target: Environment, wanted: Selection, scratch: P
 
 
 def _pdm_groups(known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
-    """Leave all others out: pdm adds every development group where only an extra is named."""
+    """Options for these groups and no others: pdm would add every development group to a named extra."""
     if not names:
         return ("--prod",)
     others = ",".join(name for name in known if name not in ("default", *names))
@@ -89,7 +90,7 @@ def _install(target: Environment, *args: str) -> tuple[str, ...]:
 
 
 def _conda(found: Declaration, target: Environment, wanted: Selection, scratch: Path) -> list[Step]:
-    """Conda's packages by py-rattler, in conda.py; what comes from PyPI is written down there for uv."""
+    """The steps for a conda form: conda.py installs conda's packages, then uv those from PyPI."""
     pip = scratch / "requirements.txt"
     args = ["-I", str(WORKER), "--file", str(found.path), "--prefix", str(target.prefix), "--pip", str(pip)]
     if target.own:
@@ -105,7 +106,7 @@ def _each(option: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _known(found: Declaration, wanted: Selection) -> None:
-    """Refuse what the tool itself would pass over in silence."""
+    """Raise ConfigurationError for an unknown group or extra, which the tool itself would silently ignore."""
     facts = found.facts
     for kind, names, known in (
         ("group", wanted.groups, facts.groups),

@@ -1,4 +1,4 @@
-"""The environment that is installed into: mooring's own, or the one that `--prefix` names."""
+"""The environment to install into: mooring's own, or the one that `--prefix` names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _FACTS = "import platform, sysconfig; print(platform.python_version()); print(sy
 
 
 class Environment(NamedTuple):
-    """An environment: its prefix, its Python and that one's version (empty where it has none yet), its
-    site-packages, whether it is the one that mooring runs in, and whether conda's tools know it.
+    """An environment.
+
+    `version` is that of its Python (empty if it has no Python yet), `packages` its site-packages folder,
+    `own` whether mooring runs in it, `conda` whether it is a conda environment.
     """
 
     prefix: Path
@@ -30,7 +32,7 @@ class Environment(NamedTuple):
 
 
 def look(prefix: str) -> Environment:
-    """What there is at `prefix`; empty: where mooring runs. Raises ConfigurationError."""
+    """The environment at `prefix`; if that is empty, mooring's own. Raises ConfigurationError."""
     path = Path(prefix or sys.prefix).absolute()
     own = path.resolve() == Path(sys.prefix).resolve()
     python = Path(sys.executable) if own else path / "bin" / "python"

@@ -1,4 +1,4 @@
-"""The tools, at the versions in tools/*.txt, in an environment that is thrown away: no image carries them."""
+"""Fetch and run the tools, at the versions in tools/*.txt, in a temporary environment: images lack them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from mooring.errors import ConfigurationError, ToolError
 
 LOCKS = Path(__file__).with_name("tools")
-_PROGRAM = {"py-rattler": "python"}  # what is run of a tool, where it is not called as its package is
+_PROGRAM = {"py-rattler": "python"}  # the program of a tool, if it is not named as its package
 
 
 def pinned(tool: str) -> str:
-    """The version of a tool that is fetched."""
+    """The version at which a tool is fetched."""
     found = re.search(
         rf"^{re.escape(tool)}(?:\[.*\])?==(\S+)", (LOCKS / f"{tool}.txt").read_text(), re.MULTILINE
     )
@@ -27,19 +27,19 @@ def pinned(tool: str) -> str:
 
 
 def label(tool: str, environ: Mapping[str, str]) -> str:
-    """A tool in words: its pinned version, or where it was found."""
+    """A tool for messages: its name and pinned version, or the path of the uv that was found."""
     return (_uv_there(environ) if tool == "uv" else "") or f"{tool} {pinned(tool)}"
 
 
 def _uv_there(environ: Mapping[str, str]) -> str:
-    """The uv on PATH, if any: somebody has put it there for this."""
+    """The path of the uv on PATH, or "". It is used instead of the pinned one: the user has put it there."""
     return shutil.which("uv", path=environ.get("PATH")) or ""
 
 
 def environment(environ: Mapping[str, str], scratch: Path, cache: Path) -> dict[str, str]:
-    """What the tools run with: the user's variables, and defaults that suit an image."""
+    """The tools' environment variables: the user's, and defaults that suit an image."""
     return {
-        "UV_LINK_MODE": "copy",  # a cache mount is another file system
+        "UV_LINK_MODE": "copy",  # a cache mount is another file system: no links
         "UV_COMPILE_BYTECODE": "1",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_SYSTEM_CERTS": "1",  # a company's own authority is in the system's bundle, not in uv's
@@ -47,7 +47,7 @@ def environment(environ: Mapping[str, str], scratch: Path, cache: Path) -> dict[
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIPENV_VERBOSITY": "-1",
         "PIP_ROOT_USER_ACTION": "ignore",
-        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",  # nobody is there to be asked
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",  # a build cannot ask anybody
         "UV_CACHE_DIR": str(cache / "uv"),
         "PIP_CACHE_DIR": str(cache / "pip"),
         "RATTLER_CACHE_DIR": str(cache / "rattler"),
@@ -55,14 +55,14 @@ def environment(environ: Mapping[str, str], scratch: Path, cache: Path) -> dict[
         "XDG_STATE_HOME": str(scratch / "state"),
         "XDG_DATA_HOME": str(scratch / "data"),
         **environ,
-        "TMPDIR": str(scratch),  # uv leaves its locks there
+        "TMPDIR": str(scratch),  # uv leaves lock files there
     }
 
 
 def cache_folder(given: str, environ: Mapping[str, str], scratch: Path) -> Path:
-    """Where downloads are kept: as given, or the user's cache where that is a mount, else in `scratch`.
+    """The folder for downloads: the given one, else the user's cache if that is a mount, else in `scratch`.
 
-    A mount is no part of the image (`RUN --mount=type=cache`); any other folder would be.
+    A mount (`RUN --mount=type=cache`) is not part of the image; any other folder would be.
     """
     if given:
         return Path(given).absolute()
@@ -71,7 +71,7 @@ def cache_folder(given: str, environ: Mapping[str, str], scratch: Path) -> Path:
 
 
 class Toolbox:
-    """Fetches a tool when it is first called, to install `file`; `scratch` is removed by the caller."""
+    """Runs tools to install `file`, and fetches each one at its first use. The caller removes `scratch`."""
 
     def __init__(self, environ: Mapping[str, str], scratch: Path, file: Path) -> None:
         self.environ = dict(environ)
@@ -79,16 +79,16 @@ class Toolbox:
         self._uv = ""
 
     def run(self, tool: str, args: Sequence[str], *, into: Path | None = None, **more: str) -> None:
-        """Run it in the application's folder, its output where ours goes, or its stdout in the file `into`.
+        """Run a tool in the application's folder. Its output goes to ours, or its stdout to the file `into`.
 
-        Raises ToolError with its exit code.
+        `more` are further environment variables. Raises ToolError with the tool's exit code.
         """
         environ = {**self.environ, **more}
         if tool == "uv":
             command = [self._find_uv(), *args]
         else:
             home = self._fetch(tool)
-            environ["VIRTUAL_ENV"] = str(home)  # pdm would make one in the application's folder
+            environ["VIRTUAL_ENV"] = str(home)  # else pdm makes one in the application's folder
             command = [str(home / "bin" / _PROGRAM.get(tool, tool)), *args]
         self._call(tool, command, environ, into)
 
@@ -110,7 +110,7 @@ class Toolbox:
             raise ToolError(message, code if code > 0 else 128 - code)
 
     def _fetch(self, tool: str) -> Path:
-        """An environment with the tool and all that it needs, each file checked against its hash."""
+        """An environment with the tool and its dependencies, each file checked against its hash."""
         home = self._scratch / "tools" / tool
         if not home.exists():
             environ = {**self.environ, "UV_LINK_MODE": "symlink", "UV_COMPILE_BYTECODE": "0"}

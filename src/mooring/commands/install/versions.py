@@ -1,7 +1,7 @@
-"""Whether a version is in a range, as lock files write ranges; pure.
+"""Whether a version is in a range of the forms that lock files use. Pure.
 
-The release numbers of PEP 440 (https://peps.python.org/pep-0440/), and Poetry's caret, tilde and `||`. Not
-for choosing versions: that is the tools'.
+These are the release numbers of PEP 440 (https://peps.python.org/pep-0440/), and Poetry's caret, tilde and
+`||`. Not for choosing versions: the tools do that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _LONGEST = 6  # numbers that are compared
 
 
 def satisfies(ranges: str, version: str) -> bool | None:
-    """Whether `version` is in `ranges`, such as `>=3.11,<4`; None where a part of it is of no known form."""
+    """Whether `version` is in `ranges`, such as `>=3.11,<4`; None if a part cannot be understood."""
     found = _RELEASE.match(version)
     if found is None:
         return None
@@ -57,7 +57,7 @@ def _one(clause: str, version: tuple[int, ...]) -> bool | None:
 
 
 def _ceiling(wanted: tuple[int, ...], count: int, sign: str) -> tuple[int, ...]:
-    """The first that is no longer compatible: of `~=1.4` 2, of `~1.4` 1.5, of `^1.4` 2, of `^0.4` 0.5."""
+    """The first incompatible version: 2 for `~=1.4`, 1.5 for `~1.4`, 2 for `^1.4`, 0.5 for `^0.4`."""
     if sign == "~=":
         place = max(count - 2, 0)
     elif sign == "~":

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from mooring.commands.run.hook import GRACE, Hook, HookKind, run_blocking
 from mooring.errors import ConfigurationError
 from mooring.logs.log import Log
+from mooring.settings.invocation import Invocation
 from mooring.settings.resolve import DEFAULT, Resolved
 from mooring.system.signals import SignalQueue, Stopped
-
-
-class After(NamedTuple):
-    """What the start goes on with: the environment, the folder to resolve settings against, and the workers'
-    working folder where a hook has changed it (None: the application root).
-    """
-
-    environ: Mapping[str, str]
-    folder: Path
-    cwd: str | None = None
 
 
 def find(resolved: Resolved) -> Hook | None:
@@ -102,21 +91,24 @@ def messages(resolved: Resolved, hook: Hook | None) -> tuple[str, ...]:
 
 
 def run_before(
-    resolved: Resolved, environ: Mapping[str, str], folder: Path, signals: SignalQueue, log: Log
-) -> After | None:
-    """The start's first step: run the hook, if there is one. None where the run ends here, with code 0."""
+    resolved: Resolved, invocation: Invocation, signals: SignalQueue, log: Log
+) -> Invocation | None:
+    """The start's first step: run the hook, if there is one. Returns what the start goes on with.
+
+    None where the run ends here, with code 0.
+    """
     hook = find(resolved)
     for line in messages(resolved, hook):
         sys.stdout.write(line + "\n")
     sys.stdout.flush()
     if hook is None:
-        return After(environ, folder)
+        return invocation
     log.info(f"running the pre-start hook {hook.path}")
     try:
         settings = resolved.settings
         result = run_blocking(
             hook,
-            environ,
+            invocation.environ,
             signals,
             timeout=settings.pre_start_timeout,
             grace=min(GRACE, settings.graceful_timeout),
@@ -128,7 +120,7 @@ def run_before(
         log.info(f"the pre-start hook {hook.path} ended the run: exit 0")
         return None
     if os.path.realpath(result.cwd) == os.path.realpath(hook.cwd):
-        return After(result.environ, folder)
+        return invocation._replace(environ=result.environ)
     # with no application root given, it is the working folder: the new one
-    moved = Path(result.cwd) if resolved.rank("app_root") == DEFAULT else folder
-    return After(result.environ, moved, result.cwd)
+    moved = Path(result.cwd) if resolved.rank("app_root") == DEFAULT else invocation.folder
+    return invocation._replace(environ=result.environ, folder=moved, cwd=result.cwd)

@@ -10,10 +10,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NoReturn
 
-from mooring.commands.run.prestart import After
+from mooring.settings.invocation import Invocation
 from mooring.system.signals import SUPERVISED
 
 _PREFIXES = ("LD_", "PYTHON", "MALLOC_", "GLIBC_")
@@ -26,7 +25,7 @@ def needed(before: Mapping[str, str], after: Mapping[str, str]) -> bool:
     return any(before.get(name) != after.get(name) for name in names)
 
 
-def again(after: After) -> NoReturn:
+def again(after: Invocation) -> NoReturn:
     """Execute this command again in the same process, with the hook's environment, and without the hook."""
     mark = f"{os.getpid()}:{after.cwd or ''}"
     os.chdir(after.folder)
@@ -35,10 +34,10 @@ def again(after: After) -> NoReturn:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**after.environ, _MARK: mark})  # noqa: S606
 
 
-def taken_up(environ: Mapping[str, str], folder: Path) -> After | None:
+def taken_up(invocation: Invocation) -> Invocation | None:
     """What the hook left, where this process was executed by `again`; else None."""
-    pid, _, cwd = environ.get(_MARK, "").partition(":")
+    pid, _, cwd = invocation.environ.get(_MARK, "").partition(":")
     if pid != str(os.getpid()):
         return None
-    rest = {name: value for name, value in environ.items() if name != _MARK}
-    return After(rest, folder, cwd or None)
+    rest = {name: value for name, value in invocation.environ.items() if name != _MARK}
+    return invocation._replace(environ=rest, cwd=cwd or None)

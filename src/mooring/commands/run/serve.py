@@ -11,129 +11,104 @@ import selectors
 from collections.abc import Callable
 from contextlib import ExitStack
 from socket import socket
-from typing import NamedTuple
 
 from mooring import __version__
 from mooring.admin import instance as runtimes
 from mooring.admin import ports as adminports
 from mooring.application import discovery
 from mooring.commands.run import config_dump
-from mooring.commands.run.prestart import After
 from mooring.logs.access.keeper import LogKeeper
-from mooring.logs.log import Log, LogFiles
+from mooring.logs.log import Log
 from mooring.metrics.multiprocess.folder import MetricsFolder, open_folder
 from mooring.plan import redact
 from mooring.plan.plan import Plan
-from mooring.plan.replan import Start
+from mooring.plan.replan import Made
 from mooring.settings import engines
+from mooring.settings.invocation import Invocation
 from mooring.supervisor.workers import Forks, Workers
-from mooring.system import accounts, listeners
+from mooring.system import listeners
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.system.signals import SignalQueue
 from mooring.worker import run
 from mooring.worker.assignment import Assignment
+from mooring.worker.context import Context
 from mooring.worker.seat import Seat
 
 
-class Logs(NamedTuple):
-    """Where lines go: mooring's own log, the access log's descriptor (None: off), and the files to reopen."""
-
-    own: Log
-    access: int | None
-    files: LogFiles
-
-
-def serve(plan: Plan, after: After, logs: Logs, queue: SignalQueue, start: Start) -> int:
+def serve(made: Made, invocation: Invocation, context: Context, queue: SignalQueue) -> int:
     """Serve until stopped. Returns the exit code; raises MooringError for what cannot be opened."""
-    account = accounts.find(plan.settings.user)
+    plan, log = made.plan, context.log
     if plan.settings.reload:
         discovery.check_found(plan.target)
     for warning in plan.warnings:
-        logs.own.warning(redact.without_arguments(warning, plan.explained["app"].value))
+        log.warning(redact.without_arguments(warning, plan.explained["app"].value))
     with ExitStack() as last:
         opened = listeners.open_listeners(
             plan.binds,
             backlog=plan.settings.backlog,
             unix_mode=plan.settings.unix_mode,
-            environ=after.environ,
+            environ=context.environ,
         )
         last.callback(listeners.close_listeners, opened)
-        runtime = runtimes.open_runtime(plan.settings, opened[0].address, after.environ)
+        runtime = runtimes.open_runtime(plan.settings, opened[0].address, context.environ)
         last.callback(runtime.close)
-        ports = adminports.open_ports(plan.settings, after.environ)
+        ports = adminports.open_ports(plan.settings, context.environ)
         last.callback(ports.close)
-        metrics = _metrics_folder(plan, after, account, runtime.path, logs.own)
+        metrics = _metrics_folder(plan, context, runtime.path)
         if metrics is not None:
             last.callback(metrics.close)
         config_dump.show_dump(plan)
-        workers = _workers(plan, after, account, opened, logs, metrics)
+        workers = _workers(plan, invocation, context, opened, metrics)
         last.callback(workers.close)
         workers.spawn_early()
         urls = [listener.url(plan.tls) for listener in opened]
-        logs.own.info(
-            f"mooring {__version__}: {redact.call(str(plan.target))}, listening at {', '.join(urls)}"
-        )
+        log.info(f"mooring {__version__}: {redact.call(str(plan.target))}, listening at {', '.join(urls)}")
         workers.wait_for_news(queue.fileno())
 
-        from mooring.commands.run.wiring import Place, supervise
+        from mooring.commands.run.wiring import Opened, supervise
 
-        place = Place(urls, runtime, ports, metrics, account, after.environ, _working(plan, after), start)
-        return supervise(workers, queue, place, log=logs.own, files=logs.files, last=last)
+        found = Opened(urls, runtime, ports, metrics, last)
+        return supervise(workers, queue, context, found, made=made, invocation=invocation)
 
 
-def _metrics_folder(
-    plan: Plan, after: After, account: accounts.Account | None, runtime: str | None, log: Log
-) -> MetricsFolder | None:
+def _metrics_folder(plan: Plan, context: Context, runtime: str | None) -> MetricsFolder | None:
     """Where the workers record what the application counts with prometheus_client."""
     if not plan.settings.app_metrics:
         return None
     others = os.geteuid() == 0 and engines.row(plan.engine).changes_user  # who may not enter the folder
     private = None if others else runtime
-    return open_folder(private, account, after.environ, _working(plan, after), log)
+    return open_folder(private, context.account, context.environ, context.folder, context.log)
 
 
-def _working(plan: Plan, after: After) -> str:
-    return after.cwd or plan.settings.app_root or "."
-
-
-def _workers(  # noqa: PLR0917
+def _workers(
     plan: Plan,
-    after: After,
-    account: accounts.Account | None,
+    invocation: Invocation,
+    context: Context,
     opened: list[Listener],
-    logs: Logs,
     metrics: MetricsFolder | None,
 ) -> Workers:
     """The workers, with what every worker is given."""
-    environ = {name: value for name, value in after.environ.items() if name not in ACTIVATION_VARIABLES}
+    environ = {name: value for name, value in context.environ.items() if name not in ACTIVATION_VARIABLES}
     if metrics is not None:
         environ.update(metrics.environ())
-
-    files = logs.files.without(logs.access)
+    common = context.for_workers(environ)
+    sockets = tuple(listener.socket for listener in opened)
 
     def assigned(current: Plan, report: int, seat: Seat | None) -> Assignment:
-        return Assignment(
-            plan=current,
-            sockets=tuple(listener.socket for listener in opened),
-            report=report,
-            seat=seat,
-            log=logs.own,
-            files=files,
-            account=account,
-            environ=environ,
-            folder=_working(current, after),
-        )
+        folder = invocation.working_folder(current.settings.app_root)  # a roll may have moved it
+        return Assignment(current, sockets, report, seat, common._replace(folder=folder))
 
     def work(current: Plan, report: int, seat: Seat) -> Callable[[], int]:
         assignment = assigned(current, report, seat)
         return lambda: run.run(assignment)
 
+    log = context.log
     keep = [listener.socket.fileno() for listener in opened]
-    keep.append(logs.own.fd)
-    keeper = LogKeeper(logs.access, logs.files, logs.own) if logs.access is not None else None
+    keep.append(log.fd)
+    keeper = LogKeeper(context.access, context.files, log) if context.access is not None else None
     workers = Workers(plan, Forks(work, keep), keep, selectors.DefaultSelector(), keeper)
     if plan.settings.preload != "off":
-        _preload(workers, assigned, logs.own)
+        _preload(workers, assigned, log)
     return workers
 
 

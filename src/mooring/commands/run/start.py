@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from mooring import resources
-from mooring.application import discovery
 from mooring.commands.run import prestart, reexec, serve
+from mooring.commands.run.prepare import prepare
 from mooring.errors import ConfigurationError
-from mooring.instrument.otel import variables
 from mooring.logs import log as logs
 from mooring.logs.log import Log, LogFiles
-from mooring.plan import tls
-from mooring.plan.plan import Plan
-from mooring.plan.plan import plan as make_plan
-from mooring.plan.replan import Start
-from mooring.plan.server_config import find
+from mooring.plan.replan import Made
 from mooring.settings import engines
-from mooring.settings.resolve import Resolved, resolve
+from mooring.settings.invocation import Invocation
+from mooring.settings.resolve import resolve
 from mooring.settings.table import Settings
+from mooring.system import accounts
 from mooring.system.signals import SignalQueue, Stopped
+from mooring.worker.context import Context
 
 
 def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue: SignalQueue) -> int:
@@ -33,7 +29,8 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
         resolved = resolve(cli, environ, folder)
         files = LogFiles()
         log = open_log(resolved.settings, files, environ)
-        after = reexec.taken_up(environ, folder) or prestart.run_before(resolved, environ, folder, queue, log)
+        before = Invocation(cli, environ, folder)
+        after = reexec.taken_up(before) or prestart.run_before(resolved, before, queue, log)
         if after is None:
             return 0
         if reexec.needed(environ, after.environ):
@@ -52,8 +49,10 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
             files = LogFiles()
             log = open_log(plan.settings, files, after.environ)
         access = open_access(plan.settings, files)
-        start = Start(cli, after.environ, after.folder, again, prepare)
-        return serve.serve(plan, after, serve.Logs(log, access, files), queue, start)
+        account = accounts.find(plan.settings.user)
+        working = after.working_folder(plan.settings.app_root)
+        context = Context(after.environ, working, account, log, access, files)
+        return serve.serve(Made(plan, again), after, context, queue)
     finally:
         queue.retire()
 
@@ -84,14 +83,3 @@ def _log_fd(files: LogFiles, path: str | None, default: int, name: str) -> int:
         return files.open(path, default)
     except OSError as error:
         raise ConfigurationError(f"{name}: {path} cannot be opened for writing: {error.strerror}") from None
-
-
-def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None) -> Plan:
-    """The plan's first stage, with everything it needs read and checked. Raises Stopped as serverconf."""
-    target = discovery.find(resolved)
-    conf = find.find(resolved, environ, signals)
-    found = resources.read(environ=environ)
-    plan = make_plan(resolved, found, target, conf)
-    if plan.tls:
-        tls.look(plan.settings)
-    return dataclasses.replace(plan, warnings=(*plan.warnings, *variables.warnings(environ)))

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mooring.admin import instance as runtimes
 from mooring.admin.ports import Ports
 from mooring.admin.routes import Routes
 from mooring.admin.server import Admin
+from mooring.commands.run.prepare import prepare
 from mooring.logs import log as logs
 from mooring.logs.log import Log, LogFiles
 from mooring.metrics.multiprocess.client import AppMetrics
 from mooring.metrics.multiprocess.folder import MetricsFolder
+from mooring.plan import replan
 from mooring.plan.plan import Plan
-from mooring.plan.replan import Start
+from mooring.plan.replan import Made
 from mooring.settings import engines
+from mooring.settings.invocation import Invocation
 from mooring.settings.table import Settings
 from mooring.supervisor import lifecycle
 from mooring.supervisor.hangs import HangWatch
+from mooring.supervisor.lifecycle import Cause
 from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.reconfigure import Renewal
 from mooring.supervisor.recycle import Recycler
@@ -32,6 +36,7 @@ from mooring.system import process
 from mooring.system.accounts import Account
 from mooring.system.signals import SignalQueue
 from mooring.worker import heartbeat
+from mooring.worker.context import Context
 from mooring.worker.messages import Failure
 
 if TYPE_CHECKING:
@@ -40,36 +45,36 @@ if TYPE_CHECKING:
     from mooring.supervisor.templates import Templates
 
 
-class Place(NamedTuple):
-    """What was opened for the supervisor: its addresses, its runtime folder, the admin endpoint's ports, the
-    folder of the application's metrics and the user that writes there; and what the settings came from.
+class Opened(NamedTuple):
+    """What the start has opened: the listeners (their addresses), the instance's folder and control socket,
+    the admin endpoint's ports, the folder of the application's metrics; and `last`, which closes all of it.
     """
 
     urls: list[str]
     runtime: runtimes.Runtime
     ports: Ports
     metrics: MetricsFolder | None
-    account: Account | None
-    environ: Mapping[str, str]
-    folder: str
-    start: Start
+    last: ExitStack
 
 
 def supervise(
     workers: Workers,
     queue: SignalQueue,
-    place: Place,
+    context: Context,
+    opened: Opened,
     *,
-    log: Log,
-    files: LogFiles,
-    last: ExitStack,
+    made: Made,
+    invocation: Invocation,
 ) -> int:
-    """Supervise until nothing is left; `last` is closed by the caller. Returns the exit code."""
-    settings = workers.plan.settings
-    supervisor = Supervisor(workers, log, policy(settings), queue)
-    supervisor.urls = place.urls
-    supervisor.on_fit = lambda fitted: announce(fitted, place.urls, log)
-    supervisor.on_reopen = lambda: _reopen(files, log, workers)
+    """Supervise until nothing is left. Returns the exit code.
+
+    `made` is what serves at first, `invocation` what each roll makes the next of.
+    """
+    settings, last = made.plan.settings, opened.last
+    supervisor = Supervisor(workers, context.log, policy(settings), queue)
+    supervisor.urls = opened.urls
+    supervisor.on_fit = lambda fitted: announce(fitted, opened.urls, context.log)
+    supervisor.on_reopen = lambda: _reopen(context.files, context.log, workers)
     supervisor.on_measure = Headroom(supervisor).measure
     routes = Routes(supervisor)
     if workers.access is not None:
@@ -78,14 +83,14 @@ def supervise(
     supervisor.add(hangs)
     supervisor.add(_post_mortem(supervisor, hangs))
     supervisor.add(Recycler(supervisor))
-    supervisor.add(_admin(supervisor, routes, place))
-    if place.metrics is not None:
-        supervisor.add(_metrics(supervisor, routes, place.metrics, place.account, last))
+    supervisor.add(_admin(supervisor, routes, opened))
+    if opened.metrics is not None:
+        supervisor.add(_metrics(supervisor, routes, opened.metrics, context.account, last))
     if settings.preload != "off":
         supervisor.add(_templates(supervisor))
     if settings.companions:
-        supervisor.add(_companions(supervisor, place))
-    supervisor.add(_renewal(supervisor, place.start))
+        supervisor.add(_companions(supervisor, context))
+    supervisor.add(_renewal(supervisor, made, invocation))
     gc.freeze()
     gc.enable()
     if settings.reload:
@@ -109,12 +114,12 @@ def _post_mortem(supervisor: Supervisor, hangs: HangWatch) -> PostMortem:
     return post_mortem
 
 
-def _admin(supervisor: Supervisor, routes: Routes, place: Place) -> Admin:
+def _admin(supervisor: Supervisor, routes: Routes, opened: Opened) -> Admin:
     """Answer the control socket, and where MOORING_ADMIN_BIND and MOORING_PROBE_BIND say.
 
     An abstract control socket has no folder that keeps others out: the peer is checked.
     """
-    runtime, ports, log = place.runtime, place.ports, supervisor.log
+    runtime, ports, log = opened.runtime, opened.ports, supervisor.log
     admin = Admin(supervisor.selector, routes.failed)
     owner = os.geteuid()
     admin.open(runtime.socket, routes.control, allowed=lambda peer: runtimes.peer_allowed(peer, owner))
@@ -153,34 +158,31 @@ def _templates(supervisor: Supervisor) -> Templates:
         handle.failure = failure or handle.failure
         supervisor.lost(handle, ended)
 
-    def refused(serial: int, why: str) -> None:
+    def refused(serial: int, detail: str) -> None:
         workers.release(workers.handles.pop(serial))
-        supervisor.post(lifecycle.SpawnFailed(serial, why))
+        supervisor.post(lifecycle.SpawnFailed(serial, detail))
 
     templates.on_exit, templates.on_refused = lost, refused
     return templates
 
 
-def _companions(supervisor: Supervisor, place: Place) -> Companions:
+def _companions(supervisor: Supervisor, context: Context) -> Companions:
     """Run the companions beside the workers."""
-    from mooring.supervisor.companions import Companions, Surroundings
+    from mooring.supervisor.companions import Companions
 
-    around = Surroundings(
-        place.environ, place.folder, place.account, lambda: supervisor.plan.settings.graceful_timeout
-    )
     companions = Companions(
         supervisor.plan.settings.companions,
-        around,
-        supervisor.log,
+        context,
+        lambda: supervisor.plan.settings.graceful_timeout,
         lambda: 0.0 if supervisor.hurried else supervisor.fleet.stop_deadline,
     )
     supervisor.companions = companions.all
     return companions
 
 
-def _renewal(supervisor: Supervisor, start: Start) -> Renewal:
+def _renewal(supervisor: Supervisor, made: Made, invocation: Invocation) -> Renewal:
     """Have a roll that is asked for take up new settings."""
-    renewal = Renewal(supervisor, start, policy)
+    renewal = Renewal(supervisor, made, partial(replan.remake, invocation, prepare), policy)
     supervisor.on_roll = renewal.ask
     return renewal
 
@@ -215,12 +217,13 @@ def _reopen(files: LogFiles, log: Log, workers: Workers) -> None:
 
 def _why(outcome: lifecycle.Outcome | None, settings: Settings) -> str:
     """Why it could not boot, for the last line on stderr."""
-    why = outcome.why if outcome is not None else "the application could not boot"
-    if why == "boot deadline exceeded":
+    if outcome is None:
+        return "the application could not boot"
+    if outcome.why.cause is Cause.BOOT_DEADLINE:
         return f"the application was not ready within {settings.boot_timeout:g} s (MOORING_BOOT_TIMEOUT)"
-    if why.startswith("could not be spawned"):
-        return f"no worker process could be started: it {why}"
-    return why
+    if outcome.why.cause is Cause.NOT_SPAWNED:
+        return f"no worker process could be started: it {outcome.why}"
+    return str(outcome.why)
 
 
 def policy(settings: Settings) -> lifecycle.Policy:

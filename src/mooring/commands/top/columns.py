@@ -1,4 +1,4 @@
-"""Lines of styled text for a terminal of some width: cut, wrapped, set in columns. Pure."""
+"""Cut and wrap lines of styled text to a terminal's width, and set them in columns. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _columns(char: str) -> int:
 
 
 def clip(row: Iterable[Span], width: int) -> Line:
-    """The row, cut to `width` columns; where something is lost, its last one is an ellipsis."""
+    """The row, cut to `width` columns; if it was cut, its last column is an ellipsis."""
     row = list(row)
     if sum(columns(span.text) for span in row) <= width:
         return row
@@ -49,7 +49,7 @@ def clip(row: Iterable[Span], width: int) -> Line:
 
 
 def wrap(parts: Sequence[str], width: int) -> list[Line]:
-    """Parts with commas between them, on as many lines as they take; a part that is too long is cut."""
+    """The parts joined with commas, on as many lines as needed; a part longer than a line is cut."""
     lines = [""]
     for part in parts:
         joined = f"{lines[-1]}, {part}" if lines[-1] else part
@@ -67,9 +67,10 @@ def fit_columns(
     drop: Sequence[int],
     width: int,
 ) -> list[Line]:
-    """The table's rows, set to the right but for the columns of `words`; each column at least so wide.
+    """The table's rows as lines: columns in `words` are left-aligned, others right-aligned.
 
-    Where it is too wide, first its gaps shrink, then the columns of `drop` go, in that order.
+    `least` is the minimum width of each column. If the table is wider than `width`, first the gaps shrink,
+    then the columns in `drop` are left out, in that order.
     """
     widths = [max(room, *(columns(row[place].text) for row in table)) for place, room in enumerate(least)]
     shown = list(range(len(widths)))

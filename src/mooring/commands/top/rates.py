@@ -1,6 +1,6 @@
-"""Two answers of /stats in, what happened between them out: rates and quantiles. Pure.
+"""Rates and quantiles for the interval between two responses of /stats. Pure.
 
-The page at `/` (page.html) has the same arithmetic in its script.
+The script of the page at `/` (page.html) does the same arithmetic.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Stats = Mapping[str, Any]
 
 
 class Pace(NamedTuple):
-    """Of one interval: requests and answers of the 5xx class per second, p50 and p99 in seconds, within 5 %.
+    """The rates of one interval: requests and 5xx responses per second, p50 and p99 in seconds (within 5 %).
 
-    None where nothing was counted, or where there is nothing to compare with.
+    A value is None if nothing was counted, or if there is no earlier response to compare with.
     """
 
     requests: float | None = None
@@ -29,8 +29,8 @@ class Pace(NamedTuple):
 def between(before: Stats | None, now: Stats) -> tuple[Pace, list[Pace]]:
     """The pace of all workers together, and of each entry of `now["workers"]`.
 
-    `before` is an earlier answer; None, or one of another supervisor, compares with nothing. A worker that is
-    new since then began at zero.
+    `before` is an earlier response; if it is None or another supervisor's, all values are None. A worker that
+    has started since then counts from zero.
     """
     if before is None or before["pid"] != now["pid"] or before["now"] >= now["now"]:
         return Pace(), [Pace()] * len(now["workers"])
@@ -46,11 +46,11 @@ _NEW: Stats = {"requests": 0, "errors": 0, "buckets": ()}
 
 
 def _identity(worker: Stats) -> tuple[Any, Any]:
-    return worker["serial"], worker["pid"]  # a serial is of one process, or of gunicorn's arbiter
+    return worker["serial"], worker["pid"]  # the workers of gunicorn's arbiter share its serial
 
 
 def _pace(before: Stats, now: Stats, seconds: float, bounds: list[float]) -> Pace:
-    pairs = zip_longest(now["buckets"], before["buckets"], fillvalue=0)  # without the zeros at their ends
+    pairs = zip_longest(now["buckets"], before["buckets"], fillvalue=0)  # /stats leaves out trailing zeros
     fresh = [max(0, count - earlier) for count, earlier in pairs]
     return Pace(
         max(0, now["requests"] - before["requests"]) / seconds,

@@ -1,6 +1,7 @@
-"""`mooring top`: the live view in a terminal, or one plain snapshot where there is none.
+"""`mooring top`: the live view in a terminal, or one plain snapshot if stdout is no terminal.
 
-A thread asks the instance, so that keys, resizing and the end never wait for it. What is shown: view.py.
+A thread requests /stats, so that keys, resizing and quitting never wait for the instance. What is shown:
+view.py.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from mooring.system.sockets import socket_state
 
 _HISTORY = 60  # intervals
 _SHORTEST, _LONGEST = 0.2, 3600  # seconds
-_PATIENCE = 2.0  # seconds for an answer
+_PATIENCE = 2.0  # seconds to wait for a response
 _STYLES = {"good": "32", "busy": "33", "bad": "1;31", "strong": "1", "dim": "2", "head": "1;4"}
 _PLAIN = {"good": "", "busy": "", "bad": "1", "strong": "1", "dim": "2", "head": "1;4"}  # NO_COLOR
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[0m\x1b[?25h\x1b[?1049l"
@@ -40,15 +41,15 @@ _ASCII = str.maketrans({"…": "~", "µ": "u", **dict(zip(BARS, "_.-:=+*#", stri
 
 
 class EndedError(MooringError):
-    """The instance that was shown is gone."""
+    """The instance that was shown has ended."""
 
     exit_code = 1
 
 
 def top(cli: Mapping[str, str], environ: Mapping[str, str], *, interval: float, once: bool) -> int:
-    """Show the instance every `interval` seconds until `q`; once, where asked for or where no terminal is.
+    """Show the instance every `interval` seconds until `q`, or once if asked for or without a terminal.
 
-    Raises ConfigurationError where there is no instance or no answer, EndedError where it goes meanwhile.
+    Raises ConfigurationError if there is no instance or no response, EndedError if the instance ends.
     """
     if not _SHORTEST <= interval <= _LONGEST:  # false for nan, too
         raise ConfigurationError(f"--interval {interval:g}: expected seconds, {_SHORTEST} to {_LONGEST}")
@@ -90,13 +91,13 @@ def _snapshot(instance: runtime.Instance, first: Stats, interval: float) -> None
 
 
 def _size() -> tuple[int, int]:
-    """Columns and lines; a terminal that does not know its size is a common one."""
+    """The terminal's columns and lines; 80 and 24 if it does not know its size."""
     width, height = os.get_terminal_size(1)
     return width or 80, height or 24
 
 
 def _text(text: str) -> bytes:
-    """In the terminal's encoding."""
+    """The text in the terminal's encoding; with ASCII for mooring's symbols if that is not Unicode."""
     encoding = sys.stdout.encoding or "ascii"
     if not encoding.lower().startswith("utf"):
         text = text.translate(_ASCII)
@@ -109,7 +110,7 @@ def _write(data: bytes) -> None:
 
 
 class _Poller(threading.Thread):
-    """Asks every `interval` seconds; `news` has what came: an answer, or why there is none."""
+    """Requests /stats every `interval` seconds. `news` holds each response, or the error in its place."""
 
     def __init__(self, instance: runtime.Instance, interval: float, wake: int) -> None:
         super().__init__(daemon=True)
@@ -143,7 +144,7 @@ class _Live:
         self.modes: list[Any] | None = None
 
     def run(self) -> None:
-        """Until a key or a signal ends it. Raises EndedError."""
+        """Show the instance until a key or a signal ends the view. Raises EndedError."""
         with _wakeups() as (read, write), selectors.DefaultSelector() as selector:
             selector.register(read, selectors.EVENT_READ)
             if _ours(0):
@@ -158,7 +159,7 @@ class _Live:
                 self._leave()
 
     def _turn(self, selector: selectors.BaseSelector, poller: _Poller) -> bool:
-        """Paint, wait, take in what came; whether to go on."""
+        """Paint, wait, then handle keys, signals and news. Returns whether to go on."""
         self._paint()
         for key, _ in selector.select():
             data = os.read(key.fd, 4096)
@@ -172,7 +173,7 @@ class _Live:
                 self._leave()
                 os.kill(os.getpid(), signal.SIGSTOP)
             if signal.SIGCONT in data or signal.SIGTSTP in data:
-                self._enter()  # whoever had the terminal meanwhile may have set it otherwise
+                self._enter()  # another program may have changed the terminal's modes meanwhile
         while poller.news:
             self._take(poller.news.popleft())
         return True
@@ -186,7 +187,7 @@ class _Live:
             self.view = self.view._replace(note=f"no answer for {silent:.0f} s: it is stopped or overloaded")
             return
         self.answered = time.monotonic()
-        if news["now"] == self.facts["now"]:  # the same answer again: an instance makes one only so often
+        if news["now"] == self.facts["now"]:  # the same response again: an instance reuses it for a moment
             self.view = self.view._replace(note="")
             return
         total, workers = between(self.facts, news)
@@ -204,14 +205,14 @@ class _Live:
         _write(_ENTER.encode())
 
     def _leave(self) -> None:
-        with suppress(OSError):  # a terminal that is gone needs no restoring
+        with suppress(OSError):  # the terminal was closed: nothing to restore
             _write(_LEAVE.encode())
         if self.modes is not None:
             with suppress(termios.error):
                 termios.tcsetattr(0, termios.TCSADRAIN, self.modes)
 
     def _paint(self) -> None:
-        with suppress(OSError):  # not our controlling terminal: nobody else uses it
+        with suppress(OSError):  # not our controlling terminal: it has no foreground for us to check
             if os.tcgetpgrp(1) != os.getpgrp():
                 return  # in the background
         rows = render(self.view, *_size())
@@ -225,7 +226,7 @@ class _Live:
 
 
 def _ours(fd: int) -> bool:
-    """Whether a descriptor is a terminal that has us in its foreground, so that keys may be read from it."""
+    """Whether a descriptor is a terminal with this process in its foreground, so that keys may be read."""
     try:
         return os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:
@@ -234,7 +235,7 @@ def _ours(fd: int) -> bool:
 
 @contextmanager
 def _wakeups() -> Iterator[tuple[int, int]]:
-    """A pipe: handled signals are written to it by number."""
+    """A pipe (its read end, its write end) to which the numbers of handled signals are written."""
     read, write = os.pipe()
     os.set_blocking(write, False)
     before = {number: signal.signal(number, lambda *_: None) for number in _HANDLED}

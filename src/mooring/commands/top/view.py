@@ -1,8 +1,8 @@
-"""What `mooring top` shows: an answer of /stats and its pace in, lines of a given width and number out. Pure.
+"""What `mooring top` shows, as lines to a given width and height: made from /stats and its rates. Pure.
 
-Below the workers: the last roll, the last exits, and requests that take long. A line is a list of spans, text
-with a style; screen.py makes escape sequences of them. All text of the application or of clients is escaped
-here.
+Below the workers are the last roll, the last exits, and requests that take long. A line is a list of spans,
+which are text with a style; screen.py turns styles into escape sequences. All text from the application or
+from clients is escaped here.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _STATES = {
 
 
 class View(NamedTuple):
-    """One moment: the answer, its pace, and requests per second of the intervals before, oldest first."""
+    """One moment: the response of /stats, its rates, and earlier requests per second, oldest first."""
 
     facts: Stats
     total: Pace
     workers: list[Pace]
     history: Sequence[float] = ()
-    note: str = ""  # of the connection to the instance, where something is to be said
+    note: str = ""  # a problem with the instance that replaces its state in the header
 
 
 def render(view: View, width: int, height: int | None = None) -> list[Line]:
-    """At most `height` lines of at most `width` columns; None: as many as it takes."""
+    """The view as at most `height` lines (None: no limit) of at most `width` columns."""
     width = max(width, _NARROWEST)
     head = [*_header(view, width), [], *_totals(view, width), []]
     if height is None:
@@ -152,7 +152,7 @@ def _sparkline(history: Sequence[float], width: int) -> list[Line]:
 
 
 def _table(view: View, width: int, room: int | None) -> list[Line]:
-    """The heading and a line for each worker; where that is more than `room` lines, the busiest."""
+    """The heading and a line for each worker; if that is more than `room` lines, only the busiest workers."""
     numbers = range(len(view.workers))
     chosen, left = list(numbers), 0
     if room is not None and len(chosen) + 1 > room:
@@ -170,13 +170,13 @@ def _urgency(view: View, number: int) -> tuple[bool, float, int]:
     return view.facts["workers"][number]["state"] == "ready", -(view.workers[number].requests or 0), number
 
 
-# The headings; by number, the place in which a narrow terminal loses that column, 0 for never.
+# The headings, each with its turn at which a narrow terminal loses that column (0: never).
 _COLUMNS = {
     "SLOT": 0, "PID": 6, "STATE": 9, "GEN": 3, "REQ/S": 0, "5XX/S": 2, "P50": 7, "P99": 10, "FLIGHT": 0,
     "WS": 1, "MEMORY": 8, "AGE": 5, "RESTARTS": 4,
 }  # fmt: skip
 _NAMES = list(_COLUMNS)
-# Room for what comes and goes, so that the table does not shake.
+# Minimum widths of columns whose values change in length, so that the table does not move.
 _ROOM = {"PID": 6, "STATE": 8, "REQ/S": 6, "P50": 7, "P99": 7, "MEMORY": 7, "AGE": 6}
 _HEADINGS = [Span(name, "head") for name in _NAMES]
 _LEAST = [_ROOM.get(name, 0) for name in _NAMES]
@@ -207,7 +207,7 @@ _OLD = 1.0  # seconds: younger requests in flight come and go too fast to be rea
 
 
 def below(facts: Stats, width: int, exits: int, requests: int) -> list[Line]:
-    """The last roll, so many of the last exits, and of the oldest requests; nothing where nothing was."""
+    """The last roll, at most `exits` exits and `requests` old requests; no section without entries."""
     roll = _roll(facts["last_roll"])
     old = [request for request in facts["oldest"] if request["age_s"] >= _OLD]
     sections: list[tuple[str, Iterable[list[Span]]]] = [
@@ -254,10 +254,10 @@ def _request(request: Stats) -> list[Span]:
 
 
 def duration(seconds: float) -> str:
-    """An age, or below ten seconds a latency."""
+    """A duration in words: as an age from ten seconds on, else as a latency."""
     return age(seconds) if seconds >= 10 else latency(seconds)
 
 
 def because(reason: object) -> str:
-    """A reason after what it is the reason of; empty where there is none."""
+    """A reason as `: REASON`, to be put behind a state; empty if there is none."""
     return f": {escape(str(reason))}" if reason else ""

@@ -17,6 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 Entry = tuple[
     str, int | str | None, str | None, str, str, int, int | None, float, str, str, str, str, Any
 ]  # fmt: skip
+ENTRY = 13
+(HOST, PORT, METHOD, TARGET, VERSION, STATUS, SIZE, SECONDS, REFERER, AGENT, REQUEST_ID, TRACE_ID, EXTRA) = (
+    range(ENTRY)
+)
 Line = Callable[[Entry], str]
 T = TypeVar("T")
 

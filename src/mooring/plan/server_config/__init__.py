@@ -1,1 +1,1 @@
-"""A server's own configuration that the user brought: found, and evaluated in a process of its own."""
+"""Find a server's own configuration that the user brought, and evaluate it in a process of its own."""

@@ -1,8 +1,9 @@
-"""A server's own configuration that the user brought: gunicorn's file, arguments or worker class,
-hypercorn's file.
+"""Find a server's own configuration that the user brought: for gunicorn a file, arguments or a worker class,
+for hypercorn a file.
 
-Found, and evaluated in a process of its own: no user code runs here, and no server is imported. Where nothing
-was brought, nothing happens. What mooring has no setting for is the engine's to know: it gets the reference.
+A process of its own evaluates it (probe.py): no user code runs here, and no server is imported. That process
+is started only if there is something to evaluate. The engine gets a reference to the configuration, for the
+options that are no settings of mooring.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ if TYPE_CHECKING:
 
 MARKER = "# mooring: default configuration"
 TIMEOUT = 30.0  # seconds for a configuration file to be evaluated
-_TICK_MS = 10  # where no SIGCHLD tells of its end
+_TICK_MS = 10  # between two looks at the probe, if no SIGCHLD reports its end
 
 _PROBE = str(Path(__file__).with_name("probe.py"))
 
 
 class ServerConf(NamedTuple):
-    """What the user brought.
+    """The configuration that the user brought.
 
-    `kind` is gunicorn or hypercorn, or "" where there are only warnings to give. `path` is the file or
-    reference (gunicorn: PATH, `python:MODULE`; hypercorn: as its own -c takes it), None where only
-    arguments or a worker class were given. `overrides` are settings by name, only those it really sets;
-    `sources` the origin of each (`file:PATH`, `env:GUNICORN_CMD_ARGS`), and under `engine` that of what
-    chose the engine.
+    `kind` is gunicorn or hypercorn, or "" if there are only warnings. `path` is the file or reference
+    (gunicorn: PATH, `python:MODULE`; hypercorn: as its own -c takes it), None if only arguments or a worker
+    class were given. `overrides` are mooring's settings by name, only those that the configuration really
+    sets; `sources` the origin of each (`file:PATH`, `env:GUNICORN_CMD_ARGS`), and under `engine` the origin
+    of the choice of engine.
     """
 
     kind: str
@@ -54,12 +55,12 @@ class ServerConf(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     def origin(self, name: str) -> str:
-        """Where a setting's value came from, as users see it."""
+        """The origin of a setting's value, as users see it."""
         return self.sources.get(name, self.sources.get("engine", ""))
 
 
 class _Brought(NamedTuple):
-    """One thing that asks for an engine: `reference` is its file, `shown` what a message calls it."""
+    """A file, arguments or a class that asks for the engine `kind`; `shown` is its name in messages."""
 
     kind: str
     reference: str | None
@@ -91,10 +92,10 @@ class _Search:
 def find(
     resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None
 ) -> ServerConf | None:
-    """What the user brought, None where that is nothing; the file is evaluated with `environ`.
+    """The configuration that the user brought, or None. It is evaluated with the environment `environ`.
 
-    Raises ConfigurationError for a file that is not there or fails, bad arguments, a worker class of no
-    server; and Stopped where a TERM, INT or QUIT comes meanwhile, as `signals` tells.
+    Raises ConfigurationError for a file that is missing or fails, bad arguments, or an unknown worker class;
+    Stopped if `signals` receives a TERM, INT or QUIT meanwhile.
     """
     search = _Search(resolved, environ, signals)
     brought = _chosen(search, list(_brought(search)))
@@ -140,7 +141,7 @@ def _brought(search: _Search) -> Iterator[_Brought]:
 
 
 def _named(search: _Search, kind: str, reference: str) -> Iterator[_Brought]:
-    """The file that a variable names. Raises ConfigurationError where it isn't there."""
+    """The file that a variable names. Raises ConfigurationError if it does not exist."""
     name = f"{kind}_conf"
     if not reference.startswith("python:"):
         path = search.root / _bare(reference)
@@ -153,7 +154,7 @@ def _named(search: _Search, kind: str, reference: str) -> Iterator[_Brought]:
 
 
 def _searched(search: _Search, kind: str) -> Iterator[_Brought]:
-    """The first file of the profile's search order, the image's own last."""
+    """The first file of the profile's search order, in which the image's own file is the last."""
     profile = search.resolved.profile
     paths = [search.root / name for name in profile.conf_names]
     paths += [Path(profile.shipped_conf)] if profile.shipped_conf else []
@@ -165,7 +166,7 @@ def _searched(search: _Search, kind: str) -> Iterator[_Brought]:
 
 
 def _is_default(search: _Search, path: Path) -> bool:
-    """Whether this is the image's own file as the image carries it: it asks for nothing."""
+    """Whether a file is the image's own and unchanged: such a file asks for no engine."""
     if str(path) != search.resolved.profile.shipped_conf:
         return False
     with path.open(errors="replace") as file:
@@ -178,7 +179,7 @@ def _notation(kind: str, path: Path, *, python: bool = False) -> str:
 
 
 def _chosen(search: _Search, brought: list[_Brought]) -> list[_Brought]:
-    """Those of the one engine. Raises ConfigurationError where two are asked for, and none was named."""
+    """What was brought for the one engine. Raises ConfigurationError for two engines and none named."""
     if search.insisted != "auto":
         for each in brought:
             if each.kind != search.insisted:
@@ -193,13 +194,14 @@ def _chosen(search: _Search, brought: list[_Brought]) -> list[_Brought]:
 
 
 def _evaluate(search: _Search, kind: str, reference: str, arguments: str) -> dict[str, Any]:
-    """What the probe reports. Its output is shown only where it fails: configuration files print."""
-    import subprocess  # 5 ms that a start without such a file need not pay
+    """The probe's report. Its output is shown only if it fails, because configuration files may print."""
+    import subprocess  # imported here: 5 ms, and most starts have no such file
 
-    # Files, not pipes: what a configuration file leaves running can hold them open.
+    # Files, not pipes: a process that a configuration file starts could hold a pipe open.
     answer, output = memory("mooring-probe"), memory("mooring-probe-output")
     own = [entry for entry in sys.path if entry not in ("", os.path.dirname(os.path.abspath(sys.argv[0])))]
-    path = os.pathsep.join(own)  # the same servers as ours: a virtual environment may hold others
+    # The probe is to import the same servers as a worker: a virtual environment may hold others.
+    path = os.pathsep.join(own)
     command = [sys.executable, "-P", _PROBE, str(answer), kind, reference, arguments, path]
     what = f"{kind} configuration {_bare(reference) or search.shown('gunicorn_cmd_args')}"
     try:
@@ -230,7 +232,10 @@ def _evaluate(search: _Search, kind: str, reference: str, arguments: str) -> dic
 
 
 def _await(probe: subprocess.Popen[bytes], what: str, signals: SignalQueue | None) -> None:
-    """Wait for the probe's end; killed with all that it has started where it takes too long, or at a stop."""
+    """Wait for the probe's end. It is killed with its process group if it takes too long or at a stop signal.
+
+    Raises ConfigurationError or Stopped.
+    """
     deadline = time.monotonic() + TIMEOUT
     poller = select.poll()
     if signals is not None:

@@ -1,11 +1,11 @@
-"""Evaluates a server's configuration file in a process of its own, and reports what it sets.
+"""Evaluate a server's configuration file in a process of its own, and report what it sets.
 
     python -P probe.py REPORT_FD KIND REFERENCE CMD_ARGS MODULE_PATH
 
-Run by find.py, so that neither the user's code nor a server is ever imported by the supervisor. On
-its own: it imports nothing of mooring's. The report is one JSON object: `file` and `cmd`, name to value as
-the server understood it, or `error`, one line. What the user's code raises is shown from its own first frame
-on, with exit code 1.
+find.py runs this program, so that the supervisor never imports the user's code or a server. The program
+imports nothing of mooring. Its report is one JSON object: `file` and `cmd` map names to values as the server
+understood them; or `error` is one line. An exception of the user's code is printed from that code's first
+frame on, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-_LONGEST = 40  # seconds, more than find.py waits: the end of a probe whose mooring was killed
+_LONGEST = 40  # seconds, more than find.py waits: ends a probe whose supervisor was killed
 _SIMPLE = (str, int, float, bool, list, tuple)
 _MACHINERY = (__file__, "<frozen ", str(runpy.__file__), os.path.dirname(str(importlib.__file__)) + os.sep)
 
 
 class _BadError(Exception):
-    """What the user gave is wrong; its text says what."""
+    """The user's configuration is wrong; the text says what is wrong."""
 
 
 def main() -> None:
-    """Report on what the arguments name."""
+    """Evaluate the configuration that the arguments name, and write the report."""
     report, kind, reference, cmd_args, path = sys.argv[1:]
     signal.alarm(_LONGEST)
     sys.path[:] = [os.getcwd(), *path.split(os.pathsep)]
@@ -57,7 +57,10 @@ def _show(error: Exception) -> None:
 
 
 def _hypercorn(reference: str) -> dict[str, Any]:
-    """`file:PATH` and `python:MODULE` are Python, PATH is TOML, as hypercorn's own -c has it."""
+    """The variables of a configuration: `file:PATH` and `python:MODULE` are Python, PATH is TOML.
+
+    hypercorn's own option -c takes the same forms.
+    """
     if reference.startswith(("file:", "python:")):
         return {name: value for name, value in _variables(reference).items() if isinstance(value, _SIMPLE)}
     import tomllib
@@ -79,7 +82,7 @@ def _variables(reference: str) -> Mapping[str, Any]:
 
 
 def _gunicorn(reference: str, cmd_args: str) -> dict[str, Any]:
-    """What gunicorn makes of a file and of arguments, each; gunicorn/app/base.py has the order."""
+    """The values that gunicorn reads from a file and from arguments, in the order of gunicorn/app/base.py."""
     from gunicorn.config import Config
 
     config: Any = Config()  # type: ignore[no-untyped-call]
@@ -106,7 +109,7 @@ def _arguments(config: Any, text: str) -> dict[str, Any]:
     parser.error = fail
     try:
         given = vars(parser.parse_args(shlex.split(text)))
-    except ValueError as error:  # of shlex
+    except ValueError as error:  # from shlex
         raise _BadError(str(error)) from None
     except SystemExit:
         raise _BadError("--help and --version cannot be used here") from None
@@ -114,7 +117,7 @@ def _arguments(config: Any, text: str) -> dict[str, Any]:
 
 
 def _set(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Set values through gunicorn's validators; what they became."""
+    """Set values through gunicorn's validators. Returns the values that the validators made."""
     for name, value in values.items():
         try:
             config.set(name.lower(), value)
@@ -124,7 +127,7 @@ def _set(config: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON lacks: a class as its dotted name, anything else as its type's name."""
+    """A text for a value that JSON cannot hold: a class's dotted name, else the name of its type."""
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     return f"<{type(value).__name__}>"

@@ -1,4 +1,4 @@
-"""A server's settings as mooring's: names, values, and what is said about those that are not followed."""
+"""Translate a server's settings to mooring's: names, values, and warnings for those that are not used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from mooring.errors import ConfigurationError
 from mooring.settings.table import ROWS, show
 
-_DEFAULT_PORT = 8000  # of both servers, for a host alone
+_DEFAULT_PORT = 8000  # in both servers, for a host without a port
 
-# The server's name: mooring's. What is not here stays the server's alone.
+# The server's name of a setting: mooring's name. Only the server uses settings that are not listed here.
 GUNICORN: Mapping[str, str] = {
     "bind": "bind",
     "workers": "workers",
@@ -71,7 +71,7 @@ _UNUSED: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class Overrides:
-    """Settings by name with their origins, and warnings."""
+    """The settings that a configuration sets, by mooring's names; their origins; and warnings."""
 
     values: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Overrides:
             self.values[setting] = value
             self.sources[setting] = source
         if "tls_certificate" in self.values and "tls_key" not in self.values:
-            self.values["tls_key"] = self.values["tls_certificate"]  # both servers take them in one file
+            self.values["tls_key"] = self.values["tls_certificate"]  # one file may hold both
             self.sources["tls_key"] = source
         for name, instead in _UNUSED[kind].items():
             if found.get(name):
@@ -99,7 +99,7 @@ class Overrides:
     def _value(self, kind: str, name: str, found: Mapping[str, Any], source: str) -> Any:
         value, setting = found[name], NAMES[kind][name]
         if name == "accesslog" and kind == "gunicorn":
-            return None  # gunicorn writes it, in the format that its user chose
+            return None  # gunicorn writes the access log itself, in the format that the user chose
         if name == "ca_certs" and kind == "gunicorn" and found.get("cert_reqs") != 2:  # ssl.CERT_REQUIRED
             return None
         if name == "workers" and value == 0:
@@ -108,7 +108,7 @@ class Overrides:
         if value is None:
             return None
         if isinstance(value, str) and value.startswith("<"):
-            return ROWS[setting].default  # an object: the server's alone
+            return ROWS[setting].default  # an object that JSON cannot hold: only the server can use it
         try:
             return ROWS[setting].parse(_bind_text(value) if name == "bind" else _text(value))
         except ValueError as error:
@@ -120,7 +120,7 @@ def _text(value: Any) -> str:
 
 
 def _bind_text(value: Any) -> str:
-    """Addresses in the servers' forms as text in mooring's."""
+    """Addresses in a server's form, as text in mooring's form."""
     parts = value if isinstance(value, list) else str(value).split(",")
     return ",".join(_address(str(part).strip()) for part in parts)
 

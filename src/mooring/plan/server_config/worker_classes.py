@@ -1,4 +1,4 @@
-"""Whether WORKER_CLASS brings gunicorn: which classes there are, and which are installed. Imports none."""
+"""Whether WORKER_CLASS chooses gunicorn: which worker classes exist and are installed. Imports none."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WORKERS = {
     "gevent_pywsgi": "gevent",
     "tornado": "tornado",
 }
-# In these images the class was the image's own, and the variable had no effect (docs/profiles.md).
+# These images had a worker class of their own, and the variable had no effect (docs/profiles.md).
 _LENIENT = {"conda-starlette": "uvicorn", "meinheld-flask": "granian"}
 
 
 def brings_gunicorn(resolved: Resolved, insisted: str, warnings: list[str]) -> bool:
     """Whether an explicit worker class is gunicorn's. `insisted` is the engine the user named, or auto.
 
-    Raises ConfigurationError for a class of neither server; warns where it is ignored.
+    Raises ConfigurationError for a class of neither server. Adds to `warnings` if the class is ignored.
     """
     name, origin = resolved.settings.worker_class, resolved.origins["worker_class"]
     if name is None or origin.rank <= PROFILE:
@@ -54,7 +54,7 @@ def brings_gunicorn(resolved: Resolved, insisted: str, warnings: list[str]) -> b
 
 
 def _problem(name: str, root: Path) -> str:
-    """Why gunicorn could not use a worker class, "" where it could."""
+    """Why gunicorn could not use a worker class; "" if it could."""
     for other, row in engines.REGISTRY.items():
         if name in row.worker_classes:
             return f"a worker class of {other}: set MOORING_ENGINE={other}"
@@ -80,7 +80,10 @@ def _egg_problem(name: str) -> str:
 
 
 def _imports(top: str) -> bool:
-    """Whether it can, in a process of its own: meinheld builds on Python 3.13, and cannot be loaded there."""
+    """Whether a package can be imported, tried in a process of its own.
+
+    Finding it is not enough: meinheld builds on Python 3.13, but cannot be loaded there.
+    """
     import subprocess
 
     command = [sys.executable, "-c", f"import {top}"]

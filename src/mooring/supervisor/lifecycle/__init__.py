@@ -7,10 +7,12 @@ No input or output, no clock, no randomness: the shell (supervisor/loop.py) exec
 what became of them as events. Not for processes, signals or sockets. The rules are told in docs/lifecycle.md,
 generated in part from the table in table.py; the simulation in tests/simulation checks them.
 
-Read in this order: table (the worker's states), model (the values), messages (events and actions), core (one
-step), changes (what an event means for the fleet), reconcile (what is missing or too much), turn (the moves).
+Read in this order: table (the worker's states), cause (why one ends), model (the values), messages (events
+and actions), core (one step), changes (what an event means for the fleet), reconcile (what is missing or too
+much), turn (the moves).
 """
 
+from mooring.supervisor.lifecycle.cause import Cause, Reason
 from mooring.supervisor.lifecycle.core import next_deadline, step
 from mooring.supervisor.lifecycle.messages import (
     Action,
@@ -53,6 +55,7 @@ __all__ = [
     "Announce",
     "Beat",
     "Beats",
+    "Cause",
     "Drain",
     "Event",
     "Exit",
@@ -66,6 +69,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "Ready",
+    "Reason",
     "RecycleDue",
     "Resize",
     "Roll",

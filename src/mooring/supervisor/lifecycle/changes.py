@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from mooring.supervisor.lifecycle.cause import Cause, Reason
 from mooring.supervisor.lifecycle.messages import Notice
 from mooring.supervisor.lifecycle.model import Failures, FleetState, Outcome, Policy, StopReason, Worker
-from mooring.supervisor.lifecycle.table import Cause, WorkerState
+from mooring.supervisor.lifecycle.table import Trigger, WorkerState
 from mooring.supervisor.lifecycle.turn import Turn
 
 __all__ = [
@@ -29,7 +30,7 @@ BOOT_FAILURE_EXIT = 3
 # -- failing -----------------------------------------------------------------------------------------------
 
 
-def failed(turn: Turn, worker: Worker, why: str, exit_code: int = BOOT_FAILURE_EXIT) -> None:
+def failed(turn: Turn, worker: Worker, why: Reason, exit_code: int = BOOT_FAILURE_EXIT) -> None:
     """Draw the consequences of a worker that fell while it was starting or ready.
 
     While booting the application must come up, or the fleet stops. A roll whose new generation never was
@@ -51,7 +52,7 @@ def failed(turn: Turn, worker: Worker, why: str, exit_code: int = BOOT_FAILURE_E
     _back_off(turn, worker, why, waits=waits)
 
 
-def spawn_failed(turn: Turn, worker: Worker, why: str) -> None:
+def spawn_failed(turn: Turn, worker: Worker, why: Reason) -> None:
     """Draw the consequences of a spawn that the machine refused: not the application's fault, so back off.
 
     While booting that goes on for as long as a boot may take.
@@ -68,12 +69,12 @@ def spawn_failed(turn: Turn, worker: Worker, why: str) -> None:
         _back_off(turn, worker, why)
 
 
-def _boot_failed(turn: Turn, worker: Worker, why: str, exit_code: int) -> None:
+def _boot_failed(turn: Turn, worker: Worker, why: Reason, exit_code: int) -> None:
     turn.announce(Notice.BOOT_FAILED, serial=worker.serial, slot=worker.slot, why=why, exit_code=exit_code)
     begin_stop(turn, Outcome(StopReason.BOOT_FAILED, exit_code, why, worker.serial))
 
 
-def _back_off(turn: Turn, worker: Worker, why: str, *, waits: bool = False) -> None:
+def _back_off(turn: Turn, worker: Worker, why: Reason, *, waits: bool = False) -> None:
     policy, now, slot = turn.fleet.policy, turn.now, worker.slot
     if worker.ready_at is not None and now - worker.ready_at >= policy.stable_after:
         turn.failures.pop(slot, None)
@@ -165,7 +166,7 @@ def begin_roll(turn: Turn) -> None:
     turn.announce(Notice.ROLLING, generation=fleet.next_generation, previous=fleet.generation)
 
 
-def _roll_failed(turn: Turn, why: str) -> None:
+def _roll_failed(turn: Turn, why: Reason) -> None:
     fleet = turn.fleet
     back = fleet.previous if fleet.previous is not None else fleet.generation
     turn.fleet = replace(
@@ -224,5 +225,5 @@ def begin_stop(turn: Turn, outcome: Outcome) -> None:
 def stop_now(turn: Turn) -> None:
     """Kill whatever is left."""
     for worker in list(turn.workers.values()):
-        if turn.can(worker, Cause.STOP_NOW):
-            turn.kill(worker, Cause.STOP_NOW, "told to stop now")
+        if turn.can(worker, Trigger.STOP_NOW):
+            turn.kill(worker, Trigger.STOP_NOW, Cause.STOP_NOW)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from mooring.supervisor.lifecycle.cause import Cause, Reason
 from mooring.supervisor.lifecycle.changes import (
     BOOT_FAILURE_EXIT,
     begin_stop,
@@ -34,7 +35,7 @@ from mooring.supervisor.lifecycle.messages import (
 )
 from mooring.supervisor.lifecycle.model import Failures, Fleet, Outcome, StopReason, Worker
 from mooring.supervisor.lifecycle.reconcile import reconcile
-from mooring.supervisor.lifecycle.table import Cause, WorkerState
+from mooring.supervisor.lifecycle.table import Trigger, WorkerState
 from mooring.supervisor.lifecycle.turn import LIVE, Turn
 
 __all__ = ["next_deadline", "step"]
@@ -48,6 +49,13 @@ DEADLINES = {
     WorkerState.DRAINING: "grace",
     WorkerState.KILLED: "reap",
 }
+
+MISSED = {
+    WorkerState.STARTING: Cause.BOOT_DEADLINE,
+    WorkerState.READY: Cause.HEARTBEAT_DEADLINE,
+    WorkerState.DRAINING: Cause.GRACE_DEADLINE,
+}
+"""Why a worker is killed. One that is killed again is so for the cause of its first kill."""
 
 
 def step(fleet: Fleet, event: Event, now: float) -> tuple[Fleet, tuple[Action, ...]]:
@@ -105,21 +113,22 @@ def _react_to_user(turn: Turn, event: Event) -> None:
         case Roll(policy):
             roll_asked(turn, policy)
         case Stop():
-            begin_stop(turn, Outcome(StopReason.ASKED, 0, "asked to stop"))
+            begin_stop(turn, Outcome(StopReason.ASKED, 0, Reason(Cause.STOP_ASKED)))
         case StopNow():
-            begin_stop(turn, Outcome(StopReason.ASKED, 0, "told to stop now"))
+            begin_stop(turn, Outcome(StopReason.ASKED, 0, Reason(Cause.STOP_NOW)))
             stop_now(turn)
 
 
 def _react_to_worker(turn: Turn, worker: Worker, event: Event) -> None:
     match event:
-        case Ready() if turn.can(worker, Cause.READY):
+        case Ready() if turn.can(worker, Trigger.READY):
             turn.ready(worker)
-        case Beat() if turn.can(worker, Cause.BEAT):
+        case Beat() if turn.can(worker, Trigger.BEAT):
             turn.beat(worker)
-        case RecycleDue(_, why) if turn.can(worker, Cause.RECYCLE_DUE):
+        case RecycleDue(_, why) if turn.can(worker, Trigger.RECYCLE_DUE):
             turn.recycle_due(worker, why)
-        case SpawnFailed(_, why) if turn.can(worker, Cause.SPAWN_FAILED):
+        case SpawnFailed(_, detail) if turn.can(worker, Trigger.SPAWN_FAILED):
+            why = Reason(Cause.NOT_SPAWNED, detail)
             turn.gone(worker, why, failed=worker.state in LIVE)
             spawn_failed(turn, worker, why)
         case Exited(_, why, exit_code, fatal):
@@ -148,10 +157,11 @@ def _expire(turn: Turn) -> None:
 def _deadline_passed(turn: Turn, worker: Worker) -> None:
     deadline = DEADLINES[worker.state]
     turn.announce(Notice.DEADLINE, serial=worker.serial, slot=worker.slot, deadline=deadline)
-    why = f"{deadline} deadline exceeded"
-    turn.kill(worker, Cause.DEADLINE, worker.reason or why if worker.state is WorkerState.KILLED else why)
+    cause = worker.ordered if worker.state is WorkerState.KILLED else MISSED[worker.state]
+    assert cause is not None
+    turn.kill(worker, Trigger.DEADLINE, cause)
     if worker.state in LIVE:
-        failed(turn, worker, why)
+        failed(turn, worker, Reason(cause))
 
 
 def _recovering(workers: Mapping[int, Worker], failing: Mapping[int, Failures]) -> list[Worker]:

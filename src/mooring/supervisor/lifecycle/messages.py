@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mooring.supervisor.lifecycle.cause import Cause, Reason
 from mooring.supervisor.lifecycle.model import Policy
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 
+_EXITED = Reason(Cause.EXIT_CODE, "exited")
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Nothing but time has passed. The first one starts the fleet."""
@@ -44,7 +48,8 @@ class SpawnFailed:
     """A `Spawn` could not be executed: there is no such process (fork gave EAGAIN, say)."""
 
     serial: int
-    why: str = "could not be spawned"
+    detail: str = "no process"
+    """The system's error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ class Exited:
     """The worker's process was reaped."""
 
     serial: int
-    why: str = "exited"
+    reason: Reason = _EXITED
     exit_code: int | None = None
     """One of mooring's documented codes, where the worker left with one."""
     fatal: bool = False
@@ -148,7 +153,7 @@ Event = (
 
 
 class Notice(StrEnum):
-    """What an `Announce` is about, and the keys of its data."""
+    """What an `Announce` is about, and the keys of its data. `why` is a `Reason`, but of RECYCLING a text."""
 
     SPAWNED = "spawned"
     """serial, slot, generation"""
@@ -173,7 +178,8 @@ class Notice(StrEnum):
     DEADLINE = "deadline exceeded"
     """serial, slot, deadline: boot, heartbeat, grace or reap"""
     EXITED = "exited"
-    """serial, slot, generation, state: the one it left from, why, failed: whether it should not have"""
+    """serial, slot, generation, state: the one it left from, why, failed: whether it should not have,
+    ordered: the cause of its drain, or of the kill that came first; None where it was told neither"""
     BACKOFF = "backoff"
     """slot, seconds: infinite until the next roll, failures: in a row, why"""
     BOOT_FAILED = "boot failed"
@@ -206,7 +212,7 @@ class Kill:
     """Kill the worker's process group."""
 
     serial: int
-    why: str
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)

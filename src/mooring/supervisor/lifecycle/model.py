@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from mooring.supervisor.lifecycle.cause import Cause, Reason
 from mooring.supervisor.lifecycle.table import WorkerState
 
 __all__ = ["Failures", "Fleet", "FleetState", "Outcome", "Policy", "StopReason", "Worker", "new_fleet"]
@@ -109,7 +110,7 @@ class Worker:
     """Its recycling is due: it serves until its replacement is ready."""
     due: str = ""
     """Why it is."""
-    reason: str | None = None
+    ordered: Cause | None = None
     """Why it is draining or killed."""
 
 
@@ -130,7 +131,7 @@ class Outcome:
 
     reason: StopReason
     exit_code: int
-    why: str
+    why: Reason
     serial: int | None = None
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mooring.supervisor.lifecycle.cause import Cause
 from mooring.supervisor.lifecycle.changes import begin_roll, may_roll
 from mooring.supervisor.lifecycle.messages import Exit, Measure, Notice
 from mooring.supervisor.lifecycle.model import Fleet, FleetState, Worker
-from mooring.supervisor.lifecycle.table import Cause, WorkerState
+from mooring.supervisor.lifecycle.table import Trigger, WorkerState
 from mooring.supervisor.lifecycle.turn import LIVE, Turn
 
 __all__ = ["reconcile"]
@@ -44,7 +45,7 @@ def _wind_down(turn: Turn) -> None:
     for worker in turn.in_state(*LIVE):
         # Nothing has been sent to a worker that starts: it need not stay for the drain delay.
         if due or worker.state is WorkerState.STARTING:
-            turn.drain(worker, Cause.STOPPING, "stopping")
+            turn.drain(worker, Trigger.STOPPING, Cause.STOPPING)
     if due:
         turn.fleet = replace(turn.fleet, drain_at=None)
     if not turn.workers and fleet.outcome is not None:
@@ -61,9 +62,14 @@ def _drain_unwanted(turn: Turn) -> None:
         newest_ready = max((w.serial for w in workers if w.state is WorkerState.READY), default=-1)
         for worker in workers:
             if slot >= turn.fleet.size:
-                turn.drain(worker, Cause.BEYOND_SIZE, "beyond the size")
+                turn.drain(worker, Trigger.BEYOND_SIZE, Cause.BEYOND_SIZE)
             elif worker.serial < newest_ready or _pointless(turn.fleet, worker, newest_ready >= 0):
-                turn.drain(worker, Cause.SUPERSEDED, "recycled" if worker.stale else "superseded")
+                turn.drain(worker, Trigger.SUPERSEDED, _replaced(worker))
+
+
+def _replaced(worker: Worker) -> Cause:
+    """Why a worker is drained that another one takes the place of."""
+    return Cause.RECYCLED if worker.stale else Cause.SUPERSEDED
 
 
 def _pointless(fleet: Fleet, worker: Worker, slot_serves: bool) -> bool:
@@ -156,7 +162,7 @@ def _replace(turn: Turn) -> None:
             turn.announce(Notice.RECYCLING, serial=worker.serial, slot=worker.slot, why=worker.due)
         if retires:
             turn.failures.pop(worker.slot, None)  # else it ends the roll, empty as it is
-            turn.drain(worker, Cause.NO_ROOM, "recycled" if worker.stale else "superseded")
+            turn.drain(worker, Trigger.NO_ROOM, _replaced(worker))
         else:
             turn.spawn(worker.slot)
 

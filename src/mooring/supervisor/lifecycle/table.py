@@ -1,7 +1,7 @@
 """The worker's state machine, as a table. Every change of a worker's state is looked up here.
 
 The rules:
-- A state and a cause that have no row here mean that the news is late: it is ignored.
+- A state and a trigger that have no row here mean that the news is late: it is ignored.
 - A worker is known from the decision to spawn it until its exit was seen; `gone` is no state but its absence.
 - There is no way back: what drains is never ready again, what was killed is killed until it is gone.
 - Every state has a deadline: boot, heartbeat (where it is watched), grace, reap.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["NEXT", "TABLE", "Cause", "Transition", "WorkerState", "as_markdown", "as_mermaid"]
+__all__ = ["NEXT", "TABLE", "Transition", "Trigger", "WorkerState", "as_markdown", "as_mermaid"]
 
 
 class WorkerState(StrEnum):
@@ -26,7 +26,7 @@ class WorkerState(StrEnum):
     KILLED = "killed"
 
 
-class Cause(StrEnum):
+class Trigger(StrEnum):
     """What makes a worker change its state."""
 
     WANTED = "wanted"
@@ -47,7 +47,7 @@ class Transition(NamedTuple):
     """One line of the table. None is the state of a worker that does not exist yet, or no longer."""
 
     state: WorkerState | None
-    cause: Cause
+    trigger: Trigger
     next: WorkerState | None
     effect: str
 
@@ -57,41 +57,43 @@ _S = WorkerState
 _T = Transition
 # fmt: off
 TABLE: tuple[Transition, ...] = (
-    _T(None,         Cause.WANTED,       _S.STARTING, "spawn; boot deadline"),
-    _T(_S.STARTING,  Cause.READY,        _S.READY,    "heartbeat deadline; the slot's older is superseded"),
-    _T(_S.STARTING,  Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
-    _T(_S.STARTING,  Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
-    _T(_S.STARTING,  Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
-    _T(_S.STARTING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
-    _T(_S.STARTING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a boot failure"),
-    _T(_S.STARTING,  Cause.SPAWN_FAILED, None,        "a failure, though not of the application"),
-    _T(_S.STARTING,  Cause.EXITED,       None,        "a boot failure"),
-    _T(_S.READY,     Cause.BEAT,         _S.READY,    "heartbeat deadline renewed"),
-    _T(_S.READY,     Cause.RECYCLE_DUE,  _S.READY,    "stale: its replacement must be ready first"),
-    _T(_S.READY,     Cause.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
-    _T(_S.READY,     Cause.NO_ROOM,      _S.DRAINING, "drain; grace deadline; replaced afterwards"),
-    _T(_S.READY,     Cause.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
-    _T(_S.READY,     Cause.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
-    _T(_S.READY,     Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
-    _T(_S.READY,     Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline; a failure"),
-    _T(_S.READY,     Cause.EXITED,       None,        "a failure"),
-    _T(_S.DRAINING,  Cause.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
-    _T(_S.DRAINING,  Cause.DEADLINE,     _S.KILLED,   "kill; reap deadline"),
-    _T(_S.DRAINING,  Cause.SPAWN_FAILED, None,        ""),
-    _T(_S.DRAINING,  Cause.EXITED,       None,        ""),
-    _T(_S.KILLED,    Cause.DEADLINE,     _S.KILLED,   "kill again; reap deadline"),
-    _T(_S.KILLED,    Cause.SPAWN_FAILED, None,        ""),
-    _T(_S.KILLED,    Cause.EXITED,       None,        ""),
+    _T(None,         Trigger.WANTED,       _S.STARTING, "spawn; boot deadline"),
+    _T(_S.STARTING,  Trigger.READY,        _S.READY,    "heartbeat deadline; the slot's older is superseded"),
+    _T(_S.STARTING,  Trigger.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
+    _T(_S.STARTING,  Trigger.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
+    _T(_S.STARTING,  Trigger.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
+    _T(_S.STARTING,  Trigger.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.STARTING,  Trigger.DEADLINE,     _S.KILLED,   "kill; reap deadline; a boot failure"),
+    _T(_S.STARTING,  Trigger.SPAWN_FAILED, None,        "a failure, though not of the application"),
+    _T(_S.STARTING,  Trigger.EXITED,       None,        "a boot failure"),
+    _T(_S.READY,     Trigger.BEAT,         _S.READY,    "heartbeat deadline renewed"),
+    _T(_S.READY,     Trigger.RECYCLE_DUE,  _S.READY,    "stale: its replacement must be ready first"),
+    _T(_S.READY,     Trigger.SUPERSEDED,   _S.DRAINING, "drain; grace deadline"),
+    _T(_S.READY,     Trigger.NO_ROOM,      _S.DRAINING, "drain; grace deadline; replaced afterwards"),
+    _T(_S.READY,     Trigger.BEYOND_SIZE,  _S.DRAINING, "drain; grace deadline"),
+    _T(_S.READY,     Trigger.STOPPING,     _S.DRAINING, "drain; the stop's deadline"),
+    _T(_S.READY,     Trigger.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.READY,     Trigger.DEADLINE,     _S.KILLED,   "kill; reap deadline; a failure"),
+    _T(_S.READY,     Trigger.EXITED,       None,        "a failure"),
+    _T(_S.DRAINING,  Trigger.STOP_NOW,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.DRAINING,  Trigger.DEADLINE,     _S.KILLED,   "kill; reap deadline"),
+    _T(_S.DRAINING,  Trigger.SPAWN_FAILED, None,        ""),
+    _T(_S.DRAINING,  Trigger.EXITED,       None,        ""),
+    _T(_S.KILLED,    Trigger.DEADLINE,     _S.KILLED,   "kill again; reap deadline"),
+    _T(_S.KILLED,    Trigger.SPAWN_FAILED, None,        ""),
+    _T(_S.KILLED,    Trigger.EXITED,       None,        ""),
 )
 # fmt: on
 
-NEXT: dict[tuple[WorkerState | None, Cause], WorkerState | None] = {(r.state, r.cause): r.next for r in TABLE}
+NEXT: dict[tuple[WorkerState | None, Trigger], WorkerState | None] = {
+    (r.state, r.trigger): r.next for r in TABLE
+}
 
 
 def as_markdown() -> str:
     """Return the table for the documentation."""
-    lines = ["| worker state | cause | next state | effect |", "|---|---|---|---|"]
-    lines += [f"| {r.state or 'none'} | {r.cause} | {r.next or 'gone'} | {r.effect} |" for r in TABLE]
+    lines = ["| worker state | trigger | next state | effect |", "|---|---|---|---|"]
+    lines += [f"| {r.state or 'none'} | {r.trigger} | {r.next or 'gone'} | {r.effect} |" for r in TABLE]
     return "\n".join(lines)
 
 
@@ -99,6 +101,6 @@ def as_mermaid() -> str:
     """Return the state diagram for the documentation: one arrow for each pair of states."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for row in TABLE:
-        arrows.setdefault((row.state or "[*]", row.next or "[*]"), []).append(row.cause)
-    lines = [f"    {before} --> {after}: {', '.join(causes)}" for (before, after), causes in arrows.items()]
+        arrows.setdefault((row.state or "[*]", row.next or "[*]"), []).append(row.trigger)
+    lines = [f"    {before} --> {after}: {', '.join(found)}" for (before, after), found in arrows.items()]
     return "\n".join(["stateDiagram-v2", *lines])

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
+from mooring.supervisor.lifecycle.cause import Cause, Reason
 from mooring.supervisor.lifecycle.messages import Action, Announce, Drain, Kill, Notice, Spawn
 from mooring.supervisor.lifecycle.model import Failures, Fleet, FleetState, Worker
-from mooring.supervisor.lifecycle.table import NEXT, Cause, WorkerState
+from mooring.supervisor.lifecycle.table import NEXT, Trigger, WorkerState
 
 __all__ = ["Turn"]
 
@@ -61,14 +62,14 @@ class Turn:
 
     # -- moving one worker ---------------------------------------------------------------------------------
 
-    def can(self, worker: Worker | None, cause: Cause) -> bool:
+    def can(self, worker: Worker | None, trigger: Trigger) -> bool:
         """Whether the table has a row for this; where not, the news is late."""
-        return worker is not None and (worker.state, cause) in NEXT
+        return worker is not None and (worker.state, trigger) in NEXT
 
     def spawn(self, slot: int) -> None:
         """Start a worker of the wanted generation in this slot."""
         fleet, now = self.fleet, self.now
-        serial, state = fleet.next_serial, NEXT[None, Cause.WANTED]
+        serial, state = fleet.next_serial, NEXT[None, Trigger.WANTED]
         assert state is not None
         deadline = now + fleet.policy.boot_timeout
         self.workers[serial] = Worker(
@@ -80,7 +81,7 @@ class Turn:
 
     def ready(self, worker: Worker) -> None:
         """Take a worker's word that it serves; it proves its generation."""
-        self._move(worker, Cause.READY, self._heartbeat_deadline(worker), ready_at=self.now)
+        self._move(worker, Trigger.READY, self._heartbeat_deadline(worker), ready_at=self.now)
         if worker.generation == self.fleet.generation:
             # At once: another one's boot failure in the same step must not roll this one back.
             self.fleet = replace(self.fleet, proven=True)
@@ -98,14 +99,14 @@ class Turn:
         self.workers[worker.serial] = replace(worker, due=why, stale=True)
         self.measure_anew()
 
-    def drain(self, worker: Worker, cause: Cause, why: str) -> None:
+    def drain(self, worker: Worker, trigger: Trigger, cause: Cause) -> None:
         """Drain a live worker, for the grace period or until the stop's deadline."""
         stop = self.fleet.stop_deadline
         deadline = self.now + worker.policy.grace if stop is None else stop
-        self._move(worker, cause, deadline, reason=why)
+        self._move(worker, trigger, deadline, ordered=cause)
         self.actions.append(Drain(worker.serial, deadline))
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
-        self.announce(Notice.DRAINING, **who, why=why, seconds=deadline - self.now)
+        self.announce(Notice.DRAINING, **who, why=Reason(cause), seconds=deadline - self.now)
 
     def cap(self, deadline: float) -> None:
         """Let no drain take longer than until then."""
@@ -113,17 +114,18 @@ class Turn:
             if worker.deadline is not None and worker.deadline > deadline:
                 self.workers[worker.serial] = replace(worker, deadline=deadline)
 
-    def kill(self, worker: Worker, cause: Cause, why: str) -> None:
+    def kill(self, worker: Worker, trigger: Trigger, cause: Cause) -> None:
         """Kill a worker, again where it was already, and look after it in `reap` seconds."""
-        self._move(worker, cause, self.now + self.fleet.policy.reap, reason=why)
-        self.actions.append(Kill(worker.serial, why))
+        self._move(worker, trigger, self.now + self.fleet.policy.reap, ordered=cause)
+        self.actions.append(Kill(worker.serial, cause))
 
-    def gone(self, worker: Worker, why: str, *, failed: bool) -> None:
+    def gone(self, worker: Worker, why: Reason, *, failed: bool) -> None:
         """Forget a worker that has no process any more."""
         del self.workers[worker.serial]
         self.measure_anew()
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
-        self.announce(Notice.EXITED, **who, state=worker.state, why=why, failed=failed)
+        how = {"state": worker.state, "why": why, "failed": failed, "ordered": worker.ordered}
+        self.announce(Notice.EXITED, **who, **how)
 
     def renew(self, workers: Iterable[Worker]) -> None:
         """Give live workers their whole time again."""
@@ -147,12 +149,12 @@ class Turn:
     def _move(
         self,
         worker: Worker,
-        cause: Cause,
+        trigger: Trigger,
         deadline: float | None,
         ready_at: float | None = None,
-        reason: str | None = None,
+        ordered: Cause | None = None,
     ) -> None:
-        state = NEXT[worker.state, cause]
+        state = NEXT[worker.state, trigger]
         assert state is not None
         since = worker.since if state is worker.state else self.now
         self.workers[worker.serial] = replace(
@@ -161,5 +163,5 @@ class Turn:
             since=since,
             deadline=deadline,
             ready_at=ready_at if ready_at is not None else worker.ready_at,
-            reason=reason or worker.reason,
+            ordered=ordered or worker.ordered,
         )

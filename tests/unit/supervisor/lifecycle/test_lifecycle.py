@@ -14,6 +14,7 @@ from mooring.supervisor.lifecycle import (
     Announce,
     Beat,
     Beats,
+    Cause,
     Drain,
     Event,
     Exit,
@@ -24,6 +25,7 @@ from mooring.supervisor.lifecycle import (
     Notice,
     Policy,
     Ready,
+    Reason,
     RecycleDue,
     Resize,
     Roll,
@@ -39,9 +41,19 @@ from mooring.supervisor.lifecycle import (
     next_deadline,
     step,
 )
-from mooring.supervisor.lifecycle.table import NEXT, TABLE, Cause, Transition
+from mooring.supervisor.lifecycle.table import NEXT, TABLE, Transition, Trigger
 
 STARTING, READY, DRAINING, KILLED = WorkerState
+
+
+def ended(how: str) -> Reason:
+    """By itself, in that way."""
+    return Reason(Cause.EXIT_CODE, how)
+
+
+def failure(said: str) -> Reason:
+    """It said why."""
+    return Reason(Cause.FAILED, said)
 
 
 class Run:
@@ -132,40 +144,44 @@ def no_room(run: Run) -> Run:
     return run.do(RecycleDue(1))
 
 
-CAUSES: dict[Cause, Callable[[Run], Run]] = {
-    Cause.WANTED: lambda run: run.do(Tick()),
-    Cause.READY: lambda run: run.do(Ready(1)),
-    Cause.BEAT: lambda run: run.do(Beat(1)),
-    Cause.RECYCLE_DUE: lambda run: run.do(RecycleDue(1)),
-    Cause.SUPERSEDED: superseded,
-    Cause.NO_ROOM: no_room,
-    Cause.BEYOND_SIZE: lambda run: run.do(Resize(-1)),
-    Cause.STOPPING: lambda run: run.do(Stop()),
-    Cause.STOP_NOW: lambda run: run.do(StopNow()),
-    Cause.DEADLINE: lambda run: run.do(Beat(0), at=29.0).do(Tick(), at=run.fleet.workers[1].deadline),
-    Cause.SPAWN_FAILED: lambda run: run.do(SpawnFailed(1)),
-    Cause.EXITED: lambda run: run.do(Exited(1)),
+TRIGGERS: dict[Trigger, Callable[[Run], Run]] = {
+    Trigger.WANTED: lambda run: run.do(Tick()),
+    Trigger.READY: lambda run: run.do(Ready(1)),
+    Trigger.BEAT: lambda run: run.do(Beat(1)),
+    Trigger.RECYCLE_DUE: lambda run: run.do(RecycleDue(1)),
+    Trigger.SUPERSEDED: superseded,
+    Trigger.NO_ROOM: no_room,
+    Trigger.BEYOND_SIZE: lambda run: run.do(Resize(-1)),
+    Trigger.STOPPING: lambda run: run.do(Stop()),
+    Trigger.STOP_NOW: lambda run: run.do(StopNow()),
+    Trigger.DEADLINE: lambda run: run.do(Beat(0), at=29.0).do(Tick(), at=run.fleet.workers[1].deadline),
+    Trigger.SPAWN_FAILED: lambda run: run.do(SpawnFailed(1)),
+    Trigger.EXITED: lambda run: run.do(Exited(1)),
 }
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.state or 'none'}, {row.cause}")
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row.state or 'none'}, {row.trigger}")
 def test_row(row: Transition) -> None:
-    state, cause, after, _ = row
+    state, trigger, after, _ = row
     serial = 1 if state else 0
     run = ARRANGE[state]()
     assert run.state(serial) == state
-    assert CAUSES[cause](run).state(serial) == after
+    assert TRIGGERS[trigger](run).state(serial) == after
 
 
-NEWS: dict[Cause, Event] = {Cause.READY: Ready(1), Cause.BEAT: Beat(1), Cause.RECYCLE_DUE: RecycleDue(1)}
-LATE = [(state, cause) for state in WorkerState for cause in NEWS if (state, cause) not in NEXT]
+NEWS: dict[Trigger, Event] = {
+    Trigger.READY: Ready(1),
+    Trigger.BEAT: Beat(1),
+    Trigger.RECYCLE_DUE: RecycleDue(1),
+}
+LATE = [(state, trigger) for state in WorkerState for trigger in NEWS if (state, trigger) not in NEXT]
 
 
-@pytest.mark.parametrize(("state", "cause"), LATE)
-def test_what_has_no_row_is_late_news_and_changes_nothing(state: WorkerState, cause: Cause) -> None:
+@pytest.mark.parametrize(("state", "trigger"), LATE)
+def test_what_has_no_row_is_late_news_and_changes_nothing(state: WorkerState, trigger: Trigger) -> None:
     run = ARRANGE[state]()
     before = run.fleet
-    assert run.do(NEWS[cause]).fleet == before
+    assert run.do(NEWS[trigger]).fleet == before
     assert run.actions == ()
 
 
@@ -203,11 +219,12 @@ def test_beats_of_several_count_before_anybody_s_time_is_over() -> None:
 
 def test_a_hung_worker_is_killed_again_until_it_exits_and_has_long_been_replaced() -> None:
     run = Run().serving().do(Tick(), at=30.0)
-    assert run.actions == (Kill(0, "heartbeat deadline exceeded"), Spawn(1, 0, 1))
+    assert run.actions == (Kill(0, Cause.HEARTBEAT_DEADLINE), Spawn(1, 0, 1))
     assert run.do(Ready(1), at=30.5).actions == ()
-    assert run.wait().actions == (Kill(0, "heartbeat deadline exceeded"),)
-    assert run.wait().actions == (Kill(0, "heartbeat deadline exceeded"),)
+    assert run.wait().actions == (Kill(0, Cause.HEARTBEAT_DEADLINE),)
+    assert run.wait().actions == (Kill(0, Cause.HEARTBEAT_DEADLINE),)
     assert run.do(Exited(0)).ready == [1]
+    assert run.told[Notice.EXITED][0]["ordered"] is Cause.HEARTBEAT_DEADLINE
 
 
 def test_news_counts_even_where_it_comes_just_after_its_deadline() -> None:
@@ -242,11 +259,11 @@ def test_several_workers_boot_together_where_that_is_wanted() -> None:
 @pytest.mark.parametrize(
     ("event", "code"),
     [
-        (Exited(0, "no module named app", exit_code=3, fatal=True), 3),
-        (Exited(0, "the engine is missing", exit_code=2, fatal=True), 2),
-        (Exited(0, "signal 11"), 3),
-        (Exited(0, "exit 1", exit_code=1), 3),
-        (Exited(0, "exit 0", exit_code=0, fatal=True), 3),
+        (Exited(0, failure("no module named app"), exit_code=3, fatal=True), 3),
+        (Exited(0, failure("the engine is missing"), exit_code=2, fatal=True), 2),
+        (Exited(0, ended("signal 11")), 3),
+        (Exited(0, ended("exit 1"), exit_code=1), 3),
+        (Exited(0, failure("exit 0"), exit_code=0, fatal=True), 3),
     ],
     ids=lambda value: str(value),
 )
@@ -261,24 +278,25 @@ def test_an_application_that_can_not_boot_stops_the_supervisor(event: Event, cod
 def test_a_boot_that_takes_too_long_is_killed_and_stops_the_supervisor() -> None:
     run = Run().do(Tick()).wait()
     assert run.now == 60.0
-    assert run.actions == (Kill(0, "boot deadline exceeded"),)
+    assert run.actions == (Kill(0, Cause.BOOT_DEADLINE),)
     assert run.do(Exited(0)).actions == (Exit(3),)
 
 
 def test_a_boot_failure_takes_the_others_with_it() -> None:
-    run = Run(size=2).do(Tick(), Exited(1, "crash"))
+    run = Run(size=2).do(Tick(), Exited(1, ended("crash")))
     assert run.actions[-1] == Drain(0, 8.0)
     assert run.do(Exited(0)).actions == (Exit(3),)
 
 
 def test_once_booted_a_boot_failure_only_backs_off() -> None:
-    run = Run().serving().do(SetSize(2), Exited(1, "crash", exit_code=3, fatal=True))
+    run = Run().serving().do(SetSize(2), Exited(1, failure("crash"), exit_code=3, fatal=True))
     assert run.fleet.state is FleetState.SERVING
     assert run.wait().spawned == [(2, 1, 1)]
 
 
 def test_in_dev_a_boot_failure_waits_for_the_next_roll() -> None:
-    run = Run(boot_failures_fatal=False, overlap=False).do(Tick(), Exited(0, "SyntaxError", 3, fatal=True))
+    run = Run(boot_failures_fatal=False, overlap=False)
+    run.do(Tick(), Exited(0, failure("SyntaxError"), 3, fatal=True))
     assert run.told[Notice.BACKOFF][0]["seconds"] == math.inf
     assert next_deadline(run.fleet) is None
     assert run.do(Roll()).spawned == [(1, 0, 2)]
@@ -292,7 +310,7 @@ def test_the_wait_doubles_up_to_its_limit() -> None:
     run = Run().serving()
     waits = []
     for serial in range(6):
-        run.do(Exited(serial, "crash"))
+        run.do(Exited(serial, ended("crash")))
         before = run.now
         waits.append(run.wait().now - before)
         run.do(Ready(serial + 1))
@@ -303,7 +321,7 @@ def test_who_served_for_longer_than_was_waited_for_it_begins_a_new_row() -> None
     run = Run().serving()
     waits = []
     for serial in range(4):
-        run.do(Exited(serial, "crash"))
+        run.do(Exited(serial, ended("crash")))
         before = run.now
         waits.append(run.wait().now - before)
         run.do(Ready(serial + 1))
@@ -312,19 +330,19 @@ def test_who_served_for_longer_than_was_waited_for_it_begins_a_new_row() -> None
 
 
 def test_once_stable_the_failures_are_forgotten() -> None:
-    run = Run().serving().do(Exited(0, "crash")).wait().do(Ready(1))
+    run = Run().serving().do(Exited(0, ended("crash"))).wait().do(Ready(1))
     assert run.fleet.failures[0].count == 1
     assert run.wait().now == 10.5
     assert run.fleet.failures == {}
 
 
 def test_a_stable_worker_that_falls_is_replaced_at_once() -> None:
-    assert Run().serving().do(Exited(0, "killed by the kernel"), at=11.0).spawned == [(1, 0, 1)]
+    assert Run().serving().do(Exited(0, ended("killed by the kernel")), at=11.0).spawned == [(1, 0, 1)]
 
 
 def test_an_old_worker_beside_a_failing_replacement_does_not_make_it_forgotten() -> None:
-    run = Run().serving().do(Beat(0), at=20.0).do(RecycleDue(0), Exited(1, "crash"))
-    assert run.wait().do(Exited(2, "crash")).fleet.failures[0].count == 2
+    run = Run().serving().do(Beat(0), at=20.0).do(RecycleDue(0), Exited(1, ended("crash")))
+    assert run.wait().do(Exited(2, ended("crash"))).fleet.failures[0].count == 2
     assert run.ready == [0]
 
 
@@ -353,7 +371,8 @@ def test_while_booting_spawning_is_tried_for_as_long_as_a_boot_may_take() -> Non
 
 
 def test_trap_an_expired_backoff_without_room_does_not_make_the_loop_spin() -> None:
-    run = Run(surge=1).serving(4).do(SetSize(2), Exited(1, "crash"))  # 0 serves, 2 and 3 drain: no room
+    run = Run(surge=1).serving(4)
+    run.do(SetSize(2), Exited(1, ended("crash")))  # 0 serves, 2 and 3 drain: no room
     assert run.wait().actions == ()
     assert run.now == 0.5
     assert next_deadline(run.fleet) == 8.0

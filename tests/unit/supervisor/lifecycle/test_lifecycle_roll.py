@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from test_lifecycle import Run
+from test_lifecycle import Run, ended, failure
 
 from mooring.supervisor.lifecycle import (
     Beat,
@@ -96,7 +96,7 @@ def test_the_only_worker_is_never_retired_first() -> None:
 def test_none_is_retired_while_another_slot_does_not_serve() -> None:
     run = Run().serving(2)
     run.surge = 0
-    run.do(Exited(1, "crash"), Roll())
+    run.do(Exited(1, ended("crash")), Roll())
     assert run.actions == (Spawn(2, 1, 2),)
     assert run.do(Ready(2)).actions == (Drain(0, 8.0),)
 
@@ -104,7 +104,7 @@ def test_none_is_retired_while_another_slot_does_not_serve() -> None:
 def test_a_slot_retired_for_what_can_not_boot_is_tried_again_and_the_others_serve_on() -> None:
     run = Run().serving(3)
     run.surge = 0
-    run.do(Roll(), Exited(0), Exited(3, "ImportError"))
+    run.do(Roll(), Exited(0), Exited(3, ended("ImportError")))
     assert (run.fleet.generation, run.ready) == (1, [1, 2])
     assert run.wait().spawned == [(4, 0, 1)]
 
@@ -118,35 +118,35 @@ def test_a_recycle_retires_first_where_not_one_more_fits() -> None:
 
 
 def test_a_generation_that_can_not_boot_is_rolled_back_and_the_old_never_stopped_serving() -> None:
-    run = Run().serving(2).do(Roll(), Exited(2, "ImportError", exit_code=3, fatal=True))
+    run = Run().serving(2).do(Roll(), Exited(2, failure("ImportError"), exit_code=3, fatal=True))
     assert run.actions == (Spawn(2, 0, 2),)
     assert run.ready == [0, 1]
     assert (run.fleet.state, run.fleet.generation) == (FleetState.SERVING, 1)
-    failed = {"failed": 2, "generation": 1, "why": "ImportError", "rolled_back": True}
+    failed = {"failed": 2, "generation": 1, "why": failure("ImportError"), "rolled_back": True}
     assert run.told[Notice.ROLL_FAILED] == [failed]
 
 
 def test_after_a_failed_roll_the_next_one_tries_again_at_once_with_a_number_of_its_own() -> None:
-    run = Run().serving().do(Roll(), Exited(1, "ImportError"), Roll())
+    run = Run().serving().do(Roll(), Exited(1, ended("ImportError")), Roll())
     assert run.spawned == [(1, 0, 2), (2, 0, 3)]
 
 
 def test_a_rolled_back_generation_is_drained_whatever_else_of_it_was_starting() -> None:
-    run = Run(surge=2).serving(2).do(Roll(), Exited(1, "crash")).wait()
+    run = Run(surge=2).serving(2).do(Roll(), Exited(1, ended("crash"))).wait()
     assert run.spawned == [(3, 1, 2)]
-    assert run.do(Exited(2, "crash")).actions == (Drain(3, 8.5), Spawn(4, 1, 1))
+    assert run.do(Exited(2, ended("crash"))).actions == (Drain(3, 8.5), Spawn(4, 1, 1))
     assert run.ready == [0]
 
 
 def test_a_generation_that_was_ready_once_is_not_rolled_back_but_tried_again() -> None:
-    run = Run().serving(2).do(Roll(), Ready(2), Exited(0), Exited(3, "out of memory"))
+    run = Run().serving(2).do(Roll(), Ready(2), Exited(0), Exited(3, ended("out of memory")))
     assert (run.fleet.state, run.fleet.generation, run.ready) == (FleetState.ROLLING, 2, [1, 2])
     assert run.wait().spawned == [(4, 1, 2)]
     assert run.do(Ready(4)).fleet.state is FleetState.SERVING
 
 
 def test_trap_ready_and_another_ones_boot_deadline_in_one_step() -> None:
-    run = Run(surge=2, heartbeat_timeout=None).serving(2).do(Roll(), Exited(1, "crash")).wait()
+    run = Run(surge=2, heartbeat_timeout=None).serving(2).do(Roll(), Exited(1, ended("crash"))).wait()
     run.do(Ready(3), at=60.0)
     assert run.state(2) is WorkerState.KILLED
     assert run.fleet.generation == 2  # 3 is proof: 2 is tried again
@@ -159,27 +159,27 @@ def test_a_spawn_that_fails_is_no_fault_of_the_new_generation() -> None:
 
 
 def test_a_worker_that_falls_during_a_roll_comes_back_in_the_new_generation() -> None:
-    run = Run().serving(2).do(Roll(), Exited(1, "crash"), Ready(2)).wait()
+    run = Run().serving(2).do(Roll(), Exited(1, ended("crash")), Ready(2)).wait()
     assert run.spawned == [(3, 1, 2)]
     assert run.do(Ready(3)).fleet.state is FleetState.SERVING
 
 
 def test_a_roll_does_not_wait_for_an_old_worker_that_hangs_in_its_start() -> None:
-    run = Run().serving(2).do(Exited(1, "crash")).wait().do(Exited(0, "crash")).do(Roll())
+    run = Run().serving(2).do(Exited(1, ended("crash"))).wait().do(Exited(0, ended("crash"))).do(Roll())
     assert run.spawned == [(3, 0, 2)]
     assert run.do(Ready(3)).spawned == [(4, 1, 2)]
     assert run.do(Ready(4)).state(2) is WorkerState.DRAINING
 
 
 def test_trap_the_old_generations_boot_failure_neither_fails_the_roll_nor_waits_for_another() -> None:
-    run = Run(boot_failures_fatal=False).serving(2).do(Exited(1, "crash")).wait().do(Roll())
-    assert run.do(Exited(2, "crash")).fleet.generation == 2
+    run = Run(boot_failures_fatal=False).serving(2).do(Exited(1, ended("crash"))).wait().do(Roll())
+    assert run.do(Exited(2, ended("crash"))).fleet.generation == 2
     assert run.fleet.failures[1].retry_at == run.now + 0.5
 
 
 def test_trap_two_of_a_failed_generation_in_one_step_wait_for_the_next_roll_in_dev() -> None:
     run = Run(boot_failures_fatal=False, surge=2, heartbeat_timeout=None).serving(2)
-    run.do(Exited(0, "crash"), Exited(1, "crash"), Roll()).wait()
+    run.do(Exited(0, ended("crash")), Exited(1, ended("crash")), Roll()).wait()
     assert [failures.retry_at for failures in run.fleet.failures.values()] == [math.inf, math.inf]
     assert run.fleet.generation == 1
 
@@ -244,7 +244,7 @@ def test_without_overlap_a_failed_roll_waits_for_the_next_one() -> None:
     run = (
         Run(overlap=False, boot_failures_fatal=False)
         .serving()
-        .do(Roll(), Exited(0), Exited(1, "SyntaxError"))
+        .do(Roll(), Exited(0), Exited(1, ended("SyntaxError")))
     )
     assert run.told[Notice.ROLL_FAILED][0]["rolled_back"] is False
     assert run.do(Tick(), at=1000.0).actions == ()
@@ -269,7 +269,7 @@ def test_never_two_recycles_at_once() -> None:
 
 
 def test_a_replacement_that_can_not_boot_backs_off_and_the_old_serves_on() -> None:
-    run = Run().serving().do(RecycleDue(0), Exited(1, "crash"))
+    run = Run().serving().do(RecycleDue(0), Exited(1, ended("crash")))
     assert run.ready == [0]
     assert run.wait().spawned == [(2, 0, 1)]
 
@@ -289,7 +289,7 @@ def test_trap_a_roll_that_meets_a_recycle_does_not_wait_for_it() -> None:
 
 
 def test_trap_a_roll_that_is_rolled_back_leaves_the_recycle_due() -> None:
-    run = Run().serving().do(RecycleDue(0), Roll(), Exited(1), Exited(2, "crash"))
+    run = Run().serving().do(RecycleDue(0), Roll(), Exited(1), Exited(2, ended("crash")))
     assert run.fleet.generation == 1
     assert run.wait().spawned == [(3, 0, 1)]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from test_lifecycle import Run
+from test_lifecycle import Run, ended, failure
 
 from mooring.supervisor.lifecycle import (
     Beat,
+    Cause,
     Drain,
     Event,
     Exit,
@@ -15,6 +16,7 @@ from mooring.supervisor.lifecycle import (
     Kill,
     Notice,
     Ready,
+    Reason,
     RecycleDue,
     Resize,
     Roll,
@@ -30,11 +32,11 @@ def test_a_stop_drains_everything_until_one_deadline_then_kills() -> None:
     run = Run().serving(2).do(Stop())
     assert run.actions == (Drain(0, 8.0), Drain(1, 8.0))
     assert run.do(Exited(0)).actions == ()
-    assert run.wait().actions == (Kill(1, "grace deadline exceeded"),)
+    assert run.wait().actions == (Kill(1, Cause.GRACE_DEADLINE),)
     assert run.now == 8.0
     assert run.do(Exited(1)).actions == (Exit(0),)
     assert run.fleet.state is FleetState.STOPPED
-    assert run.told[Notice.STOPPED] == [{"why": "asked to stop", "exit_code": 0}]
+    assert run.told[Notice.STOPPED] == [{"why": Reason(Cause.STOP_ASKED), "exit_code": 0}]
 
 
 def test_ready_workers_serve_on_for_the_drain_delay_and_starting_ones_go_at_once() -> None:
@@ -46,9 +48,9 @@ def test_ready_workers_serve_on_for_the_drain_delay_and_starting_ones_go_at_once
 
 
 def test_a_worker_that_falls_in_the_drain_delay_is_not_replaced() -> None:
-    run = Run(drain_delay=5.0).serving(2).do(Stop(), Exited(0, "crash"))
+    run = Run(drain_delay=5.0).serving(2).do(Stop(), Exited(0, ended("crash")))
     assert run.actions == ()
-    assert run.do(Exited(1, "crash")).actions == (Exit(0),)
+    assert run.do(Exited(1, ended("crash"))).actions == (Exit(0),)
 
 
 def test_a_second_term_changes_nothing() -> None:
@@ -87,11 +89,11 @@ def test_stopping_before_anything_was_started_exits_at_once(stop: Event) -> None
 def test_stopping_while_booting() -> None:
     run = Run().do(Tick(), Stop())
     assert run.state(0) is WorkerState.DRAINING
-    assert run.do(Exited(0, "signal 15")).actions == (Exit(0),)  # asked first: no boot failure
+    assert run.do(Exited(0, ended("signal 15"))).actions == (Exit(0),)  # asked first: no boot failure
 
 
 def test_a_boot_failures_code_stays_whatever_is_asked_afterwards() -> None:
-    run = Run(size=2).do(Tick(), Exited(0, "no engine", exit_code=2, fatal=True), Stop(), StopNow())
+    run = Run(size=2).do(Tick(), Exited(0, failure("no engine"), exit_code=2, fatal=True), Stop(), StopNow())
     assert run.do(Exited(1)).actions == (Exit(2),)
 
 

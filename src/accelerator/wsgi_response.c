@@ -1,4 +1,5 @@
-/* One request on WSGI: its start_response, and its body where that is no list. See wsgi.c.
+/* One request on WSGI: its start_response (`started` of _wrapped in instrument/wsgi.py), and its body where that is no
+ * list (Stream of instrument/wsgi_response.py, and is_watched_file).
  *
  * A stream holds its request, and a request never its stream: the body's own frame mostly holds start_response,
  * which is the request, and there should be no cycle. */
@@ -19,15 +20,15 @@ static PyObject *replaced(PyObject *headers, PyObject *make, PyObject *more) {
 
 /* Whether this response is to be the last one of its connection: HTTP/2 has no such header. -1: an error is set. */
 static int is_last(const Request *self) {
-    PyObject *begun = PyObject_GetAttr(self->wsgi->drain, w_begun);
+    PyObject *begun = PyObject_GetAttr(self->wsgi->drain, t_begun);
     int found = begun == NULL ? -1 : PyObject_IsTrue(begun);
     Py_XDECREF(begun);
     if (found <= 0)
         return found;
-    PyObject *protocol = PyDict_GetItemWithError(self->environ, w_SERVER_PROTOCOL);
+    PyObject *protocol = PyDict_GetItemWithError(self->environ, t_SERVER_PROTOCOL);
     if (protocol == NULL || !PyUnicode_Check(protocol)) {
         if (!PyErr_Occurred())
-            PyErr_SetObject(PyExc_KeyError, w_SERVER_PROTOCOL);
+            PyErr_SetObject(PyExc_KeyError, t_SERVER_PROTOCOL);
         return -1;
     }
     Py_ssize_t length;
@@ -37,7 +38,7 @@ static int is_last(const Request *self) {
 
 /* The response's headers with mooring's own; a new reference. */
 static PyObject *headers_of(const Request *self, PyObject *headers) {
-    PyObject *more = PyTuple_GET_ITEM(self->ids, 2);
+    PyObject *more = PyTuple_GET_ITEM(self->ids, ID_HEADERS);
     Py_INCREF(headers);
     int some = PyObject_IsTrue(more);
     if (some > 0)
@@ -62,7 +63,7 @@ static PyMethodDef write_method = {"write", (PyCFunction)Request_write, METH_O, 
 
 PyObject *Request_call(Request *self, PyObject *const *args, size_t count, PyObject *names) {
     Py_ssize_t given = PyVectorcall_NARGS(count), named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-    if (given < 2 || given + named > 3 || (named && !is_text(PyTuple_GET_ITEM(names, 0), w_exc_info))) {
+    if (given < 2 || given + named > 3 || (named && !is_text(PyTuple_GET_ITEM(names, 0), t_exc_info))) {
         PyErr_SetString(PyExc_TypeError, "start_response(status, headers, exc_info=None)");
         return NULL;
     }
@@ -225,7 +226,7 @@ PyTypeObject Stream_Type = {
 
 /* Whether the body is the server's own file wrapper, whose close() is the stream's from now on. */
 static int is_watched(Request *request, PyObject *body, Stream *stream) {
-    PyObject *wrapper = PyDict_GetItemWithError(request->environ, w_file_wrapper);
+    PyObject *wrapper = PyDict_GetItemWithError(request->environ, t_file_wrapper);
     if (wrapper == NULL)
         return PyErr_Occurred() ? -1 : 0;
     int found = PyType_Check(wrapper) ? PyObject_IsInstance(body, wrapper) : 0;
@@ -239,7 +240,7 @@ static int is_watched(Request *request, PyObject *body, Stream *stream) {
 }
 
 PyObject *wsgi_body(Request *request, PyObject *body) {
-    PyObject *close = PyObject_GetAttr(body, w_close);
+    PyObject *close = PyObject_GetAttr(body, t_close);
     if (close == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError))
             goto failed;

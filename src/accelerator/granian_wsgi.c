@@ -1,17 +1,15 @@
-/* WSGI on granian, for the common request: engines/granian/wsgi.handler is the specification, and does all else. */
+/* WSGI on granian, for the common request: handler of engines/granian/wsgi.py is the specification, and does all
+ * else. */
 
 #include "granian.h"
-
-PyObject *g_method, *g_head, *g_ended, *g_close, *g_response_bytes;
-static PyObject *g_protocol, *g_http_1_1, *g_host, *g_encoding, *g_length, *g_input;
 
 /* Whether this request is a case for here. */
 static bool is_common(PyObject *environ) {
     if (!PyDict_CheckExact(environ))
         return false;
-    PyObject *protocol = PyDict_GetItemWithError(environ, g_protocol);
-    PyObject *host = PyDict_GetItemWithError(environ, g_host);
-    return protocol != NULL && is_text(protocol, g_http_1_1) &&
+    PyObject *protocol = PyDict_GetItemWithError(environ, t_SERVER_PROTOCOL);
+    PyObject *host = PyDict_GetItemWithError(environ, t_HTTP_HOST);
+    return protocol != NULL && is_text(protocol, t_http_1_1) &&
            (host == NULL || (PyUnicode_CheckExact(host) && PyUnicode_GET_LENGTH(host)));
 }
 
@@ -19,14 +17,14 @@ static bool is_common(PyObject *environ) {
 static int mend(const Granian *self, PyObject *environ, Response *response) {
     if (PyDict_Merge(environ, self->base, 0) < 0)
         return -1;
-    bool bodiless = PyDict_GetItemWithError(environ, g_length) == NULL &&
-                    PyDict_GetItemWithError(environ, g_encoding) == NULL;
+    bool bodiless = PyDict_GetItemWithError(environ, t_CONTENT_LENGTH) == NULL &&
+                    PyDict_GetItemWithError(environ, t_HTTP_TRANSFER_ENCODING) == NULL;
     if (PyErr_Occurred())
         return -1;
     if (bodiless)
-        return PyDict_SetItem(environ, g_input, self->empty);
+        return PyDict_SetItem(environ, t_input, self->empty);
     response->body = PyObject_CallOneArg(self->body_of, environ);
-    return response->body == NULL ? -1 : PyDict_SetItem(environ, g_input, response->body);
+    return response->body == NULL ? -1 : PyDict_SetItem(environ, t_input, response->body);
 }
 
 static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t count, PyObject *names) {
@@ -80,26 +78,13 @@ static void Granian_dealloc(Granian *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
-static int intern(void) {
-    struct { PyObject **place; const char *text; } texts[] = {
-        {&g_protocol, "SERVER_PROTOCOL"}, {&g_http_1_1, "HTTP/1.1"}, {&g_host, "HTTP_HOST"},
-        {&g_encoding, "HTTP_TRANSFER_ENCODING"}, {&g_length, "CONTENT_LENGTH"}, {&g_method, "REQUEST_METHOD"},
-        {&g_head, "HEAD"}, {&g_input, "wsgi.input"}, {&g_ended, "ended"}, {&g_close, "close"},
-        {&g_response_bytes, "response_bytes"},
-    };
-    for (size_t index = 0; index < sizeof texts / sizeof *texts; index++)
-        if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
-            return -1;
-    return PyType_Ready(&Response_Type);
-}
-
 static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"application", "base",   "running", "empty", "handle",    "body_of", "closing",
                             "join",        "stream", "rest",    "log",   "status_of", "again",   NULL};
     Granian *self = (Granian *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    if (intern() < 0 ||
+    if (PyType_Ready(&Response_Type) < 0 ||
         !PyArg_ParseTupleAndKeywords(args, kwargs, "OO!O!OOOOOOOOOO", names, &self->application, &PyDict_Type, &self->base,
                                      &PySet_Type, &self->running, &self->empty, &self->handle, &self->body_of,
                                      &self->closing, &self->join, &self->stream, &self->rest, &self->log,
@@ -117,7 +102,7 @@ static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
 
 PyTypeObject Granian_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Granian",
-    .tp_doc = "Granian(application, ...): what engines/granian/wsgi.handler returns.",
+    .tp_doc = "Granian(application, ...): what handler of engines/granian/wsgi.py returns.",
     .tp_basicsize = sizeof(Granian),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_vectorcall_offset = offsetof(Granian, call),

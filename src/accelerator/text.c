@@ -1,0 +1,36 @@
+/* The texts that are looked for, whether a text is one of them, and whether it is an address as host_field of
+ * logs/escape.py wants it. Has no twin of its name: Python needs none. Not for escaping, which is left to that file. */
+
+#include "accelerator.h"
+
+#include <string.h>
+
+#define DEFINE(name, text) PyObject *t_##name;
+TEXTS(DEFINE)
+
+int text_intern(void) {
+#define NAMED(name, text) {&t_##name, text},
+    struct { PyObject **place; const char *text; } texts[] = {TEXTS(NAMED)};
+    for (size_t index = 0; index < sizeof texts / sizeof *texts; index++)
+        if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
+            return -1;
+    return 0;
+}
+
+bool is_text(PyObject *text, PyObject *other) {
+    if (text == other)
+        return true;
+    return PyUnicode_Check(text) && PyUnicode_GET_LENGTH(text) == PyUnicode_GET_LENGTH(other) &&
+           PyUnicode_KIND(text) == PyUnicode_1BYTE_KIND &&
+           !memcmp(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(other), PyUnicode_GET_LENGTH(text));
+}
+
+bool is_address(PyObject *host) {
+    if (!PyUnicode_IS_COMPACT_ASCII(host) || PyUnicode_GET_LENGTH(host) > HOST_LIMIT)
+        return false;
+    const Py_UCS1 *text = PyUnicode_1BYTE_DATA(host);
+    for (Py_ssize_t index = 0; index < PyUnicode_GET_LENGTH(host); index++)
+        if (!Py_ISALNUM(text[index]) && (!text[index] || !strchr(HOST_OTHERS, text[index])))
+            return false;
+    return true;
+}

@@ -1,0 +1,44 @@
+/* A request has been answered, on WSGI: its counts, and its line. Has no twin of its name: `report` of _recorder and
+ * _code, both in instrument/wsgi.py, are the specification. */
+
+#include "wsgi.h"
+
+/* The number of a status such as "200 OK"; -1: an error is set. */
+static long code_of(const Wsgi *self, PyObject *status) {
+    if (status == NULL)
+        return FAILED;
+    if (PyUnicode_CheckExact(status) && PyUnicode_IS_ASCII(status) && PyUnicode_GET_LENGTH(status) >= 3) {
+        const char *text = (const char *)PyUnicode_1BYTE_DATA(status);
+        long number = 0;
+        int digits = 0;
+        for (; digits < 3 && text[digits] >= '0' && text[digits] <= '9'; digits++)
+            number = number * 10 + (text[digits] - '0');
+        return digits == 3 ? number : FAILED;
+    }
+    PyObject *found = PyObject_CallOneArg(self->code, status);
+    long number = found == NULL ? -1 : PyLong_AsLong(found);
+    Py_XDECREF(found);
+    return number;
+}
+
+int wsgi_report(Request *request, PyObject *status, Py_ssize_t size) {
+    const Wsgi *self = request->wsgi;
+    row_end(self->row, request->place); /* first of all: what comes then may fail for what the application has sent */
+    int said = status == NULL ? 0 : PyObject_IsTrue(status);
+    long code = said < 0 ? -1 : code_of(self, status);
+    if (code == -1 && PyErr_Occurred())
+        return -1;
+    double now = monotonic(), seconds = now - request->began;
+    row_count(self->row, request->base, code, seconds);
+    if (!said)
+        self->row->cells[self->row->raised] += 1.0;
+    return self->log == Py_None ? 0 : wsgi_line(request, code, size, seconds, now);
+}
+
+void wsgi_report_failed(Request *request, PyObject *status, Py_ssize_t size) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (wsgi_report(request, status, size) < 0)
+        PyErr_WriteUnraisable((PyObject *)request->wsgi);
+    PyErr_Restore(type, value, traceback);
+}

@@ -1,0 +1,27 @@
+"""From settings to the plan's first stage: at the start, at each roll, and for `mooring check`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from mooring import resources
+from mooring.application import discovery
+from mooring.instrument.otel import variables
+from mooring.plan import tls
+from mooring.plan.plan import Plan
+from mooring.plan.plan import plan as make_plan
+from mooring.plan.server_config import find
+from mooring.settings.resolve import Resolved
+from mooring.system.signals import SignalQueue
+
+
+def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None) -> Plan:
+    """The plan's first stage, with everything it needs read and checked. Raises Stopped as serverconf."""
+    target = discovery.find(resolved)
+    conf = find.find(resolved, environ, signals)
+    found = resources.read(environ=environ)
+    plan = make_plan(resolved, found, target, conf)
+    if plan.tls:
+        tls.look(plan.settings)
+    return dataclasses.replace(plan, warnings=(*plan.warnings, *variables.warnings(environ)))

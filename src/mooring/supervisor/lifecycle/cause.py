@@ -1,0 +1,84 @@
+"""Why a worker ended, is drained or killed, or could not be started: a value to decide by, a text for people.
+
+Whatever acts on a cause compares the value. The text is for the log, /status and the last line on stderr; to
+reword it changes nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+__all__ = ["TEXTS", "Cause", "Reason"]
+
+
+class Cause(Enum):
+    """Why. No StrEnum: a cause equals no text, and mypy refuses to compare them."""
+
+    # Its process has ended:
+    CLEAN_EXIT = auto()
+    """with exit code 0"""
+    EXIT_CODE = auto()
+    """with another one"""
+    TERMINATED = auto()
+    """by TERM, before it could take that as an order to drain"""
+    SIGNAL = auto()
+    """by another signal"""
+    OUT_OF_MEMORY = auto()
+    """killed by the kernel for its memory"""
+    ENDED_EARLY = auto()
+    """in any of these ways but the last, before it was ready; the detail says how"""
+    FAILED = auto()
+    """it said itself why; the detail is what it said, which may hold anything of the application's"""
+
+    # It has never had a process:
+    NOT_SPAWNED = auto()
+    """the detail is the system's error"""
+
+    # The supervisor kills it:
+    BOOT_DEADLINE = auto()
+    HEARTBEAT_DEADLINE = auto()
+    GRACE_DEADLINE = auto()
+    STOP_NOW = auto()
+
+    # The supervisor drains it:
+    RECYCLED = auto()
+    SUPERSEDED = auto()
+    BEYOND_SIZE = auto()
+    STOPPING = auto()
+
+    # The fleet stops, besides by STOP_NOW and by a worker that could not boot:
+    STOP_ASKED = auto()
+
+
+TEXTS: dict[Cause, str] = {
+    Cause.CLEAN_EXIT: "{}",
+    Cause.EXIT_CODE: "{}",
+    Cause.TERMINATED: "{}",
+    Cause.SIGNAL: "{}",
+    Cause.OUT_OF_MEMORY: "killed by the kernel: out of memory",
+    Cause.ENDED_EARLY: "the application ended its worker before it was ready: {}",
+    Cause.FAILED: "{}",
+    Cause.NOT_SPAWNED: "could not be spawned: {}",
+    Cause.BOOT_DEADLINE: "boot deadline exceeded",
+    Cause.HEARTBEAT_DEADLINE: "heartbeat deadline exceeded",
+    Cause.GRACE_DEADLINE: "grace deadline exceeded",
+    Cause.STOP_NOW: "told to stop now",
+    Cause.RECYCLED: "recycled",
+    Cause.SUPERSEDED: "superseded",
+    Cause.BEYOND_SIZE: "beyond the size",
+    Cause.STOPPING: "stopping",
+    Cause.STOP_ASKED: "asked to stop",
+}
+"""What people read; `{}` is the reason's detail. How a process ended is worded by system/process.describe."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A cause and its detail, free text. As a `str` it is the text for people."""
+
+    cause: Cause
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return TEXTS[self.cause].format(self.detail)
