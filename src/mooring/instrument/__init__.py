@@ -1,1 +1,1 @@
-"""The one wrapper on a request's path: it counts, identifies, believes proxies, limits, and logs."""
+"""The wrapper around the application, on each request's path: counts, ids, proxy headers, limits, log."""

@@ -1,9 +1,9 @@
-"""The one wrapper around the application, the only thing of mooring's on a request's path.
+"""The wrapper around an ASGI application: the only code of mooring's on a request's path.
 
-In one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in flight, the
-access log's line. This is its ASGI half; the WSGI one is wsgi.py, WebSockets are in
-websocket.py. Lifespan and `receive` pass through untouched. Scopes are changed in place, never
-copied. Not for what a line looks like (logs/access/line.py), nor for whom to trust (proxy.py).
+It does in one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in
+flight, the access log's line. The wrapper for WSGI is wsgi.py, WebSockets are in websocket.py. Lifespan and
+`receive` pass through unchanged. Scopes are changed in place, never copied. Not for the form of a line
+(logs/access/line.py), nor for which peers to trust (proxy.py).
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ FAILED, LEFT = 500, 499
 def wrap_asgi(
     application: ASGI, believe: Prepare, root: str, meter: Meter, identify: Identify | None = None
 ) -> ASGI:
-    """`application` with `believe` and `root` applied to each scope, counted, with a line for each
-    request.
-    """
+    """`application`, wrapped: `believe` and `root` are applied to each scope, requests counted and logged."""
     prepare = _preparation(believe, root)
     entries = asgi_entries(meter)
     clock, base_of, bound = monotonic, REQUEST_BASE.get, MethodType
@@ -96,8 +94,8 @@ def wrap_asgi(
 
 
 def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Finish]:  # noqa: C901, PLR0915
-    """Three functions: a request has come; a message of its response passes; it ended without its last
-    one.
+    """Three functions: for a new request, for each message of its response, and for a request that ends
+    without the last message.
     """
     accelerated = _accelerated(meter)
     if accelerated is not None:
@@ -114,8 +112,8 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
                 exchange[SIZE] += len(message["body"])
             if not ((message.get("more_body")) or exchange[DONE]):
                 exchange[DONE] = True
-                # Written out, as is table(): a call for each would cost more than what it does. The place
-                # first: what comes then may fail for what the application has sent.
+                # Written out, like table(): calls would cost more than the work. The place is freed first,
+                # since the rest may fail on what the application has sent.
                 place = exchange[PLACE]
                 if place:
                     cells[place] = 0.0
@@ -142,9 +140,9 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
         return passed
 
     def finish(exchange: Exchange, unanswered: int, raised: bool) -> None:
-        exchange[DONE] = True  # what is sent after it is counted no more
+        exchange[DONE] = True  # later messages are not counted
         end(exchange[PLACE])
-        # No engine sends the head before the first part of the body: without one, a failure is a 500.
+        # No engine sends the head before the first part of the body: without a part, a failure is a 500.
         seen = exchange[OPENING] is not None and (exchange[SIZE] or not raised)
         status = exchange[OPENING]["status"] if seen else unanswered
         now = clock()
@@ -166,7 +164,7 @@ def agrees() -> bool:
 
 
 def _accelerated(meter: Meter) -> tuple[Begin, Sending, Finish] | None:
-    """What `_recorder` returns, in C."""
+    """What `_recorder` returns, in C; None without the accelerator."""
     if not (agrees() and asgi_line.agrees() and lines_agree()):
         return None
     lines = meter.lines
@@ -195,7 +193,7 @@ def _accelerated(meter: Meter) -> tuple[Begin, Sending, Finish] | None:
 
 
 def last_of_connection(message: Any, scope: Scope) -> Any:
-    """A response's first message, copied, with `Connection: close`; HTTP/2 has none (RFC 9113, 8.2.2)."""
+    """A copy of a response's first message with `Connection: close`, not in HTTP/2 (RFC 9113, 8.2.2)."""
     if not scope["http_version"].startswith("1"):
         return message
     own = [header for header in message.get("headers") or () if header[0].lower() != b"connection"]
@@ -203,7 +201,7 @@ def last_of_connection(message: Any, scope: Scope) -> Any:
 
 
 def _preparation(believe: Prepare, root: str) -> Prepare:
-    """What is done to each scope: proxy headers, and root_path as in uvicorn >= 0.26."""
+    """A function that changes each scope: proxy headers, and root_path as in uvicorn >= 0.26."""
     if not root:
         return believe
     inside, raw_root = root + "/", quote(root).encode()

@@ -56,9 +56,9 @@ def agrees() -> bool:
 
 
 def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noqa: C901 (written out, for its speed)
-    """A function that makes a request's line and gives it to the log; None where there is no log.
+    """A function that makes a request's line and gives it to the log; None if there is no log.
 
-    `every`: whether its caller has asked already which requests have a line.
+    `every`: make a line for every request, since the caller has checked already which requests have one.
     """
     if meter.lines is None:
         return None

@@ -1,4 +1,4 @@
-"""Whether the client of a request that ended without an answer has left. Not for those that are answered."""
+"""Whether the client of a request that ended without a response has disconnected. Not for other requests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 from types import CoroutineType
 from typing import Any
 
-_MESSAGES = 4  # parts of the body that may be unread
+_MESSAGES = 4  # most messages that are read: parts of the body may come first
 
 
 def client_left(scope: Any, receive: Any) -> bool:
-    """Whether the next message is `http.disconnect`; False where there is none yet, or that is not known.
+    """Whether the next message is `http.disconnect`; False if there is no message yet, or it is not known.
 
-    So nothing has to be noted while a request goes well. Not on trio, whose receive may not be left halfway,
-    nor where the engine would ask the client for its body (RFC 9110, 10.1.1). hypercorn says it only once.
+    So requests that go well cost nothing. It is not known on trio, whose `receive` must not be abandoned, nor
+    if the engine would ask the client for its body (RFC 9110, 10.1.1). hypercorn gives the message only once.
     """
     trio: Any = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
@@ -26,12 +26,12 @@ def client_left(scope: Any, receive: Any) -> bool:
             if kind == "http.request":
                 kind = _next(receive)
     except Exception:
-        return False  # an engine's own failure, which must not stand in for the application's
+        return False  # the engine's failure must not replace the application's exception
     return kind == "http.disconnect"
 
 
 def _next(receive: Any) -> object:
-    """The type of the next message, None where it would have to be waited for."""
+    """The type of the next message; None if it has not arrived yet."""
     waiting = receive()
     if not isinstance(waiting, CoroutineType):
         return None

@@ -1,8 +1,8 @@
-"""Whether this worker drains: what its engine knows, and the wrapper around the application acts on.
+"""Whether this worker drains: set by its engine, read by the wrapper around the application.
 
-The engine calls `begin` when it takes nothing new any more. From then on each response of HTTP/1.x carries
-`Connection: close`, so that its client comes back on another connection, to another worker. How connections
-end is the engine's own business (engines/).
+The engine calls `begin` when it accepts nothing new any more. From then on each HTTP/1.x response has
+`Connection: close`, so that the client's next request uses another connection, to another worker. Not for
+closing connections: engines/.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ CLOSE = (b"connection", b"close")
 
 
 class Drain:
-    """One per worker. `begun` is looked at for each response."""
+    """The drain of one worker. `begun` is read for each response."""
 
     __slots__ = ("_told", "begun")
 
@@ -22,14 +22,14 @@ class Drain:
         self._told: list[Callable[[], None]] = []
 
     def begin(self) -> None:
-        """Begin; a second call changes nothing. Safe in a signal handler."""
+        """Begin the drain; a second call changes nothing. Safe in a signal handler."""
         if not self.begun:
             self.begun = True
             for tell in self._told:
                 tell()
 
     def on_begin(self, tell: Callable[[], None]) -> None:
-        """Have `tell` called when it begins; at once where it has."""
+        """Call `tell` when the drain begins, or now if it has begun."""
         self._told.append(tell)
         if self.begun:
             tell()

@@ -1,6 +1,6 @@
-"""Limits on requests, between the application and the wrapper around it: how many at once, and for how long.
+"""Limits on requests, between the application and the wrapper: how many at once, and how long each may take.
 
-Only there where a setting asks for it. What is refused here is counted and logged as any other answer: the
+Used only if a setting asks for a limit. A refused request is counted and logged like any other, since the
 wrapper is outside. WebSockets and lifespan pass through.
 """
 
@@ -25,7 +25,7 @@ _BODIES = {"http.response.body", "http.response.pathsend"}
 
 
 class RequestTimeoutError(Exception):
-    """A response that had begun ran into the deadline; the engine ends its connection."""
+    """The deadline came after the response had begun; the engine closes the connection."""
 
 
 def limit(
@@ -33,7 +33,7 @@ def limit(
 ) -> Callable[..., Any]:
     """`application` with at most `most` requests in flight (0: any number), each for `seconds` (0: any time).
 
-    The time is kept on ASGI alone: a thread cannot be interrupted.
+    The time limit works with ASGI only: a thread cannot be interrupted.
     """
     if interface == "wsgi":
         return _limited_wsgi(application, row, most) if most else application
@@ -43,7 +43,7 @@ def limit(
 
 
 def _in_flight(row: Row) -> Callable[[], int]:
-    """A function that counts, with the asking one."""
+    """A function that counts the requests in flight, the one that asks included."""
     accelerated = accelerator.row(row)
     if accelerated is not None:
         return cast("Callable[[], int]", accelerated.in_flight)
@@ -80,8 +80,9 @@ def _limited_wsgi(application: Callable[..., Any], row: Row, most: int) -> Calla
 
 
 def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callable[..., Any]:
-    """504 where the response has not begun at the deadline; else it is cut. What the application does behind
-    the response's end (a background task) has no deadline.
+    """Send 504 if the response has not begun at the deadline, else cut the response.
+
+    What the application does after the end of the response (a background task) has no deadline.
     """
     cells = row.cells
 
@@ -113,8 +114,9 @@ def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callabl
 
 
 async def _within(work: Callable[[Callable[[], None]], Awaitable[None]], seconds: float) -> bool:
-    """Whether it was done in time; else it was cancelled. On the loop that runs, asyncio's or trio's. The
-    work is given a function that lifts the deadline.
+    """Run `work`, on asyncio's or trio's running loop; False if it was cancelled at the deadline.
+
+    `work` gets a function that lifts the deadline.
     """
     trio: Any = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
@@ -134,7 +136,7 @@ async def _within(work: Callable[[Callable[[], None]], Awaitable[None]], seconds
             await work(lift)
     except TimeoutError:
         if not deadline.expired():
-            raise  # the application's own
+            raise  # the application's own TimeoutError
         return False
     return True
 

@@ -1,7 +1,7 @@
 """What the wrapper around the application writes to: the worker's row, and the access log's ring.
 
-The wrappers (asgi.py, wsgi.py) write to the row's cells themselves: a call for each number
-would cost more than the number.
+The wrappers (asgi.py, wsgi.py) write to the row's cells themselves: a function call would cost more than
+writing the number.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ Wanted = Callable[[Any, int], bool]  # the path as requested, bytes or Latin-1 t
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """The access log: what a line looks like, which requests have one, what a nameless client is called.
+    """The access log: the form of a line, which requests have one, the text for a client without address.
 
-    `write` takes whole lines and the monotonic time; False means dropped. `wanted` is None for all of them.
+    `write` takes whole lines and the monotonic time in seconds; it returns False if they were dropped.
+    `wanted` is None if all requests have a line.
     """
 
     format: Format
@@ -37,7 +38,7 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """A worker's row, its access log where there is one, and whether it drains."""
+    """A worker's row, its access log if there is one, and its drain."""
 
     row: Row
     lines: Lines | None = None
@@ -51,8 +52,8 @@ End = Callable[[int], None]
 def table(row: Row) -> tuple[Begin, End]:
     """Two functions on the row's table of requests in flight.
 
-    `begin(method_base, path, now)` returns the request's place, 0 where the table is full; `end(place)`.
-    Threads may call them, but for a full table's count, which is exact in one thread.
+    `begin(method_base, path, now)` returns the request's place, 0 if the table is full; `end(place)` frees
+    it. Threads may call them; only the count of requests beyond a full table is exact in one thread alone.
     """
     accelerated = accelerator.row(row)
     if accelerated is not None:
@@ -102,7 +103,7 @@ def lines_agree() -> bool:
 
 
 def line_writer(meter: Meter, lines: Lines) -> Callable[[str, float], None]:
-    """A function that puts a line into the log, or counts that there was no room.
+    """A function that writes a line to the log, or counts it as dropped if there is no room.
 
     Not for several threads at once.
     """

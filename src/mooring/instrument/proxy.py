@@ -1,8 +1,8 @@
 """Believe X-Forwarded-For and X-Forwarded-Proto from trusted peers, with one meaning on ASGI and WSGI.
 
 The rules are those of uvicorn's ProxyHeadersMiddleware: the client is the rightmost hop that is not trusted.
-The headers of other peers are left as they came. Forwarded (RFC 7239), X-Forwarded-Host and -Port change
-nothing.
+Headers from other peers are left unchanged and have no effect. Forwarded (RFC 7239), X-Forwarded-Host and
+-Port have no effect from any peer.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _SECURE = {"http": False, "https": True, "ws": False, "wss": True}
 def asgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[Scope], None]:
     """A function that corrects `client` and `scheme` of an HTTP or WebSocket scope in place.
 
-    `unix`: whether a peer without an address may be one on a unix socket. Where there is no such listener, it
-    is a TCP peer that has gone already, and is not believed.
+    `unix`: whether there is a unix listener. If so, a peer without an address is taken for a client on it; if
+    not, such a peer is a TCP client that has disconnected already, and is not trusted.
     """
     believes, nameless = trusted.believes, trusted.everyone or (trusted.unix and unix)
 
@@ -67,5 +67,5 @@ def wsgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[Environ], None]:
 
 
 def _secure(proto: str) -> bool | None:
-    """Whether X-Forwarded-Proto means TLS; None: it means nothing. Of a list, what the nearest proxy says."""
+    """Whether X-Forwarded-Proto means TLS; None if unknown. In a list, the nearest proxy's value counts."""
     return _SECURE.get(proto.rpartition(",")[2].strip().lower())

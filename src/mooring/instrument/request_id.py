@@ -1,8 +1,8 @@
-"""Which request is this: the request id's header and W3C trace context, for application, response and log.
+"""The ids of a request: the request id's header and W3C trace context, for application, response and log.
 
-A trusted peer's are kept where they are usable; other ones are replaced, so that the application sees one of
-each, the one that the log has. Whom to trust is forwarded_allow_ips, asked about the peer itself: identifiers
-are to be called before proxy.py's functions replace the client's address.
+Ids from a trusted peer are kept if they are usable. All others are replaced, so that the application sees one
+of each, the same as in the log. forwarded_allow_ips says which peers are trusted. The peer's own address is
+checked: call the identifiers before proxy.py's functions replace it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mooring.application.model import Environ, Message, Scope
 if TYPE_CHECKING:
     from mooring.settings.trusted import Trusted
 
-# Request id, trace id (32 hex digits), headers for the response; `-` is none.
+# Request id, trace id (32 hex digits), headers for the response; an id of `-` means none.
 AsgiIds = tuple[str, str, list[tuple[bytes, bytes]]]
 WsgiIds = tuple[str, str, list[tuple[str, str]]]
 AsgiIdentifier = Callable[[Scope], AsgiIds]
 WsgiIdentifier = Callable[[Environ], WsgiIds]
 
-# Nothing that needs an escape in a log, in JSON, in a shell or in a header's list.
+# Only characters that need no escape in a log, in JSON, in a shell or in a header's list.
 _USABLE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header; later versions may have more after another dash.
 _TRACEPARENT = re.compile(
@@ -37,9 +37,10 @@ _PAIRS = tuple(f"{n:02x}" for n in range(256))
 def asgi_identifier(
     header: str | None, trace: bool, trusted: Trusted, *, unix: bool
 ) -> AsgiIdentifier | None:
-    """A function that finds or makes a scope's ids and puts them into its headers; None where both are off.
+    """A function that finds or makes a scope's ids and puts them into its headers; None if both are off.
 
-    `header` is the request id's, in lower case; `trace` turns trace context on. `unix`: as for asgi_proxy.
+    `header` is the name of the request id's header, in lower case, or None; `trace` turns trace context on.
+    `unix`: as for asgi_proxy.
     """
     believes, nameless = trusted.believes, trusted.everyone or (trusted.unix and unix)
 
@@ -96,11 +97,11 @@ def wsgi_identifier(
 
 
 def with_headers(message: Message, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
-    """A response's first message, copied, with those of `headers` that the application has not set itself.
+    """A copy of a response's first message, with those of `headers` that the application has not set itself.
 
-    Copied, since an application may send one message or one list again and again.
+    A copy, since an application may send the same message or the same list again and again.
     """
-    own = [*(message.get("headers") or ())]  # an iterable: it may be one that is read once
+    own = [*(message.get("headers") or ())]  # it may be an iterator, which can be read once
     added = headers
     for wanted, _ in headers:
         size = len(wanted)
@@ -126,7 +127,7 @@ def _asgi_request_id(wanted: bytes, believed: Callable[[Any], bool]) -> AsgiIden
         given = None
         for name, value in scope["headers"]:
             if name == wanted:
-                given = value if given is None else b""  # which of two?
+                given = value if given is None else b""  # two of them: use neither
         if given is None:
             request_id = fresh()
             pair = (wanted, request_id.encode())
@@ -177,7 +178,7 @@ def _asgi_trace(
 def _append(scope: Scope, pair: tuple[bytes, bytes]) -> None:
     headers = scope["headers"]
     try:
-        headers.append(pair)  # the scope's own: no engine reads it again
+        headers.append(pair)  # in place: no engine reads the scope's headers again
     except AttributeError:
         scope["headers"] = [*headers, pair]
 
@@ -189,7 +190,7 @@ def _replace(scope: Scope, names: tuple[bytes, ...], pair: tuple[bytes, bytes]) 
 def _ids() -> Callable[[], str]:
     """A function that makes ids of 32 hex digits: 30 random ones for 256 ids in a row, and two that count.
 
-    Any thread may call it: the iterator is C's, and two threads that find it empty make a block each.
+    Any thread may call it: the iterator is written in C; two threads that find it empty make a block each.
     """
     block: Iterator[str] = iter(())
     random_bytes, pairs = os.urandom, _PAIRS
@@ -211,7 +212,7 @@ def _ids() -> Callable[[], str]:
 def _traceparents() -> Callable[[], str]:
     """A function that makes new trace contexts, flagged as sampled: else OpenTelemetry would record nothing.
 
-    Random all over, since samplers decide by the trace id.
+    All digits are random, since samplers decide by the trace id.
     """
     source = random.Random()  # noqa: S311
     os.register_at_fork(after_in_child=source.seed)

@@ -1,5 +1,5 @@
-"""The WebSocket part of asgi.py: counted and logged when the handshake is answered; open ones are
-counted.
+"""The WebSocket part of asgi.py: a WebSocket is counted and logged at the response to its handshake, and
+open ones are counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def wrap_websocket(
     entries: Entries | None,
     identify: Identify | None,
 ) -> ASGI:
-    """`application` for WebSocket scopes. A handshake is no request of the latency histogram."""
+    """`application`, wrapped for WebSocket scopes. Handshakes are not in the latency histogram."""
     cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
     begin, end = table(meter.row)
 
@@ -43,7 +43,7 @@ def wrap_websocket(
         def answer(code: int, message: Any) -> None:
             nonlocal status
             status = code or FAILED
-            end(place)  # first: what comes then may fail for what the application has sent
+            end(place)  # first, since the rest may fail on what the application has sent
             cells[base + (code // 100 & 7)] += 1.0
             cells[WEBSOCKETS] += code == ACCEPTED
             if entries is not None:

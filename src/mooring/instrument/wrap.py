@@ -1,4 +1,4 @@
-"""The instrumentation around an application: which of its halves, with what the plan asks for."""
+"""Puts the instrumentation around an application: for ASGI or WSGI, with what the plan asks for."""
 
 from __future__ import annotations
 

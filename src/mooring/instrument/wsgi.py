@@ -1,6 +1,6 @@
-"""The WSGI half of asgi.py, in Python and, where mooring._accelerator is there, in C.
+"""The wrapper around a WSGI application, as asgi.py for ASGI; in C if mooring._accelerator is there.
 
-Not for what becomes of a response that is no list (wsgi_response.py).
+Not for a response that is not a list: wsgi_response.py.
 """
 
 from __future__ import annotations
@@ -35,10 +35,9 @@ _FAILED = 500  # the status of a request without an answer, or with one that say
 def wrap_wsgi(
     application: WSGI, believe: Prepare, root: str, meter: Meter, identify: Identify | None = None
 ) -> WSGI:
-    """`application` with `believe` and `root` applied to each environ, counted, and with a line for each
-    request.
+    """`application`, wrapped: `believe` and `root` are applied to each environ, requests counted and logged.
 
-    That happens when the application returns a list, or else when the response is closed.
+    A request is counted and logged when the application returns a list, or else when its response is closed.
     """
     prepare = _preparation(believe, root)
     accelerated = _accelerated(application, prepare, meter, identify, always=bool(root))
@@ -94,9 +93,7 @@ def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identi
 
 
 def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
-    """Two functions: a request has come, and it has been answered (with no status: the application
-    failed).
-    """
+    """Two functions: for a new request, and for its response (an empty status: the application failed)."""
     cells, clock, base_of = meter.row.cells, monotonic, REQUEST_BASE.get
     begin, end = table(meter.row)
     count = accelerator.counter(meter.row) or _counter(cells, end)
@@ -135,7 +132,10 @@ def agrees() -> bool:
 def _accelerated(
     application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None, *, always: bool
 ) -> WSGI | None:
-    """What `wrap_wsgi` returns, in C. `always`: not only what proxies have sent is to be prepared."""
+    """What `wrap_wsgi` returns, in C; None without the accelerator.
+
+    `always`: call `prepare` for all requests, not only for those with a proxy's headers.
+    """
     if not (agrees() and wsgi_line.agrees() and lines_agree()):
         return None
     lines = meter.lines
@@ -169,7 +169,7 @@ def _accelerated(
 
 
 def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:
-    """A function that makes a request's line; its caller knows which requests have one."""
+    """A function that logs a request's line; its caller has checked which requests have one."""
     entry_of, log = describer(lines, every=True), logger(meter, lines)
 
     def line(environ: Environ, target: str, code: int, size: int, *more: Any) -> None:
@@ -182,7 +182,7 @@ def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:
 
 
 def _counter(cells: memoryview[float], end: Callable[[int], None]) -> Count:
-    """A function that counts a request and ends it."""
+    """A function that counts a request and frees its place."""
     lock = native("_thread", "allocate_lock")()
     bounds, bisect = BOUNDS, bisect_left
 
@@ -203,7 +203,7 @@ def _no_log(_entry: Entry, _now: float) -> None:
 
 
 def _preparation(believe: Prepare, root: str) -> Prepare:
-    """What is done to each environ: proxy headers, root_path as SCRIPT_NAME (UTF-8 as Latin-1: PEP 3333)."""
+    """A function that changes each environ: proxy headers, root_path as SCRIPT_NAME (PEP 3333's encoding)."""
     script = root.encode().decode("latin-1")
     inside = script + "/"
     if not script:
@@ -220,7 +220,7 @@ def _preparation(believe: Prepare, root: str) -> Prepare:
 
 
 def _code(status: object) -> int:
-    """The number of a status such as `200 OK`; 500 where there is none: the server answers with that then."""
+    """The number of a status such as `200 OK`; 500 if there is none, since the server then sends that."""
     return _number(status) if isinstance(status, str) else _FAILED
 
 

@@ -30,7 +30,7 @@ from mooring.system.unpatched import native
 
 Ids = tuple[str, str, Any]
 
-# A path of these needs no percent-encoding to be what the client sent (RFC 3986: pchar and "/").
+# A path of these characters alone needs no percent-encoding (RFC 3986: pchar and "/").
 _PCHAR = "/!$&'()*+,;=:@"
 _encoded = re.compile(rf"[^A-Za-z0-9._~{re.escape(_PCHAR)}-]").search
 
@@ -48,7 +48,7 @@ def agrees() -> bool:
 
 
 def target_of(environ: Environ) -> str:
-    """Path and query as they were requested: to be called before anyone changes the environ."""
+    """Path and query as the client requested them. Call it before the environ is changed."""
     raw = environ.get("RAW_URI")
     if raw is not None:
         return str(raw)
@@ -60,9 +60,9 @@ def target_of(environ: Environ) -> str:
 
 
 def describer(lines: Lines, *, every: bool = False) -> Callable[..., Entry | None]:
-    """A function that makes a request's entry; None where it has no line.
+    """A function that makes a request's entry, or returns None if the request has no line.
 
-    `every`: whether its caller has asked already which requests have a line.
+    `every`: make an entry for every request, since the caller has checked already which requests have a line.
     """
     form, wanted, nameless = lines.format, lines.wanted if not every else None, lines.nameless
     wants_headers, declared, full, hosts = form.headers, form.declared, form.full, kept_hosts
@@ -109,7 +109,7 @@ def declared_size(headers: Any) -> int | None:
 
 
 def logger(meter: Meter, lines: Lines) -> Callable[[Entry, float], object]:
-    """A function that has the line of an entry written."""
+    """A function that writes the line of an entry."""
     lock = native("_thread", "allocate_lock")()  # a ring has one writer
     make, put = lines.format.line, line_writer(meter, lines)
     timed = lines.format.timed

@@ -1,8 +1,8 @@
-"""An application's answer on WSGI on its way to the server: its headers, and its body where that is no list.
+"""A WSGI response on its way from the application to the server: its headers, and its body if not a list.
 
-A list is returned as it is, since granian sends lists at once, and so is what `wsgi.file_wrapper` made, since
-gunicorn sends that with sendfile. Any other iterable is wrapped; its `close` is called once, when the server
-closes ours.
+A list is returned as it is, since granian sends lists at once. So is an object made by `wsgi.file_wrapper`,
+since gunicorn sends it with sendfile. Any other iterable is wrapped; its `close` is called once, when the
+server closes the wrapper.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Stream:
             raise
 
     def close(self) -> None:
-        """What the server calls when it is done with the response, complete or not."""
+        """The server calls this when it is done with the response, complete or not."""
         finish, self.finish = self.finish, None
         if finish is None:
             return
@@ -52,31 +52,31 @@ class Stream:
 
 
 def with_headers(fields: Any, headers: Any) -> list[tuple[str, str]]:
-    """Response headers, copied, with those of `headers` that the application has not set itself."""
+    """A copy of the response headers, with those of `headers` that the application has not set itself."""
     own = list(fields)
     names = {name.lower() for name, _ in own}
     return [*own, *(header for header in headers if header[0] not in names)]
 
 
 def last_of_connection(fields: Any) -> list[tuple[str, str]]:
-    """Response headers, copied, with `Connection: close`."""
+    """A copy of the response headers, with `Connection: close`."""
     return [*(header for header in fields if header[0].lower() != "connection"), _CLOSE]
 
 
 def is_watched_file(environ: Environ, body: Any, stream: Stream, headers: Any) -> bool:
-    """Whether `body` is the server's own file wrapper, watched from now on."""
+    """Whether `body` is the server's own file wrapper; if so, it is watched from now on."""
     wrapper: Any = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper) and watch(stream, body, headers)
 
 
 def watch(stream: Stream, body: Any, headers: Any) -> bool:
-    """Have the file's `close` be the stream's, which makes the line. False: it cannot be.
+    """Replace the file's `close` by the stream's, which logs the line. False if that is not possible.
 
-    Its size is the declared one, since the server reads it past us.
+    The size is the declared one, since the server reads the file itself.
     """
     try:
         body.close = stream.close
-    except AttributeError:  # a wrapper with slots
+    except AttributeError:  # a class with slots
         return False
     stream.size = declared_size(headers) or _file_size(body)
     return True

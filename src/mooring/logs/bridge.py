@@ -1,6 +1,6 @@
-"""A worker's `logging`: engines' loggers, and what Python itself says, in the form of mooring's own log.
+"""A worker's `logging`: the engines' loggers and Python's own messages, in the form of mooring's log.
 
-Not the application's logging: that is left alone, and where there is none, fallback.py.
+Not for the application's logging: it is left alone, or, if there is none, fallback.py takes its records.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ class Handler(logging.Handler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        """Say in one record what `logging` prints in a dozen lines: the call does not fit its message."""
+        """Log in one record what `logging` prints in a dozen lines: the arguments do not fit the message."""
         error = sys.exc_info()[1]
         where = f"{record.pathname}:{record.lineno}"
         text = f"a record could not be logged ({where}): {type(error).__name__}: {_str(error)}"
         self.log.record("error", text, {"format": _str(record.msg)}, logger=record.name)
 
     def reopen(self) -> None:
-        """The log files anew, where this user may open them: on SIGUSR1, whoever takes it."""
+        """Open the log files again, on SIGUSR1; warn about those that this user may not open."""
         for refused in self.files.reopen():
             self.log.warning(f"{refused}; the next roll (SIGHUP) takes the new file")
 
 
 class Formatter(logging.Formatter):
-    """For a file that is not mooring's: lines of the log's form (text or json), without their end."""
+    """Formats lines for a file that is not mooring's, in the log's form (text or json), without line ends."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Formatter(logging.Formatter):
 
 
 def as_record(record: logging.LogRecord, engines: Container[str] = ()) -> logform.Record:
-    """A record of `logging`'s as one of mooring's log; `extra` fields are the application's alone.
+    """A record of `logging` as a record of mooring's log; only the application's have `extra` fields.
 
     `engines` are the first parts of the names of the engines' loggers.
     """
@@ -100,16 +100,15 @@ def as_record(record: logging.LogRecord, engines: Container[str] = ()) -> logfor
 
 
 def _parted(message: str) -> tuple[str, str]:
-    """Message and traceback, where an engine has put both into the message."""
+    """Split a message into text and traceback, if an engine has put both into it."""
     what, head, frames = message.partition(_TRACEBACK)
     return (what.rstrip(" :\n"), head + frames) if what and frames else (message, "")
 
 
 def configure(log: Log, level: str, files: LogFiles, loggers: Iterable[str]) -> Handler:
-    """Send those loggers, which are the engines', to the log, and the application's while it has configured
-    none.
+    """Send records of `loggers`, the engines', to the log; the application's too while it configures none.
 
-    Returns the handler that all of the engines' have.
+    Returns the handler of the engines' loggers.
     """
     handler = Handler(log, files)
     for name in (*loggers, "mooring"):
@@ -123,24 +122,24 @@ def configure(log: Log, level: str, files: LogFiles, loggers: Iterable[str]) -> 
 
 
 def imported(loggers: Iterable[str]) -> None:
-    """The application has been imported: what it has said about logging by now stands.
+    """Call this after the application's import: the logging that it has configured by now is kept.
 
-    `loggers` are the engines', which it cannot disable.
+    `loggers` are the engines', which the application cannot disable.
     """
     fallback.settle()
     for name in (*loggers, "mooring"):
         logger = logging.getLogger(name)
         if any(isinstance(handler, Handler) for handler in logger.handlers):
-            logger.disabled = False  # dictConfig disables all that it is not told of
+            logger.disabled = False  # dictConfig disables all loggers that it does not name
 
 
 def crashed(log: Log, error: BaseException) -> None:
-    """What ends a worker, and is none of mooring's own errors."""
+    """Log an exception that ends the worker and is none of mooring's own errors."""
     _tell(log, "critical", "mooring", "the worker failed", error)
 
 
 def _hook(log: Log) -> None:
-    """Exceptions that nobody awaits, in the log's form; with JSON, warnings too (as text: Python's own)."""
+    """Log uncaught exceptions in the log's form; with JSON also warnings (with text Python prints them)."""
 
     def in_thread(found: threading.ExceptHookArgs) -> None:
         if found.exc_type is not SystemExit and found.exc_value is not None:

@@ -1,6 +1,6 @@
-"""Make text safe for a line of a log: nothing a client sends can end a line, forge one, or steer a terminal.
+"""Make text safe for a log's line: nothing a client sends can end a line, forge one, or control a terminal.
 
-Printable text, any script of it, stays as it is. Not for percent-encoding paths or for JSON.
+Printable text of any script stays as it is. Not for percent-encoding paths or for JSON.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import TypeVar
 
 K = TypeVar("K", bytes, str)
 
-# Characters of a line's parts, so that a whole line stays below PIPE_BUF and its status is never cut off.
+# Most characters of a line's parts: so a whole line stays below PIPE_BUF, and its status is never cut off.
 TARGET_LIMIT = 2048
 AGENT_LIMIT = 512
 HOST_LIMIT = 253
 METHODS = frozenset((None, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"))
 
-# What comes again, some 200 KiB each at most.
+# Caches of texts that come again, some 200 KiB each at most.
 kept_targets: dict[bytes, str] = {}
 kept_agents: dict[bytes, str] = {}
 kept_hosts: dict[str, str] = {}
 _KEPT, _KEPT_LENGTH = 256, 256
 _turns = count()
 
-# An address, which stands without quotes: as in settings/trusted.py.
-HOST_OTHERS = "._:%-"  # what is in one besides letters and digits
+# An address, which is written without quotes: as in settings/trusted.py.
+HOST_OTHERS = "._:%-"  # its characters besides letters and digits
 _ADDRESS = re.compile(rf"[0-9A-Za-z{HOST_OTHERS}]{{1,{HOST_LIMIT}}}")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\", '"': r"\""}
 _CANDIDATES = re.compile(r"[^ -~]")
@@ -36,8 +36,8 @@ _CANDIDATES_QUOTED = re.compile(r"[^ !#-\[\]-~]")
 def escape(text: str) -> str:
     r"""`text` with everything unprintable escaped: `\n`, `\x1b`, `\u202e`.
 
-    A byte that was no UTF-8 (decoded with surrogateescape) is shown as `\xff`. Backslashes stay, so this is
-    to be read by people; `escape_quoted` is unambiguous.
+    A byte that was no UTF-8 (decoded with surrogateescape) is shown as `\xff`. Backslashes stay, so the
+    result is for people only; that of `escape_quoted` is unambiguous.
     """
     return text if text.isprintable() else _CANDIDATES.sub(_escaped, text)
 
@@ -50,7 +50,7 @@ def escape_quoted(text: str) -> str:
 
 
 def field(value: bytes, limit: int) -> str:
-    """What a client sent, for a place between quotes: at most `limit` characters, then `...` where cut."""
+    """A client's text, escaped for a place between quotes: at most `limit` characters, then `...` if cut."""
     text = value[:limit].decode("utf-8", "surrogateescape")
     if not (text.isprintable() and '"' not in text and "\\" not in text):
         text = _CANDIDATES_QUOTED.sub(_escaped, text)
@@ -58,9 +58,9 @@ def field(value: bytes, limit: int) -> str:
 
 
 def target_field(value: bytes) -> str:
-    """What `field` makes of a target. Hot paths ask `kept_targets.get(value)` first.
+    """`field` for a request's target. Hot paths ask `kept_targets.get(value)` first.
 
-    One in 16 that come by is kept: those that come often soon are, and all others cost next to nothing more.
+    One in 16 targets is kept: frequent ones soon are, and rare ones cost almost nothing more.
     """
     if len(value) > TARGET_LIMIT:
         return field(value, TARGET_LIMIT)
@@ -84,9 +84,9 @@ def kept_agent_field(value: bytes) -> str:
 
 
 def host_field(host: str) -> str:
-    """A client's address, or its port, which stand without quotes. Hot paths ask `kept_hosts.get` first.
+    """A client's address or port, which are written without quotes. Hot paths ask `kept_hosts.get` first.
 
-    They are not always the kernel's: middleware inside the application sets them from what a header said.
+    They do not always come from the kernel: middleware in the application may set them from a header.
     """
     if not _ADDRESS.fullmatch(str(host)):
         return field(str(host).encode("utf-8", "surrogatepass"), HOST_LIMIT).replace(" ", r"\x20")
@@ -101,7 +101,7 @@ def _keep(kept: dict[K, str], value: K, text: str) -> None:
 
 
 def latin_field(text: str, limit: int) -> str:
-    """`field` for what a WSGI server has decoded as Latin-1."""
+    """`field` for a text that a WSGI server has decoded as Latin-1."""
     if len(text) <= limit and text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
     return field(text[: limit + 1].encode("latin-1", "replace"), limit)
@@ -109,18 +109,18 @@ def latin_field(text: str, limit: int) -> str:
 
 @lru_cache(maxsize=256)
 def agent_field(value: bytes) -> str:
-    """`field` for a user agent or a referer, which come again; give it at most AGENT_LIMIT + 1 bytes."""
+    """`field`, cached, for a user agent or a referer; pass at most AGENT_LIMIT + 1 bytes."""
     return field(value, AGENT_LIMIT)
 
 
 @lru_cache(maxsize=256)
 def latin_agent_field(text: str) -> str:
-    """`agent_field` for what a WSGI server has decoded as Latin-1."""
+    """`agent_field` for a text that a WSGI server has decoded as Latin-1."""
     return latin_field(text, AGENT_LIMIT)
 
 
 def method_field(method: str) -> str:
-    """A request's method; where it is none of the usual, it is whatever the client sent."""
+    """A request's method; an unknown one is escaped, since a client may send any text."""
     return method if method in METHODS else field(method.encode("utf-8", "surrogateescape"), 32)
 
 

@@ -1,9 +1,8 @@
 """The application's logging while it has configured none: its records go to mooring's log.
 
-Nothing of that is in the way of an application that does configure logging, whenever it does. A logger above
-the root one takes what no handler below has shown; the root logger itself stays without handlers, so
-`logging.basicConfig()` and the like find what they expect. The moment a handler is added to the root logger,
-everything is as Python leaves it.
+An application can still configure logging at any time. A logger above the root logger takes the records that
+no handler below has shown. The root logger itself has no handlers, so that `logging.basicConfig()` and the
+like work as usual. As soon as a handler is added to the root logger, everything done here is undone.
 """
 
 from __future__ import annotations
@@ -19,22 +18,22 @@ _basic_config = logging.basicConfig
 class _Root(logging.RootLogger):
     """The root logger until the application configures logging."""
 
-    mooring_level: int | None  # what its level was; None once the application has chosen one itself
+    mooring_level: int | None  # the level before; None once the application has set one
 
     def addHandler(self, hdlr: logging.Handler) -> None:  # noqa: N802 (logging's name)
-        """Add a handler; one that people read from is the application's configuration."""
+        """Add a handler; if it shows records to people, the application has configured logging."""
         if shows(hdlr):
             step_aside()
         logging.Logger.addHandler(self, hdlr)
 
     def setLevel(self, level: int | str) -> None:  # noqa: N802 (logging's name)
-        """Set the level, which is the application's from now on."""
+        """Set the level; from now on it is the application's choice."""
         self.mooring_level = None
         logging.Logger.setLevel(self, level)
 
 
 class _Above(logging.Handler):
-    """Gives to mooring's handler what no handler of the application's shows."""
+    """Passes the records that no handler of the application shows to mooring's handler."""
 
     def __init__(self, handler: logging.Handler) -> None:
         super().__init__()
@@ -49,12 +48,12 @@ class _Above(logging.Handler):
 
 
 def install(handler: logging.Handler, level: int) -> None:
-    """Take what the application logs from `level` on. To be called before it is imported.
+    """Take the application's records from `level` on. Call this before the application is imported.
 
-    Logging calls at its import count, and so does what it has configured there.
+    Records of the import are taken too, and logging that is configured during the import is kept.
     """
     handler.setLevel(logging.WARNING)
-    logging.lastResort = handler  # where it has loggers of its own: the form, not which records
+    logging.lastResort = handler  # with loggers of its own, it changes only the records' form
     root = logging.root
     if isinstance(root, _Root) or root.handlers:
         return
@@ -69,7 +68,7 @@ def install(handler: logging.Handler, level: int) -> None:
 
 
 def step_aside() -> None:
-    """Leave `logging` as Python has it: the application configures its own."""
+    """Undo `install`: the application configures logging itself."""
     root: Any = logging.root
     if not isinstance(root, _Root):
         return
@@ -83,7 +82,7 @@ def step_aside() -> None:
 
 
 def settle() -> None:
-    """After the import: loggers of its own that show their records are the application's configuration."""
+    """Call this after the import: undo `install` if a logger of the application shows its records."""
     for logger in list(logging.root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger) and logger.propagate and any(map(shows, logger.handlers)):
             step_aside()
@@ -92,8 +91,8 @@ def settle() -> None:
 def shows(handler: logging.Handler) -> bool:
     """Whether people read what a handler writes.
 
-    None of those which libraries add by themselves (NullHandler), and frameworks (Django's mails, and its
-    console while DEBUG is on), or which send a copy elsewhere (OpenTelemetry, Sentry).
+    False for handlers that libraries (NullHandler) and frameworks (Django's mails, and its console while
+    DEBUG is on) add by themselves, and for those that send a copy elsewhere (OpenTelemetry, Sentry).
     """
     names = {each.__name__ for each in type(handler).__mro__}
     copies = type(handler).__module__.partition(".")[0] in ("opentelemetry", "sentry_sdk")
@@ -108,7 +107,7 @@ def _debug_only(handler: logging.Handler) -> bool:
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-    """Whether a handler of one of the application's own loggers has shown it."""
+    """Whether a handler of one of the application's own loggers has shown the record."""
     logger: Any = logging.root.manager.loggerDict.get(record.name)
     while isinstance(logger, logging.Logger) and logger is not logging.root:
         for handler in logger.handlers:
@@ -122,7 +121,7 @@ def _is_shown(record: logging.LogRecord) -> bool:
 
 @functools.wraps(_basic_config)
 def _configured(**options: Any) -> None:
-    """`logging.basicConfig`; without handlers, `logging.info()` and the like call it too: not then."""
+    """`logging.basicConfig`; it does nothing when `logging.info()` and the like call it, without handlers."""
     if not options and sys._getframe(1).f_globals is vars(logging):
         return
     _basic_config(**options)

@@ -20,9 +20,10 @@ _last_form = "text"
 
 
 class Log:
-    """Writes one record a call to `fd`, which the workers share, or a description of its own of what `fd` is.
+    """Writes one record a call to `fd`, which the workers share, or to its own open file description of it.
 
-    A record that its reader leaves no room for is dropped and counted in `dropped`; the next that fits tells.
+    A record for which the reader leaves no room is dropped and counted in `dropped`; a warning with the
+    number is written as soon as there is room.
     `engines` are the first parts of the names of the engines' loggers.
     """
 
@@ -46,7 +47,7 @@ class Log:
         self.dropped = 0
 
     def set_level(self, level: str) -> None:
-        """Log from this level on; from warning on at most, where there is no log."""
+        """Log from this level on; a quiet log never logs below warning."""
         self.level = max(LEVELS[level], LEVELS["warning"]) if self._quiet else LEVELS[level]
 
     def debug(self, message: str, **fields: Any) -> None:
@@ -76,7 +77,7 @@ class Log:
         logger: str = "mooring",
         at: float | None = None,
     ) -> None:
-        """Write one record, where its level is logged; `told` are the fields that the message says itself."""
+        """Write one record, if its level is logged; `told`: the fields that the message contains already."""
         if LEVELS[level] < self.level:
             return
         now = time.time()
@@ -97,9 +98,9 @@ class Log:
 
 
 def wants_color(fd: int, environ: Mapping[str, str]) -> bool:
-    """Whether `fd` is a terminal to be coloured: NO_COLOR is the strongest, then FORCE_COLOR, then TERM.
+    """Whether to write colours to `fd`, which must be a terminal: by NO_COLOR, else FORCE_COLOR, else TERM.
 
-    https://no-color.org, https://force-color.org. Nothing colours a file, a pipe or a socket.
+    https://no-color.org, https://force-color.org. A file, a pipe or a socket never gets colours.
     """
     if environ.get("NO_COLOR") or not os.isatty(fd):
         return False
@@ -107,18 +108,18 @@ def wants_color(fd: int, environ: Mapping[str, str]) -> bool:
 
 
 def set_last_form(form: str) -> None:
-    """Text or json, for `last_words` and `show_traceback`: a start can end before there is a log."""
+    """Set the form (text or json) of `last_words` and `show_traceback`, which work before there is a log."""
     global _last_form  # noqa: PLW0603
     _last_form = form
 
 
 def last_words(text: str) -> None:
-    """The one clear last line on stderr; a reader that has stopped reading holds us for a second at most."""
+    """Write the one clear last line to stderr; wait a second at most for a reader that does not read."""
     _tell(f"mooring: {escape(text)}\n", "critical", text)
 
 
 def show_traceback(text: str) -> None:
-    """An application's own traceback on stderr: its lines stay, other control characters are escaped."""
+    """Write an application's traceback to stderr: line ends stay, other control characters are escaped."""
     lines = text.splitlines()
     if lines:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
@@ -137,7 +138,7 @@ def _tell(shown: str, level: str, message: str, traceback: str = "") -> None:
 def open_log(path: str | None, default_fd: int) -> int:
     """The descriptor for a log setting: `-` and None are `default_fd`, a path is appended to.
 
-    Raises OSError where the file cannot be opened; a named pipe needs a reader (ENXIO).
+    Raises OSError if the file cannot be opened; a named pipe needs a reader (ENXIO).
     """
     if path in {None, "-", ""}:
         return default_fd
@@ -165,13 +166,13 @@ class LogFiles:
         return fd
 
     def without(self, fd: int | None) -> LogFiles:
-        """Those but one, for a process that doesn't hold it: there, its number may be anything's."""
+        """The files without the one at `fd`, for a process that has closed it: the number may be reused."""
         others = LogFiles()
         others.opened = [(path, each) for path, each in self.opened if each != fd]
         return others
 
     def reopen(self) -> list[str]:
-        """Put each path's present file at the same descriptor number; returns what was refused, and why."""
+        """Open each path again, at the same descriptor number; returns a message for each that failed."""
         refused = []
         for path, fd in self.opened:
             try:

@@ -1,8 +1,8 @@
 """One record of mooring's own log: text for people, or one JSON object. Not where it goes (log.py).
 
-Both say the same. The text is the form that gunicorn and hypercorn made familiar:
-`[date zone] [pid] [LEVEL] message`, then what the message does not say itself, as `name=value`; further lines
-of the message and the traceback follow, indented.
+Both forms have the same content. The text has the form known from gunicorn and hypercorn:
+`[date zone] [pid] [LEVEL] message`, then the fields that the message does not contain, as `name=value`. More
+lines of the message and the traceback follow, indented.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 
 from mooring.logs.escape import escape, escape_quoted
 
-_INDENT = "  "  # a record begins with "[": no other line of the log does, whatever an exception says
-_UNNAMED = ("mooring", "root")  # text leaves these out, and the engines': the older images' lines did
+_INDENT = "  "  # only a record's first line begins with "[", whatever text an exception has
+_UNNAMED = ("mooring", "root")  # text leaves out these names, and the engines': so did the older images
 _COLORS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m", "critical": "\033[1;31m"}
 _DIM, _PLAIN = "\033[2m", "\033[0m"
-_DEEPEST = 4  # of nested values in a field
-_MOST, _LONGEST_NAME = 64, 64  # fields, and characters of a field's name
-_LEAST = 16  # characters of a field that has to be cut
+_DEEPEST = 4  # levels of nested values in a field
+_MOST, _LONGEST_NAME = 64, 64  # most fields; most characters of a field's name
+_LEAST = 16  # least characters that are kept of a field that is cut
 _KEPT = ("time", "level", "pid")
 _CUT = "\n...\n"
 
 
 class Record(NamedTuple):
-    """What is logged: `time` in seconds since the epoch; `told` are the fields that `message` says itself."""
+    """One record: `time` in seconds since the epoch; `told`: the fields that `message` contains already."""
 
     time: float
     pid: int
@@ -41,9 +41,9 @@ class Record(NamedTuple):
 
 
 def as_text(record: Record, *, colored: bool = False, engines: Container[str] = ()) -> bytes:
-    """A record in lines; those after the first are indented, so that none of them can pass for a record.
+    """A record as lines; those after the first are indented, so that none of them looks like a record.
 
-    `engines` are the first parts of the names of the engines' loggers, which are not said.
+    `engines` are the first parts of the names of the engines' loggers, which the text leaves out.
     """
     first, *rest = record.message.splitlines() or [""]
     root = record.logger.partition(".")[0]
@@ -65,7 +65,7 @@ def as_text(record: Record, *, colored: bool = False, engines: Container[str] = 
 
 
 def as_json(record: Record, limit: int) -> bytes:
-    """A record as one line of at most `limit` bytes, plain ASCII; what is too long loses its middle."""
+    """A record as one line of at most `limit` bytes, plain ASCII; too long values lose their middle."""
     found: dict[str, Any] = {
         "time": _iso(record.time),
         "level": record.level,
@@ -83,7 +83,7 @@ def as_json(record: Record, limit: int) -> bytes:
 
 
 def _fitted(found: dict[str, Any], limit: int) -> bytes:
-    """The longest first loses its middle, until the line is short enough; what has none is left out."""
+    """Shorten the longest value until the line fits; a value too short to be cut is left out."""
     sizes = {name: len(_dumped(each)) for name, each in found.items() if name not in _KEPT}
     line = _dumped(found)
     while (over := len(line) - limit) > 0:
@@ -104,7 +104,7 @@ def _fitted(found: dict[str, Any], limit: int) -> bytes:
 
 
 def _shortened(text: str, keep: int) -> str:
-    """A quarter of it from the start, the rest from the end, where a traceback says what it was."""
+    """`keep` characters: a quarter from the start, the rest from the end, where a traceback has its error."""
     head, tail = text[: keep // 4], text[len(text) - keep * 3 // 4 :]
     return f"{head}{_CUT}{tail}" if len(head) + len(tail) + len(_CUT) < len(text) else text[:keep]
 
@@ -114,7 +114,7 @@ def _dumped(value: Any) -> bytes:
 
 
 def _clean(value: Any, depth: int = 0) -> Any:
-    """A value that JSON can say; what it cannot is text. No infinity, no half of a surrogate pair."""
+    """The value if JSON can hold it, else its text. No infinity, no half of a surrogate pair."""
     try:
         if value is None or isinstance(value, bool):
             return value
@@ -132,7 +132,7 @@ def _clean(value: Any, depth: int = 0) -> Any:
 
 
 def _value(value: Any) -> str:
-    """A field's value in text: quoted where it could be taken for more than one."""
+    """A field's value as text, quoted if it could be read as more than one."""
     value = _clean(value)
     text = value if isinstance(value, str) else json.dumps(value)
     plain = text and text.isprintable() and not any(char in text for char in ' "=\\')

@@ -1,6 +1,6 @@
-"""Write lines to a log's descriptor whole, and without waiting for its reader.
+"""Writes whole lines to a log's descriptor, without waiting for its reader.
 
-Not for what the lines say (log.py), nor for the access log, which has a process to wait in
+Not for the text of the lines (log.py), nor for the access log, whose process may wait
 (logs/access/writer.py).
 """
 
@@ -12,17 +12,17 @@ import socket
 import stat
 from collections.abc import Iterator
 
-PIPE_BUF = 4096  # up to this, a write to a pipe is whole or refused, pipe(7)
-FILE_PIECE = 65536  # a file has no such limit: an append is whole
+PIPE_BUF = 4096  # bytes; up to this, a write to a pipe is done whole or refused: pipe(7)
+FILE_PIECE = 65536  # bytes; a file has no such limit: an append is whole
 _REST = 100  # milliseconds that a record's later pieces wait for room
 _CUT = b"...\n"
 
 
 class Rest:
-    """What is left of a line that a full disk has cut off, kept to be written first when there is room.
+    """The rest of a line that a full disk has cut off, kept to be written first when there is room.
 
-    So the line is whole in the end. Where somebody else has written to the file meanwhile, or it is another
-    one now, the line is lost.
+    So the line is whole in the end. If another process has written to the file meanwhile, or it is another
+    file now, the line is lost.
     """
 
     def __init__(self, fd: int) -> None:
@@ -31,25 +31,25 @@ class Rest:
         self._end: tuple[int, ...] | None = None
 
     def keep(self, data: bytes) -> None:
-        """Keep this, the file being as it is now; an empty one is none."""
+        """Keep `data` as the rest, for the file as it is now; empty: there is no rest."""
         self._data, self._end = data, self._look() if data else None
 
     def due(self) -> bytes:
-        """What is to be written first; empty where there is nothing, or it would begin no line's rest."""
+        """The bytes to write first; empty if there are none, or if the file's end has changed."""
         if not self._data or self._end is None:
             return b""
         owner, *place = self._look() or (0,)
         if place != list(self._end[1:]):
             return b""
-        return self._data if owner == self._end[0] else b"\n"  # of a fork's parent: that is ended here
+        return self._data if owner == self._end[0] else b"\n"  # kept by the parent: only end its line
 
     @property
     def lines(self) -> int:
-        """How many ends of lines are in it."""
+        """The number of line ends in the rest."""
         return self._data.count(b"\n")
 
     def _look(self) -> tuple[int, ...] | None:
-        """Whose it is (a fork has a copy), and where the file ends."""
+        """The process, since a fork has a copy of the rest; and the file, with its size."""
         try:
             found = os.fstat(self._fd)
         except OSError:
@@ -58,11 +58,11 @@ class Rest:
 
 
 class Sink:
-    """A descriptor for log records. `fd` is what a forked worker has to keep, `limit` a line's most bytes.
+    """A descriptor for log records. A forked worker has to keep `fd`; a line has at most `limit` bytes.
 
-    O_NONBLOCK belongs to the open file description, open(2), which the application shares where it is stdout
-    or stderr: so a pipe or a terminal is opened again, by /proc, for us alone. A socket can be told at each
-    send. Where neither can be done, the poll before each write is all there is.
+    O_NONBLOCK belongs to the open file description (open(2)), which the application shares if it is stdout or
+    stderr. So a pipe or a terminal is opened again, through /proc, for mooring alone. For a socket each send
+    takes a flag. If neither is possible, there is only the poll before each write.
     """
 
     def __init__(self, fd: int) -> None:
@@ -73,7 +73,7 @@ class Sink:
         self._rest = Rest(self.fd)
 
     def write(self, data: bytes, wait: int = 0) -> bool:
-        """Write whole lines; False where there was no room (for `wait` milliseconds), or no reader."""
+        """Write whole lines; False if there was no room (within `wait` milliseconds), or no reader."""
         for number, piece in enumerate(pieces(self._rest.due() + data, self.limit)):
             if not self._put(piece, _REST if number else wait):
                 return number > 0
@@ -107,14 +107,14 @@ def pieces(data: bytes, limit: int = PIPE_BUF) -> Iterator[bytes]:
 
 
 def _private(fd: int) -> int:
-    """An open file description of our own of a pipe or a terminal; else the descriptor itself."""
+    """For a pipe or a terminal a new descriptor, with its own open file description; else `fd` itself."""
     try:
         mode = os.fstat(fd).st_mode
         if stat.S_ISFIFO(mode) or os.isatty(fd):
-            # Python's open makes it close-on-exec: the application's children never see it.
+            # os.open makes it close-on-exec: the application's children never inherit it.
             return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
-        pass  # the pipe's reader is gone, or its owner is somebody else
+        pass  # the pipe's reader is gone, or another user owns the pipe
     return fd
 
 
@@ -130,4 +130,4 @@ def _send(fd: int, piece: bytes) -> int:
     try:
         return sock.send(piece, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     finally:
-        sock.detach()  # it must not close what is not its own
+        sock.detach()  # else the socket object would close `fd`

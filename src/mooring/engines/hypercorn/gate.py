@@ -54,8 +54,8 @@ class HypercornGate:
         """
         now, left = time.monotonic(), self._job.stop.remaining_for_requests()
         known = [each for each in connections if hasattr(each, "protocol")]
-        greeting = now < self._began + self._patience and self._greeting(len(known))
-        if not (known or greeting) or not left:
+        handshaking = now < self._began + self._patience and self._handshaking(len(known))
+        if not (known or handshaking) or not left:
             if known:
                 warn_of_cut(_log, self._job.serving)
             self._job.config.graceful_timeout = left if not connections else 0
@@ -76,7 +76,7 @@ class HypercornGate:
                 actions.append(each._initiate_server_close)
         return actions
 
-    def _greeting(self, known: int) -> bool:
+    def _handshaking(self, known: int) -> bool:
         """Whether there are connections that hypercorn does not know yet: with TLS, during the handshake."""
         return self._job.config.ssl_enabled and len(self._kernel.silences()) > known
 

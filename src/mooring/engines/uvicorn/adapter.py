@@ -143,8 +143,8 @@ class _Server(Server):
             await asyncio.sleep(LOOK)
             now, connections = time.monotonic(), list(self.server_state.connections)
             # with TLS, uvicorn learns of a connection only after the handshake
-            greeting = self.config.is_ssl and now < began + patience and kernel.silences()
-            if not (connections or greeting):
+            handshaking = self.config.is_ssl and now < began + patience and kernel.silences()
+            if not (connections or handshaking):
                 return
             if not self.stop.remaining_for_requests():
                 warn_of_cut(_log, self.serving)

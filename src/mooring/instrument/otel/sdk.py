@@ -1,9 +1,9 @@
 # mypy: disable-error-code=no-untyped-call
-"""OpenTelemetry in a worker: its own SDK, configured by its own variables, around the application.
+"""OpenTelemetry in a worker: its own SDK, configured by its own variables.
 
-Exporters, samplers, propagators, resources: the SDK's configurator reads the variables. Libraries: the loader
-of `opentelemetry-instrument`, with whatever instrumentations are installed. Here are only the order of it, a
-bounded end, and the log; the server spans are in spans.py.
+The SDK's configurator reads the variables for exporters, samplers, propagators and resources. The loader of
+`opentelemetry-instrument` instruments libraries, with the instrumentations that are installed. This file adds
+the order, a bounded end, and the log. Not for the server spans: spans.py.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from mooring.logs.log import Log, LogFiles
     from mooring.plan.plan import Plan
 
-_LONGEST, _SHARE = 2.0, 0.25  # seconds, and of the grace period: what the last export may take
+_LONGEST, _SHARE = 2.0, 0.25  # most time for the last export: seconds, and a share of the grace period
 _QUIET = 60.0  # seconds in which one kind of message is logged once
 
 
 class _Configurator(_OTelSDKConfigurator):
-    """The SDK's, which asks to be subclassed by whoever uses it."""
+    """The SDK's configurator, which must be subclassed to be used."""
 
 
 class _Seldom(logging.Filter):
-    """Lets one message of a kind through in a minute, and says how many were held back."""
+    """Passes one record of a kind per minute, and adds how many were held back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class _Seldom(logging.Filter):
 
 
 def start(plan: Plan, log: Log, files: LogFiles) -> Callable[[Application], Application]:
-    """As `otel.start`."""
+    """Start OpenTelemetry, as described in start.py."""
     handler = Handler(log, files)
     handler.addFilter(_Seldom())
     logger = logging.getLogger("opentelemetry")
@@ -81,7 +81,7 @@ def _is_on() -> bool:
 
 
 def _set_up(plan: Plan, environ: Mapping[str, str]) -> None:
-    """Providers and instrumentations; neither where `opentelemetry-instrument` has been at work before us."""
+    """Set up providers and instrumentations, unless `opentelemetry-instrument` has done so before."""
     if _is_on():
         return
     own = not any(entry_points(group=f"opentelemetry_{each}") for each in ("distro", "configurator"))
@@ -94,9 +94,9 @@ def _set_up(plan: Plan, environ: Mapping[str, str]) -> None:
 
 
 def _defaults(target: str, environ: Mapping[str, str], own: bool) -> dict[str, str]:
-    """What is set while the SDK reads the variables: only what the user left open.
+    """The variables to set while the SDK reads them: only those that the user has not set.
 
-    Where a distribution of OpenTelemetry is installed (`own` is False), exporters are its to choose.
+    If a distribution of OpenTelemetry is installed (`own` is False), it chooses the exporters.
     """
     found: dict[str, str] = {}
     attributes = environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")
@@ -112,7 +112,7 @@ def _defaults(target: str, environ: Mapping[str, str], own: bool) -> dict[str, s
 
 @contextlib.contextmanager
 def _variables(found: Mapping[str, str]) -> Iterator[None]:
-    """The process's environment with these for a while: the application finds it as it was given."""
+    """Set these variables in the environment for a while; the application gets it as it was before."""
     before = {name: os.environ.get(name) for name in found}
     os.environ.update(found)
     try:
@@ -126,7 +126,7 @@ def _variables(found: Mapping[str, str]) -> Iterator[None]:
 
 
 def _end_in_time(seconds: float) -> None:
-    """Export what is left when the process ends, within `seconds`: the SDK's own way waits 30 and more."""
+    """When the process ends, export what is left, within `seconds`; the SDK would wait 30 s or more."""
     providers: list[Any] = [
         trace.get_tracer_provider(),
         metrics.get_meter_provider(),
@@ -148,5 +148,5 @@ def _end_in_time(seconds: float) -> None:
 
 
 def _quietly(end: Callable[[], Any]) -> None:
-    with contextlib.suppress(Exception):  # one that has been shut down by the application
+    with contextlib.suppress(Exception):  # the application may have shut it down
         end()

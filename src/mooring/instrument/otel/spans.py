@@ -1,7 +1,7 @@
 """A server span for each request, by OpenTelemetry's ASGI and WSGI middleware, unless the framework makes it.
 
-The middleware stands inside mooring's own wrapper. Its spans for single ASGI messages are off: two for each
-request, and one for each piece of a stream, say nothing that the server span does not.
+The middleware is inside mooring's own wrapper. Its spans for single ASGI messages are off: two for each
+request, and one for each part of a stream, would add nothing to the server span.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from opentelemetry.util.http import ExcludeList, get_excluded_urls
 from mooring.application.model import ASGI, WSGI, Application, Environ, Receive, Scope, Send
 from mooring.instrument.otel import variables
 
-_MARK = "_is_instrumented_by_opentelemetry"  # what framework instrumentations leave on an application
+_MARK = "_is_instrumented_by_opentelemetry"  # the attribute that framework instrumentations set
 _LOG = logging.getLogger("opentelemetry.mooring")
 
-# In a scope or environ: the application has been called (WSGI: and has returned a list); REQUEST_URI is ours.
+# Keys in a scope or environ: the application has been called (on WSGI the value tells whether it returned a
+# list); mooring has set REQUEST_URI.
 _BEGUN, _URI = "mooring.otel.begun", "mooring.otel.uri"
 
 
 def wrap(application: Application) -> Application:
-    """The application with a server span around each request; itself where that is somebody's already."""
+    """The application with a server span around each request; unchanged if it has one already."""
     call = application.call
     if variables.disabled(os.environ) & {application.interface, "*"} or _has_spans(
         call, application.framework
@@ -49,13 +50,11 @@ def _has_spans(call: Any, framework: str) -> bool:
     if getattr(owner, _MARK, False) is True:
         return True
     if framework == "fastapi" and importlib.util.find_spec("fastapi.telemetry"):
-        return True  # it makes them itself, wherever there is a provider
+        return True  # it makes spans itself if there is a provider
     try:
         found = entry_points(group="opentelemetry_instrumentor", name=framework)
         return any(each.load()().is_instrumented_by_opentelemetry for each in found)
-    except (
-        Exception
-    ) as error:  # the instrumentation is there, its framework's version is not the one it knows
+    except Exception as error:  # the instrumentation does not know this version of the framework
         _LOG.debug("no instrumentation of %s: %s", framework, error)
         return False
 
@@ -84,7 +83,7 @@ def wrap_asgi(call: ASGI, excluded: ExcludeList) -> ASGI:
 
 
 def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
-    """A WSGI application in the middleware, a list still being a list: servers give that a Content-Length."""
+    """A WSGI application in the middleware. A list stays a list, since servers give it a Content-Length."""
 
     def inner(environ: Environ, start_response: Any) -> Iterable[bytes]:
         environ[_BEGUN] = False
@@ -115,13 +114,13 @@ def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
 
 
 def _uri(path: str, query: str | None) -> str:
-    """The target as the middleware reads it from gunicorn's environ; without one it leaves out the path."""
+    """The target, as gunicorn's environ has it. The middleware needs it there, else spans have no path."""
     target = quote(path.encode("latin-1", "replace"), safe="/!$&'()*+,;=:@")
     return f"{target}?{query}" if query else target
 
 
 class _Body:
-    """The middleware's generator, which ends span and response only if it was begun: a HEAD does not."""
+    """The middleware's generator. It ends span and response only if it has begun: a HEAD begins none."""
 
     __slots__ = ("_generator",)
 
@@ -132,7 +131,7 @@ class _Body:
         return iter(self._generator)
 
     def close(self) -> None:
-        """End it, whether or not anything was read."""
+        """Close the generator; begin it first if nothing was read."""
         if (
             inspect.isgenerator(self._generator)
             and inspect.getgeneratorstate(self._generator) == "GEN_CREATED"

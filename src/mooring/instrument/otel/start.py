@@ -1,4 +1,4 @@
-"""OpenTelemetry in a worker: started where the variables ask for it, not even imported where they do not."""
+"""OpenTelemetry in a worker: started if the variables ask for it, else not even imported."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def start(plan: Plan, log: Log, files: LogFiles) -> Callable[[Application], Application]:
-    """Set OpenTelemetry up in this process, if asked: after the last fork, before the application's import.
+    """Set up OpenTelemetry in this process, if asked. Call it after the last fork, before the import.
 
-    Returns what puts the imported application into a server span for each request; where nothing is to be
-    done it returns the application itself. Raises nothing: without telemetry, serving goes on.
+    Returns a function that wraps the imported application in a server span for each request, or returns it
+    unchanged if there is nothing to do. Raises nothing: without telemetry, serving goes on.
     """
     if not variables.asked(os.environ) or not variables.installed():
         return lambda application: application

@@ -1,6 +1,6 @@
-"""What the standard OTEL_ variables ask for, and what stands in the way of it.
+"""What the standard OTEL_ variables ask for, and warnings if that cannot work.
 
-It imports nothing of OpenTelemetry: the supervisor asks here, and so does a worker that may not need it.
+It imports nothing of OpenTelemetry, since process 1 uses it, and workers that may not need OpenTelemetry.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Mapping
 
 INSTALL = "pip install 'mooring[otel]'"
-NAME = "mooring"  # among OTEL_PYTHON_DISABLED_INSTRUMENTATIONS: the application sets OpenTelemetry up itself
+NAME = "mooring"  # in OTEL_PYTHON_DISABLED_INSTRUMENTATIONS: the application sets up OpenTelemetry itself
 _SIGNALS = ("TRACES", "METRICS", "LOGS")
 _NEEDED = (
     "opentelemetry.sdk",
@@ -20,9 +20,9 @@ _NEEDED = (
 
 
 def exporters(environ: Mapping[str, str]) -> dict[str, str]:
-    """OTEL_TRACES_EXPORTER and its like, with the values that the variables come to.
+    """The variables OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER and OTEL_LOGS_EXPORTER, with their values.
 
-    As the specification has it, the default is otlp; but only for a signal that has an endpoint.
+    The default is otlp, as in the specification, but only for a signal that has an endpoint; else none.
     """
     found = {}
     for signal in _SIGNALS:
@@ -40,7 +40,7 @@ def disabled(environ: Mapping[str, str]) -> frozenset[str]:
 
 
 def asked(environ: Mapping[str, str]) -> bool:
-    """Whether the variables ask for OpenTelemetry, and of mooring."""
+    """Whether the variables ask for OpenTelemetry, and mooring is to set it up."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or NAME in disabled(environ):
         return False
     wanted = any(value.lower() != "none" for value in exporters(environ).values())
@@ -48,7 +48,7 @@ def asked(environ: Mapping[str, str]) -> bool:
 
 
 def warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """What stands between the variables and telemetry, as lines for the log; nothing where nobody asked."""
+    """Lines for the log, if the variables ask for telemetry that cannot work."""
     if not asked(environ):
         return ()
     if not installed():
@@ -66,8 +66,8 @@ def warnings(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def installed() -> bool:
-    """Whether the packages of the extra are here."""
+    """Whether the packages of the extra `otel` are installed."""
     try:
         return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
-    except (ImportError, ValueError):  # a parent is missing, or half installed
+    except (ImportError, ValueError):  # a parent package is missing, or half installed
         return False

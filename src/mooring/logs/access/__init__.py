@@ -1,1 +1,1 @@
-"""A request's line: its forms, which are written, and the process that writes them."""
+"""The access log: the forms of its lines, which requests have one, and the process that writes them."""

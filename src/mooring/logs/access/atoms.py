@@ -1,9 +1,8 @@
-"""Access log lines by a text with gunicorn's atoms, `%(h)s %(r)s %(s)s`: docs/how-to/access-log.md has them.
+"""Access log lines from a text with gunicorn's atoms, `%(h)s %(r)s %(s)s`: see docs/how-to/access-log.md.
 
-The text is taken apart once. All that a client or the application supplies is escaped; a header that looks
-secret is shown as `(hidden)` even where it is asked for; what is missing is `-`. An entry's last item is
-(scope, the response's headers) on ASGI, (environ, the response's headers) on WSGI. Not for the forms that
-have a name: line.py.
+The text is parsed once. Values from a client or from the application are escaped. A header that looks secret
+is shown as `(hidden)`, even if the text names it; a missing value is `-`. An entry's last item is (scope, the
+response's headers) on ASGI, (environ, the response's headers) on WSGI. Not for forms with a name: line.py.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _SECRET = re.compile(
     r"auth(?!or(?!i[sz]))|cookie|token|secret|passw|credential|session|signature|(?:api|access|private).?key",
     re.IGNORECASE,
 )
-# What CGI calls what a scope has.
+# CGI's names for the values of a scope.
 _IN_SCOPE: dict[str, Callable[[Any], Any]] = {
     "REQUEST_METHOD": lambda scope: scope.get("method"),
     "PATH_INFO": lambda scope: scope.get("path"),
@@ -54,7 +53,7 @@ def request_header(name: str) -> Callable[[Entry], str]:
 
 
 def response_header(name: str) -> Callable[[Entry], str]:
-    """`%({name}o)s`: what the application sent; the server's own, such as date, come later."""
+    """`%({name}o)s`: a header that the application sent; the server adds others, such as date, later."""
     lowered = name.lower()
     raw = lowered.encode("utf-8", "surrogateescape")
     hidden = _SECRET.search(name) is not None
@@ -70,7 +69,7 @@ def response_header(name: str) -> Callable[[Entry], str]:
 
 
 def variable(name: str) -> Callable[[Entry], str]:
-    """`%({name}e)s`: a variable of the request's environ, not the process's; on ASGI those of a scope."""
+    """`%({name}e)s`: a variable of the request's environ, not the process's; on ASGI a value of the scope."""
     wanted = name.upper()
     hidden = _SECRET.search(name) is not None
     header = wanted.removeprefix("HTTP_").replace("_", "-").lower().encode("utf-8", "surrogateescape")
@@ -85,7 +84,7 @@ def variable(name: str) -> Callable[[Entry], str]:
             given = _scope_header(request, header)
         else:
             given = _IN_SCOPE[wanted](request) if wanted in _IN_SCOPE else None
-            if isinstance(given, str):  # not Latin-1, as in an environ
+            if isinstance(given, str):  # a scope's text is not Latin-1, as an environ's is
                 given = given.encode("utf-8", "backslashreplace")
         return _shown(given, hidden=hidden)
 
@@ -143,7 +142,7 @@ def _shown(value: Any, *, hidden: bool = False) -> str:
         return field(value, AGENT_LIMIT)
     if isinstance(value, (str, int, float)):
         return latin_field(str(value), AGENT_LIMIT)
-    return "-"  # an object of the server's
+    return "-"  # an object that the server has put there
 
 
 Atom = Callable[[Entry], Any]
@@ -187,7 +186,7 @@ EXPECTED = (
 
 
 def compiled(text: str) -> Format:
-    """The form that `text` describes. Raises ConfigurationError for an atom that is none."""
+    """The form that `text` describes. Raises ConfigurationError for an unknown atom."""
     atoms: list[Atom] = []
     names: set[str] = set()
     pieces, end = [], 0

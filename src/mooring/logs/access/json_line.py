@@ -1,8 +1,8 @@
 r"""The access log as JSON: one compact object a line, whatever bytes a client sends.
 
-An entry's texts come escaped for a log (logs/escape.py): one without a backslash can stand between quotes as
-it is. Another is taken back to what was sent, and escaped as JSON. A byte that was no UTF-8 stays as the text
-`\xff`.
+An entry's texts are already escaped for a log (logs/escape.py). A text without a backslash is put between
+quotes as it is. Any other is turned back into what was sent, and escaped as JSON. A byte that was no UTF-8
+stays as the text `\xff`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def line() -> Line:
     quotes_of, parts_of = quotes.get, targets.get
     millis = tuple(f"{n:03d}" for n in range(1000))
     short = tuple(f"0.{n:03d}" for n in range(1000))
-    second = (0.0, "")  # when it began, as text; one tuple: another thread may change it meanwhile
+    second = (0.0, "")  # its begin, and as text; one tuple: another thread may replace it
 
     def new_second(now: float) -> tuple[float, str]:
         nonlocal second
@@ -61,7 +61,7 @@ def line() -> Line:
 
 
 def quoted(text: str | None) -> str:
-    """A text of an entry as a JSON value; what is missing as null, the method of a WebSocket by its name."""
+    """A text of an entry as a JSON value: `-` is null; None, the method of a WebSocket, is "WEBSOCKET"."""
     if text is None:
         return '"WEBSOCKET"'
     if text == "-":
@@ -75,7 +75,7 @@ def _parts(target: str | None) -> str:
 
 
 def _encode(text: str) -> str:
-    import json  # rarely needed: 1 ms
+    import json  # rarely needed, and its import takes 1 ms
 
     return json.dumps(text)
 
@@ -86,7 +86,7 @@ def _original(match: re.Match[str]) -> str:
 
 
 def _keeping(kept: dict[str | None, str], make: Callable[[Any], str]) -> Callable[[Any], str]:
-    """`make`, whose results for short texts are kept in `kept`, of bounded size."""
+    """`make` with a cache: short results are kept in `kept`, which has a bounded size."""
 
     def kept_or_made(text: str | None) -> str:
         made = make(text)

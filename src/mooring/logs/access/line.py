@@ -1,7 +1,7 @@
-"""What a line of the access log says: the older images' own forms, and mooring's.
+"""The forms of the access log's lines: those of the older images, and mooring's.
 
-Whatever comes from a client arrives here escaped (logs/escape.py). docs/profiles.md tells which profile has
-which form. Not for writing the line (scoreboard/ring.py).
+Texts from a client are already escaped here (logs/escape.py). docs/profiles.md tells which profile has which
+form. Not for writing the line (scoreboard/ring.py).
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 def formatter(name: str) -> Format:
-    """The form of that name, one of those at the end of this file, or of a text with gunicorn's atoms.
+    """The form with this name (the table is at the end of this file), or of a text with gunicorn's atoms.
 
-    Raises ConfigurationError.
+    Raises ConfigurationError for an unknown name or atom.
     """
     if "%(" in name:
         from mooring.logs.access.atoms import compiled
@@ -53,13 +53,13 @@ def _address(host: str, port: int | str | None) -> str:
 
 
 def _apache(*, duration: bool) -> Line:
-    """Apache's combined form. What is a function call elsewhere is written out: each costs 50 ns."""
+    """Apache's combined form. What others call a function for is written out here: a call costs 50 ns."""
     clock, text_of, digits, small = time.time, texts.get, DIGITS, len(DIGITS)
     since = until = 0.0
     date = ""
 
     def new_second(now: float) -> None:
-        """The date first: a race with another thread makes it twice, never wrong."""
+        """Set the date first: then a race with another thread makes it twice, but never wrong."""
         nonlocal date, since, until
         second = int(now)
         date = apache_date(time.localtime(second))
@@ -107,7 +107,7 @@ def _json() -> Format:
 
 
 def _hypercorn() -> Format:
-    """Hypercorn's: its logging prefix, no query string, no `HTTP/`, the declared size."""
+    """Hypercorn's form: its logging prefix, no query string, no `HTTP/`, the declared size."""
     dates = each_second(lambda now: (log_date(now), apache_date(now)))
     pid, text_of = os.getpid, texts.get
 
@@ -126,7 +126,7 @@ def _hypercorn() -> Format:
 
 
 def _uvicorn() -> Format:
-    """Uvicorn's, bare, as it is under gunicorn."""
+    """Uvicorn's form without a prefix, as under gunicorn."""
     text_of = texts.get
 
     def line(entry: Entry) -> str:
@@ -141,7 +141,7 @@ def _uvicorn() -> Format:
 
 
 def _own_uvicorn() -> Format:
-    """Uvicorn's of its own command, with the reason phrase; the older images' with live reload."""
+    """The form of uvicorn's own command, with the reason phrase; the older images' form with live reload."""
 
     def line(entry: Entry) -> str:
         host, port, method, status = entry[0], entry[1], entry[2], entry[5]
@@ -153,7 +153,7 @@ def _own_uvicorn() -> Format:
 
 
 def _old_uvicorn() -> Format:
-    """That of uvicorn 0.9, which went to gunicorn's error log."""
+    """The form of uvicorn 0.9, which wrote to gunicorn's error log."""
     prefix = each_second(log_date)
 
     def line(entry: Entry) -> str:

@@ -1,6 +1,6 @@
-"""What the forms of access log lines are made of: the entry, the form, numbers and dates as text.
+"""What all forms of access log lines share: the entry, the type of a form, numbers and dates as text.
 
-A line is made on a request's path: what comes again is kept as text. Not for a form itself (line.py,
+A line is made on a request's path, so texts that come again are kept. Not for a form itself (line.py,
 json_line.py, atoms.py).
 """
 
@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-# host; port, None where the client has none; method, None for a WebSocket handshake, whose status is 101
-# where it was accepted; target; HTTP version; status; bytes of the body, None where unknown; seconds;
-# referer; user agent; request id; trace id (32 hex digits); (request, response) where Format.full asks for
-# them, else None: the scope and the response's headers, or the environ and those. A `-` is a missing text.
+# host; port, None if the client has none; method, None for a WebSocket handshake, whose status is 101 if it
+# was accepted; target; HTTP version; status; bytes of the body, None if unknown; seconds; referer; user
+# agent; request id; trace id (32 hex digits); with Format.full the scope or environ and the response's
+# headers, as a tuple, else None. A missing text is `-`.
 Entry = tuple[
     str, int | str | None, str | None, str, str, int, int | None, float, str, str, str, str, Any
 ]  # fmt: skip
@@ -25,7 +25,7 @@ Line = Callable[[Entry], str]
 T = TypeVar("T")
 
 LONGEST = 4095  # bytes of a line: below PIPE_BUF, so that a pipe takes it whole: pipe(7)
-SURE = LONGEST // 4  # characters that are at most LONGEST bytes
+SURE = LONGEST // 4  # so many characters never have more than LONGEST bytes
 
 # Small numbers as text: looked up in half the time that int() to str() takes.
 DIGITS = tuple(map(str, range(1024)))
@@ -36,12 +36,12 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 class Format(NamedTuple):
-    """A form of line: `line` makes one, newline included, of at most LONGEST bytes.
+    """A form of the access log: `line` makes a line, newline included, of at most LONGEST bytes.
 
-    What it needs to know: `headers` are referer and user agent (else they are `-`); `declared` means that the
-    size is the response's Content-Length, not what was counted; `full` that request and response are needed;
-    `ids` that the line shows the request's id, so that one is worth making; `timed` that it is Apache's
-    combined form with the duration (True) or without (False), which scoreboard/accelerator.py knows.
+    What the form needs: `headers`: referer and user agent (else they are `-`); `declared`: the size is the
+    response's Content-Length, not the bytes counted; `full`: the entry's last item; `ids`: a request id for
+    each request. `timed`: whether Apache's combined form has the duration; None for all other forms, which
+    scoreboard/accelerator.py cannot write.
     """
 
     line: Line
@@ -53,7 +53,7 @@ class Format(NamedTuple):
 
 
 def number(value: int | None) -> str:
-    """Text of a status or a size, `-` for None. Hot paths ask `texts.get` first."""
+    """The text of a status or a size, `-` for None. Hot paths ask `texts.get` first."""
     text = "-" if value is None else str(int(value))
     if len(texts) < _KEPT:
         texts[value] = text
@@ -61,7 +61,7 @@ def number(value: int | None) -> str:
 
 
 def each_second(render: Callable[[time.struct_time], T]) -> Callable[[], T]:
-    """The local time now, rendered once a second. A race makes it twice, never wrong."""
+    """A function that gives the local time, rendered once a second. A race renders it twice, never wrong."""
     clock, local = time.time, time.localtime
     kept = (0.0, render(local(0)))
 
@@ -89,13 +89,13 @@ def log_date(now: time.struct_time) -> str:
 
 
 def fitted(text: str, line: Line, entry: Entry) -> str:
-    """`text`, which `line` made of `entry`, if it has at most LONGEST bytes; else a line with the longest of
-    what the client sent cut. To be called only where `len(text) > SURE`.
+    """`text`, made by `line` from `entry`, if it has at most LONGEST bytes; else a line with the client's
+    longest texts cut. Call it only if `len(text) > SURE`.
     """
     if len(text.encode("utf-8", "backslashreplace")) <= LONGEST:
         return text
     longest = max(len(entry[3]), len(entry[8]), len(entry[9]))
-    if longest <= 64:  # the rest of it comes from a format string
+    if longest <= 64:  # the length comes from the format's own text
         return f"{text[: SURE - 4].rstrip()}...\n"
     limit = longest // 2
     return line(

@@ -1,9 +1,10 @@
 """Which requests the access log leaves out (access_log_skip) or shows a share of (access_log_sample).
 
-An item is a path as it was requested, without its query (`/healthz`; `/static/*` is all that begins with
-`/static/`), a status (`304`), or a class of them (`2xx`); sampled, with `=SHARE`. What is skipped is not
-sampled. Of several shares one counts: the path's, else that of the longest beginning, else the status's, else
-the class's. A 5xx answer is always shown, unless an item names its status or 5xx.
+An item is a path as it was requested, without its query (`/healthz`; `/static/*` means each path that begins
+with `/static/`), a status (`304`), or a class of statuses (`2xx`); in access_log_sample `=SHARE` follows. A
+skipped request is not sampled. If several shares match, one counts: that of the path, else of the longest
+beginning, else of the status, else of the class. A 5xx response always has a line, unless an item names its
+status or 5xx.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ Wanted = Callable[[bytes | str, int], bool]
 
 
 class LineRules(NamedTuple):
-    """`wanted(path, status)`: whether a request has a line. A path is bytes, or Latin-1 text (WSGI)."""
+    """`wanted(path, status)`: whether a request has a line. A path is bytes (ASGI) or Latin-1 text (WSGI)."""
 
     wanted: Wanted
 
 
 def parse(skip: tuple[str, ...], sample: tuple[str, ...]) -> LineRules | None:
-    """The rules of the settings' items; None where there are none. Raises ConfigurationError."""
+    """The rules of the settings' items; None without items. Raises ConfigurationError for a bad item."""
     if not skip and not sample:
         return None
     return LineRules(
@@ -76,7 +77,7 @@ def _wanted(skip: set[str], sample: dict[str, Share]) -> Wanted:
     decisions = {what: _decision(share) for what, share in sample.items()}
     skipped = frozenset(_statuses(skip))
     sampled = {status: decisions[what] for status, what in _statuses(decisions).items()}
-    # ASGI has paths in bytes, WSGI in Latin-1 text: each has its own, since the two never compare.
+    # ASGI's paths are bytes, WSGI's are Latin-1 text: each has its own tables, since the two are never equal.
     raw = _by_path(skip, decisions, str.encode)
     text = _by_path(skip, decisions, lambda path: path.encode().decode("latin-1"))
 
@@ -102,7 +103,7 @@ def _wanted(skip: set[str], sample: dict[str, Share]) -> Wanted:
 
 
 def _by_path(skip: set[str], decisions: dict[str, Decision], coded: Callable[[str], Any]) -> tuple[Any, ...]:
-    """What is skipped: paths, beginnings; what is sampled: paths, and beginnings, the longest first."""
+    """Four tables: skipped paths, skipped beginnings, sampled paths, sampled beginnings (longest first)."""
     paths = {what: its for what, its in decisions.items() if what.startswith("/")}
     return (
         frozenset(coded(what) for what in skip if not what.endswith("*")),
@@ -117,7 +118,7 @@ def _by_path(skip: set[str], decisions: dict[str, Decision], coded: Callable[[st
 
 
 def _statuses(items: Iterable[str]) -> dict[int, str]:
-    """Each status that an item names, and that item: its own rather than its class's."""
+    """Each status that an item names, and that item; a status's own item wins over that of its class."""
     found: dict[int, str] = {}
     for what in items:
         if what.endswith("xx"):
@@ -129,7 +130,7 @@ def _statuses(items: Iterable[str]) -> dict[int, str]:
 
 
 def _decision(share: Share) -> Decision:
-    """True for that share of the calls: evenly, exactly in the long run, the first included. Any thread's."""
+    """A function that is True for this share of its calls, evenly spread, the first included. Thread-safe."""
     part, whole = share
     calls = count()
     return lambda: next(calls) * part % whole < part

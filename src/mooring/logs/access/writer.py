@@ -1,8 +1,8 @@
 """The log writer: the process beside the supervisor that empties the workers' rings into the access log.
 
-It may wait for the log's reader, and nobody waits for it: while it does, the rings fill, and then workers
-drop whole lines and count them. It outlives a supervisor that is killed, for as long as it takes to write
-what is there. Not for starting it (keeper.py).
+It may wait for the log's reader, and no other process waits for it: while it waits the rings fill up, and
+then workers drop whole lines and count them. If the supervisor is killed, the log writer still writes what
+the rings hold, then ends. Not for starting it (keeper.py).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from mooring.system import process
 # A write up to PIPE_BUF is atomic on a pipe, so that what others write there doesn't mix with our lines:
 # pipe(7).
 PIPE_BUF = 4096
-HUNDREDTHS = 100  # of a second, in which the supervisor says how long the log's reader has at the end
-_LAST_WAIT = 1.0  # seconds that it has where the supervisor was killed
-_LINGER = 3 * DELAY  # a worker wakes us once in DELAY: what it wrote since is found by looking
-_STUCK = 0.1
+HUNDREDTHS = 100  # per second: the unit in which the supervisor says how long the log's reader has at the end
+_LAST_WAIT = 1.0  # seconds that the log's reader has at the end if the supervisor was killed
+_LINGER = 3 * DELAY  # seconds of looking after a wake-up: a worker wakes us only once in DELAY
+_STUCK = 0.1  # seconds between two looks at the rings while the log takes nothing
 METRIC = "mooring_access_log_dropped_lines_total"
-_ORPHANED = 0.3  # seconds that it goes on looking after its supervisor was killed: the workers die after it
-_LAST_LOOK = 1.0  # seconds after which it looks once more: a worker that lost the processor woke us too early
-_QUIET = 60.0  # seconds without a lost line after which the next one is told of again
+_ORPHANED = 0.3  # seconds of looking after the supervisor was killed: its workers die a little later
+_LAST_LOOK = 1.0  # seconds until one more look: a worker that lost the processor woke us too early
+_QUIET = 60.0  # seconds without a lost line after which the next one is logged again
 
 
 class Pipes(NamedTuple):
-    """What it works with: the rings' memory, their eventfd, a pipe that ends with the supervisor, and the
-    log.
+    """The log writer's descriptors: the rings' memory, their eventfd, a pipe that ends with the supervisor,
+    and the access log.
     """
 
     rings: int
@@ -46,10 +46,10 @@ class Pipes(NamedTuple):
 
 
 def run(pipes: Pipes, files: LogFiles, log: Log) -> int:
-    """Write until the supervisor is gone, or wants an end. Returns 0."""
+    """Write until the supervisor has gone, or asks for the end. Returns 0."""
     process.outlive_parent()
     for number in (signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # it goes last, when the workers have said what they had to say
+        signal.signal(number, signal.SIG_IGN)  # it ends last, after the workers' last lines
     signal.signal(signal.SIGUSR1, lambda *_: files.reopen())
     LogWriter(pipes, log).run()
     return 0
@@ -64,7 +64,7 @@ class LogWriter:
         self._reader = Reader(pipes.rings)
         self._piece = FULL if stat.S_ISREG(os.fstat(self._fd).st_mode) else PIPE_BUF
         self._rest = Rest(self._fd)
-        self._deadline: float | None = None  # of the last lines, once the supervisor is gone
+        self._deadline: float | None = None  # for the last lines, once the supervisor is gone
         self._look_until = 0.0
         self._told = -_QUIET
         self._poll = select.poll()
@@ -75,8 +75,8 @@ class LogWriter:
         self._out.register(self._control, select.POLLIN)
 
     def run(self) -> None:
-        """Until the control pipe ends."""
-        awake = monotonic() + _LINGER  # another one may have been killed before it had written all
+        """Write until the control pipe ends."""
+        awake = monotonic() + _LINGER  # an earlier log writer may have been killed before it wrote all
         again = True
         while self._deadline is None:
             wait: float | None = DELAY
@@ -97,7 +97,7 @@ class LogWriter:
         self._reader.lost(self._rest.lines)
 
     def _end(self) -> None:
-        """The supervisor wants an end: its workers are gone. Or it was killed: they are about to be."""
+        """Set the deadline: the workers have ended, or the supervisor was killed and they will end soon."""
         if self._deadline is None:
             now = monotonic()
             told = os.read(self._control, 1)
@@ -117,7 +117,7 @@ class LogWriter:
                 self._reader.done(index, len(piece))
 
     def _put(self, piece: bytes) -> int:
-        """Write whole lines; returns how many it could not, without the one that a full disk has cut off."""
+        """Write whole lines; returns how many were not written, without one that a full disk has cut off."""
         due = self._rest.due()
         lost = 0 if due else self._rest.lines
         data = due + piece
@@ -128,7 +128,7 @@ class LogWriter:
                     break
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                continue  # somebody else was faster: wait again
+                continue  # another process has filled the pipe: wait again
             except OSError:
                 break
         at = len(data) - len(left)
@@ -138,7 +138,7 @@ class LogWriter:
         return lost + data.count(b"\n", end)
 
     def _writable(self) -> bool:
-        """Wait until the log takes more; False once the last lines' time is over."""
+        """Wait until the log takes more; False once the time for the last lines is over."""
         while True:
             left = None if self._deadline is None else self._deadline - monotonic()
             if left is not None and left <= 0:
@@ -154,7 +154,7 @@ class LogWriter:
         return any(self._reader.held(index) > SIZE - PIPE_BUF for index in self._reader.indices())
 
     def _tell(self, why: str) -> None:
-        """Say it once, not for each line."""
+        """Log the warning once, not for each line."""
         now = monotonic()
         if now - self._told >= _QUIET:
             self._log.warning(f"the access log {why}: lines are dropped, and counted in {METRIC}")
@@ -162,9 +162,7 @@ class LogWriter:
 
 
 def pieces(data: bytes, limit: int) -> Iterator[bytes]:
-    """Whole lines in pieces of at most `limit` bytes; a line that is longer by itself is a piece of its
-    own.
-    """
+    """Whole lines in pieces of at most `limit` bytes; a longer line is a piece of its own."""
     start = 0
     while start < len(data):
         end = data.rfind(b"\n", start, start + limit) + 1
