@@ -35,8 +35,8 @@ class Snapshot(NamedTuple):
 def snapshot(folder: int) -> Snapshot:
     """Read the folder's state at one moment, each process once. Raises OSError, UnsettledError.
 
-    Reading is repeated where a file was removed meanwhile, or renamed because its process died: readdir(3) may
-    give an entry that is being renamed twice, or not at all.
+    Reading is repeated if a file was removed meanwhile, or renamed because its process died: readdir(3) may
+    give an entry twice, or not at all, while it is renamed.
     """
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
