@@ -1,9 +1,9 @@
-"""What the fastapi image costs: its size, a rebuild after a code change, `docker run` to the first answer.
+"""What the fastapi image costs: its size, a rebuild after a code change, `docker run` to the first response.
 
     python benchmarks/images.py [--runs 11]        (needs a Docker engine; builds what is missing)
 
 The bare engine is uvicorn, installed by pip in the same base image, with the same application: one route of
-FastAPI. The two are started in turn.
+FastAPI. Runs of the two alternate.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OURS = "FROM mooring-bench:fastapi\nENV WEB_CONCURRENCY=1\nCOPY main.py /app/\n"
 
 
 def docker(*words: str | Path) -> str:
-    """A command of Docker's: its stdout."""
+    """Run a docker command; return its stdout."""
     environ = {**os.environ, "DOCKER_BUILDKIT": "1"}
     done = subprocess.run([DOCKER, *words], capture_output=True, text=True, check=False, env=environ)
     if done.returncode:
@@ -49,7 +49,7 @@ def docker(*words: str | Path) -> str:
 
 
 def build(folder: Path, tag: str, dockerfile: str) -> float:
-    """Build a user's image: the seconds that it took."""
+    """Build a user's image; return the seconds that it took."""
     (folder / "Dockerfile").write_text(dockerfile)
     began = time.monotonic()
     docker("build", "--network", "host", "--quiet", "--tag", tag, folder)
@@ -57,7 +57,7 @@ def build(folder: Path, tag: str, dockerfile: str) -> float:
 
 
 def first_answer(tag: str) -> float:
-    """Seconds from `docker run` until the application has answered."""
+    """Seconds from `docker run` to the application's first response."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]

@@ -1,8 +1,8 @@
-"""Requests per second of Flask: the profile meinheld-flask against what its image ran, both with access log.
+"""Requests per second of Flask: the profile meinheld-flask against the older image, both with access log.
 
-The old one: gunicorn 20.1 with meinheld 1.0.2 and Flask 2.0.1 on Python 3.9, made in a virtual environment
-below the working folder. As throughput.py: one core for the server, the other for wrk; two workers each, as
-the image starts for one core. Needs wrk, two cores, a C compiler and Python 3.9.
+The older image ran gunicorn 20.1 with meinheld 1.0.2 and Flask 2.0.1 on Python 3.9; here they are in a
+virtual environment below the working folder. As in throughput.py: one core for the server, the other for
+wrk; two workers each, as the image starts for one core. Needs wrk, two cores, a C compiler and Python 3.9.
 Usage: python benchmarks/old_meinheld.py --python PYTHON3.9 [--runs 7] [--seconds 3]
 """
 
@@ -20,7 +20,7 @@ OLD = ["setuptools<81", "gunicorn==20.1.0", "meinheld==1.0.2", "flask==2.0.1", "
 
 
 def environment(python: str, folder: Path) -> Path:
-    """The old image's packages; the folder of its commands."""
+    """Install the older image's packages; return the folder of their commands."""
     if not (folder / "bin/gunicorn").exists():
         subprocess.run([python, "-m", "venv", folder], check=True)
         for package in (["setuptools<81", "wheel"], OLD):
@@ -29,7 +29,7 @@ def environment(python: str, folder: Path) -> Path:
 
 
 def main() -> None:
-    """Measure, alternating."""
+    """Measure the two in alternating runs, and print the result."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--python", required=True)
     parser.add_argument("--folder", type=Path, default=Path("results/meinheld"))

@@ -2,7 +2,7 @@
 
     python benchmarks/preload.py [--workers 2] [--mib 50]
 
-The application holds so many MiB of small objects and takes as long to import as making them does.
+The application makes small objects of `--mib` MiB when it is imported, which sets its memory and import time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def pss(pid: int) -> float:
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """The instance's /status; empty while there is none."""
+    """The instance's /status; empty while it does not respond."""
     done = subprocess.run(
         [sys.executable, "-m", "mooring", "status", "--json"],
         env={**os.environ, "MOORING_RUNTIME_DIR": str(folder / "run")},
@@ -55,7 +55,7 @@ def status(folder: Path) -> dict[str, Any]:
 
 
 def request(port: int) -> None:
-    """One answer from whoever takes it."""
+    """Send one request; any worker responds."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         while sock.recv(65536):
@@ -63,7 +63,7 @@ def request(port: int) -> None:
 
 
 def measure(mode: str, workers: int, mib: int) -> None:
-    """Start it, wait until all serve, ask a little, look."""
+    """Start an instance, wait until all workers serve, send some requests, and measure."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "main.py").write_text(APP.replace("MIB", str(mib)))
@@ -98,7 +98,7 @@ def measure(mode: str, workers: int, mib: int) -> None:
 
 
 def main() -> None:
-    """Without and with."""
+    """Measure without preloading and with it, and print both."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--mib", type=int, default=50)

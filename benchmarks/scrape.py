@@ -4,11 +4,12 @@
     python benchmarks/scrape.py --cost [--runs 201]        # CPU time of each process; the goal is below 1 %
     python benchmarks/scrape.py --load [--rounds 15]       # needs wrk; the goal is a ratio above 0.99
 
-The first fills 64 rows as busy workers would, and makes each page as the supervisor does. The second asks
-what the machine's moods change least: the nanoseconds that each of an instance's processes was on a core
-(/proc/PID/schedstat) over many scrapes, less those over as long a time without; what a scrape each second
-takes of two cores is what it can take of their throughput. The third alternates rounds of full load on one
-instance, with and without scrapes: a machine that changes its speed changes both.
+The first fills 64 rows as busy workers would, and makes each page as the supervisor does. The second measures
+what depends least on the machine's changing speed: the nanoseconds for which each of an instance's processes
+was on a core (/proc/PID/schedstat) during many scrapes, less those during the same time without scrapes. The
+share of two cores that a scrape each second takes is the most that it can take of their throughput. The third
+alternates rounds of full load on one instance, with and without scrapes: a machine that changes its speed
+changes both.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ WORKERS = 64
 
 
 def fill(row: Row, serial: int) -> None:
-    """A row as after a million requests, sixteen of them in flight."""
+    """Fill a row as after a million requests, with sixteen in flight."""
     row.claim(serial, 1, time.monotonic())
     row.cells[scoreboard.MEMORY] = 80e6 + serial
     row.cells[DURATIONS] = 12345.678 + serial
@@ -60,7 +61,7 @@ def fill(row: Row, serial: int) -> None:
 
 
 def supervisor(scoreboard: Totals) -> Any:
-    """What the pages read of a supervisor of 64 workers."""
+    """A stand-in for the supervisor of 64 workers, with all that the pages read."""
     fleet = lifecycle.new_fleet(lifecycle.Policy(), WORKERS)
     fleet, _ = lifecycle.step(fleet, lifecycle.Tick(), time.monotonic())
     for serial in fleet.workers:
@@ -77,7 +78,7 @@ def supervisor(scoreboard: Totals) -> Any:
 
 
 def milliseconds(make: Callable[[], bytes], runs: int) -> tuple[float, float, int]:
-    """Median and worst of the runs, in CPU time, and the length of what is made."""
+    """Median and maximum CPU time of the runs in ms, and the length of the page."""
     times = []
     for _ in range(runs):
         began = time.thread_time()
@@ -135,7 +136,7 @@ def scraped(admin: str, stop: threading.Event) -> None:
 
 @contextmanager
 def serving(application: str, workers: int) -> Iterator[tuple[int, str, str]]:
-    """An instance: its pid, its URL and its admin endpoint's."""
+    """Run an instance; yields its pid, its URL and its admin endpoint's URL."""
     port, admin_port = free_port(), free_port()
     admin = f"http://127.0.0.1:{admin_port}"
     with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +168,10 @@ def on_core(pid: int) -> int:
 
 
 def measure_cost(runs: int) -> None:
-    """Spells with a scrape and without one take turns; a page is kept for 0.1 s, so they are longer."""
+    """Print the cost of a scrape: spells with one and without one alternate.
+
+    A spell takes 0.15 s, since the supervisor keeps a page for 0.1 s.
+    """
     for application in ("hello_starlette:app", "hello_counted:app"):
         with serving(application, 2) as (supervisor, url, admin):
             workers = {int(each["pid"]) for each in json.loads(get(admin, "/status"))["workers"]}

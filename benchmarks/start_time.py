@@ -1,4 +1,4 @@
-"""From exec to the first answered request: `mooring run` against the engine's own command, same application.
+"""Time from exec to the first response: `mooring run` against the engine's own command, same application.
 
 Alternating runs, medians and spread, as ratios. Usage: python benchmarks/start_time.py [--runs 21]
 """
@@ -62,14 +62,14 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """A port that is free now; another process may still take it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def first_answer(command: list[str]) -> float:
-    """Seconds from exec to the first complete answer with status 200."""
+    """Seconds from exec to the first complete response with status 200."""
     port = free_port()
     words = [word.format(port=port) for word in command]
     environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "MOORING_ACCESS_LOG": ""}

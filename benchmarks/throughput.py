@@ -1,8 +1,8 @@
 """Requests per second: `mooring run` with log and metrics, the bare engine, and the engine with its own log.
 
-The server with everything beside it (mooring's supervisor and log writer) has one core, wrk and whoever reads
-the log have the other: so all that mooring does is counted. Alternating runs; the ratios are of neighbours,
-their median is printed with the quartiles. Needs wrk and two cores.
+The server and the processes beside it (mooring's supervisor and log writer) have one core; wrk and the reader
+of the log have the other: so all work of mooring is measured. Runs alternate; each ratio is of two runs of
+the same round, and the median of the ratios is printed with the quartiles. Needs wrk and two cores.
 Usage: python benchmarks/throughput.py [--runs 7] [--seconds 3] [--only NAME]
 """
 
@@ -27,7 +27,7 @@ MOORING = ["mooring", "run", "--workers", "1", "--threads", "8", "--error-log", 
 UVICORN = ["uvicorn", "hello_starlette:app", "--loop", "uvloop", "--http", "httptools", "--port", "{port}"]
 GRANIAN = ["granian", "--interface", "wsgi", "--blocking-threads", "8", "hello_flask:app", "--port", "{port}"]
 
-# The first of each is what the others are compared with.
+# The first command of each group is the one that the others are compared with.
 GROUPS: dict[str, dict[str, list[str]]] = {
     "Starlette JSON on uvicorn": {
         "bare: no log, no metrics": [*UVICORN, "--no-access-log", "--log-level", "warning"],
@@ -51,7 +51,7 @@ GROUPS: dict[str, dict[str, list[str]]] = {
 
 @contextmanager
 def served(command: list[str]) -> Iterator[str]:
-    """A server whose standard output is read through a pipe, as a container engine does; its address."""
+    """Run a server whose stdout is read through a pipe, as a container engine does; yields its URL."""
     port = free_port()
     words = [word.format(port=port) for word in command]
     reader = subprocess.Popen(
@@ -76,7 +76,7 @@ def served(command: list[str]) -> Iterator[str]:
 
 
 def wait(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Until it answers."""
+    """Wait until the server responds. Raises SystemExit where it ends, or after 30 s."""
     deadline = time.monotonic() + 30
     while True:
         try:
@@ -101,7 +101,7 @@ def load(url: str, seconds: float) -> float:
 
 
 def compare(commands: dict[str, list[str]], runs: int, seconds: float) -> None:
-    """Alternate, and print a row for each command."""
+    """Measure the commands in alternating runs, and print a row for each."""
     figures: dict[str, list[float]] = {name: [] for name in commands}
     for run in range(runs + 1):
         for name, command in commands.items():

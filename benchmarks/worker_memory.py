@@ -1,7 +1,7 @@
 """What a worker's memory grows by for counting, metrics and the access log: proportional set size, MiB.
 
-`mooring run` with two workers, as it is and with the wrapper, row and ring taken out, answers requests for
-ten seconds; alternating runs, medians. Needs wrk. Usage: python benchmarks/worker_memory.py [RUNS]
+`mooring run` with two workers, as it is and without wrapper, row and ring, serves requests for ten
+seconds; alternating runs, medians. Needs wrk. Usage: python benchmarks/worker_memory.py [RUNS]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mooring.worker.seat import Seat
 
 
 def serve(kind: str) -> None:
-    """Be `mooring run`; `without` the instrumentation the application is served as it was imported."""
+    """Run `mooring run` in this process; with the kind `without`, without its wrapper, row and ring."""
     from mooring import __main__
     from mooring.instrument import wrap
     from mooring.supervisor import workers
@@ -54,14 +54,14 @@ def measured(kind: str) -> float:
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         said = subprocess.run(["pgrep", "-P", str(server.pid)], capture_output=True, text=True, check=True)
         sizes = sorted(process.proportional_set_size(pid) or 0 for pid in said.stdout.split())
-        return sum(sizes[-2:]) / 2 / 2**20  # the smallest is the log writer
+        return sum(sizes[-2:]) / 2 / 2**20  # the two largest are the workers; the smallest is the log writer
     finally:
         server.terminate()
         server.wait()
 
 
 def main() -> None:
-    """Alternate, and print the medians."""
+    """Measure both kinds in alternating runs, and print the medians."""
     if sys.argv[1:2] == ["serve"]:
         serve(sys.argv[2])
         return

@@ -1,7 +1,7 @@
 """What mooring's wrapper costs per request: microseconds over the bare callable, ASGI and WSGI.
 
-Medians of alternating runs, so that a machine that changes its speed changes both sides. Everything is
-counted in a row of a scoreboard, and the log goes to /dev/null through a ring and its real log writer.
+Medians of alternating runs, so that a machine that changes its speed changes both sides. Requests are
+counted in a row of a scoreboard, and the log goes to /dev/null through a ring and a real log writer.
 Usage: python benchmarks/wrapper_cost.py [ROUNDS]
 """
 
@@ -82,7 +82,7 @@ def environ(browser: bool) -> dict[str, Any]:
 
 
 async def _send(message: Any) -> None:
-    """Uvicorn's send is a coroutine function; so is this."""
+    """Stands for uvicorn's send, which is a coroutine function too."""
 
 
 def asgi_seconds(app: Any, requests: int, browser: bool) -> float:
@@ -109,7 +109,7 @@ def wsgi_seconds(app: Any, requests: int, browser: bool) -> float:
 
 
 def compare(measure: Callable[..., float], bare: Any, wrapped: Any, rounds: int, browser: bool) -> float:
-    """Microseconds per request that `wrapped` takes longer: the median of the rounds' differences."""
+    """Microseconds per request by which `wrapped` is slower: the median of the rounds' differences."""
     differences = []
     for _ in range(rounds):
         without = measure(bare, REQUESTS, browser)
@@ -118,14 +118,14 @@ def compare(measure: Callable[..., float], bare: Any, wrapped: Any, rounds: int,
 
 
 def meter(keeper: LogKeeper, name: str) -> Meter:
-    """A row, and a log of that form."""
+    """A meter with a row, and with an access log of the given form."""
     if name == "off":
         return Meter(Row())
     return Meter(Row(), Lines(formatter(name), writer(keeper.rings.fd, 0, keeper.rings.wake)))
 
 
 def variants(peer: str, header: str | None, made: Meter) -> list[tuple[str, Callable[..., float], Any, Any]]:
-    """Interface, how to measure it, the bare application, and the wrapped one."""
+    """For each case: its name, the function that measures it, the bare application, the wrapped one."""
     trusted = parse_trusted([{"other": "10.0.0.1", "trusted": "127.0.0.1"}[peer]])
     asgi, wsgi = asgi_proxy(trusted, unix=False), wsgi_proxy(trusted, unix=False)
     ids = asgi_identifier(header, False, trusted, unix=False)

@@ -2,9 +2,9 @@
 
     python scripts/lock_images.py        (needs uv; `make lock-images`)
 
-`server` and `lib` are mooring's own dependencies: what must be exactly as tested, and what an application may
-replace by other versions (images/README.md). The others are what an image adds to them. Versions are those of
-constraints.txt where it has them, so the images have what the tests ran with.
+`server` and `lib` are mooring's own dependencies: `server` has those that must be exactly as tested, `lib`
+those that an application may replace by other versions (images/README.md). The other files are what an image
+adds. Versions are those of constraints.txt where it has them, so the images have what the tests ran with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 LOCK = ROOT / "images" / "lock"
 EXTRAS = ("hypercorn", "gunicorn", "debug")
 
-# What serves: an application that pins another version of these gets it, but mooring goes on with its own.
+# The packages that serve. An application that pins another version of one gets it, but mooring uses its own.
 SERVER = (
     *("click", "granian", "gunicorn", "h11", "h2", "hpack", "httptools", "hypercorn", "hyperframe"),
     *("priority", "uvicorn", "uvicorn-worker", "uvloop", "watchfiles", "websockets", "wsproto"),
@@ -44,19 +44,19 @@ _ELSEWHERE = re.compile(r"sys_platform == 'win32'|os_name == 'nt'")
 
 
 def own_requirements() -> list[str]:
-    """What pyproject.toml demands: mooring's dependencies and the extras that the images have."""
+    """The requirements in pyproject.toml: mooring's dependencies and the extras that the images have."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     return [*project["dependencies"], *(each for extra in EXTRAS for each in extras[extra])]
 
 
 def digest() -> str:
-    """Changes with everything that the lock was made from, but for constraints.txt."""
+    """A hash of everything that the lock files are made from, except constraints.txt."""
     return hashlib.sha256(repr((own_requirements(), SERVER, SETS, ALONE)).encode()).hexdigest()[:16]
 
 
 def _compile(requirements: list[str], *options: str) -> dict[str, str]:
-    """Distribution name to its lines: `name==version ; marker`, then its hashes."""
+    """By distribution name, its lines: `name==version ; marker`, then its hashes."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, "requirements.in")
         wanted.write_text("".join(f"{each}\n" for each in requirements))
@@ -76,7 +76,7 @@ def _write(name: str, blocks: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Write all of them."""
+    """Write all lock files."""
     LOCK.mkdir(exist_ok=True)
     tested = ("--constraint", str(ROOT / "constraints.txt"))
     everything = _compile(own_requirements(), *tested)

@@ -2,8 +2,8 @@
 
     python scripts/make_conf.py [FOLDER]
 
-They are standalone, since users copy them and their servers' interpreters run them; the rules they share are
-written once, here. What they print is what `mooring run` prints (tests/integration/test_conf_files.py).
+Each file is standalone, since users copy it, and a server's own interpreter runs it. The rules that the files
+share are written once, here. They print what `mooring run` prints (tests/integration/test_conf_files.py).
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ _UVICORN_CLASS = '"uvicorn.workers.UvicornWorker"'
 
 @dataclass(frozen=True)
 class Conf:
-    """One file: where the image has it, and how it differs."""
+    """One file: its path in the image, and what differs from the other files."""
 
     path: str
     shipped: str
@@ -313,11 +313,11 @@ class Conf:
 
     @property
     def gunicorn(self) -> bool:
-        """Whether gunicorn is to read it."""
+        """Whether gunicorn reads the file."""
         return "hypercorn" not in self.path
 
     def text(self) -> str:
-        """The whole file."""
+        """The file's content."""
         cores = _CORES if "@PER_CORE@" in self.values else _ONE
         end = (
             (_GUNICORN_CLASS, self.tail, _END, _GUNICORN_END)
@@ -381,7 +381,7 @@ CONFS = (
 
 
 def main(folder: Path) -> None:
-    """Write all of them."""
+    """Write all configuration files."""
     for conf in CONFS:
         path = folder / conf.path
         path.parent.mkdir(parents=True, exist_ok=True)

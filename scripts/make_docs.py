@@ -1,8 +1,8 @@
-"""Write the generated documentation anew: docs/settings.md, and sections of other pages.
+"""Write the generated documentation again: docs/settings.md, and sections of other pages.
 
     make docs            # python scripts/make_docs.py
 
-A generated section of a page begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; what stands
+A generated section of a page begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; the text
 between them comes from the code. Tests compare the pages with what this would write.
 """
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def metrics_table() -> str:
-    """The metrics of mooring, one a row."""
+    """A table of mooring's metrics, one in each row."""
     lines = ["| metric | type | labels | help | absent |", "|---|---|---|---|---|"]
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
@@ -39,7 +39,7 @@ def sections() -> dict[str, dict[str, str]]:
 
 
 def fill(page: str, contents: Mapping[str, str]) -> str:
-    """A page's text with these sections as they should be. Raises ValueError unless it has each one once."""
+    """A page's text with its sections replaced. Raises ValueError unless the page has each section once."""
     for name, content in contents.items():
         pattern = re.compile(f"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->\n)", re.DOTALL)
         found = pattern.split(page)
@@ -51,7 +51,7 @@ def fill(page: str, contents: Mapping[str, str]) -> str:
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
-    """All pages with something generated, as they should be."""
+    """The new text of each page that has a generated section."""
     made = {root / "docs/settings.md": settings.as_markdown()}
     for name, contents in sections().items():
         made[root / name] = fill((root / name).read_text(), contents)
@@ -59,7 +59,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
 
 
 def main(root: Path = ROOT) -> None:
-    """Write those that differ, and name them."""
+    """Write the pages that differ, and print their names."""
     for path, text in pages(root).items():
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

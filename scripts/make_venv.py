@@ -1,4 +1,4 @@
-"""Make the project's virtual environment, on a machine with python3 >= 3.11 and make and nothing else.
+"""Make the project's virtual environment, on a machine that needs only make and python3 >= 3.11.
 
 Debian splits ensurepip off its python3: where it is missing, pip's own wheel is fetched from PyPI and used
 directly.
@@ -37,7 +37,7 @@ class _Links(HTMLParser):
         self.found: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep the target of every link that is not yanked."""
+        """Keep the target of each link to a file that is not yanked: PEP 592."""
         facts = dict(attrs)
         if tag == "a" and facts.get("href") and "data-yanked" not in facts:
             self.found.append(str(facts["href"]))
@@ -49,7 +49,7 @@ def _version(link: str) -> list[int]:
 
 
 def _pip_wheel(folder: Path) -> Path:
-    """Download pip's newest wheel, checked against the index's hash; it can run itself from the archive."""
+    """Download pip's newest wheel and check its hash. Python can run pip from the wheel itself."""
     index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple").rstrip("/")
     if not index.startswith("https://"):
         raise SystemExit(f"PIP_INDEX_URL={index!r}: expected an https address; or install python3-venv")
@@ -74,7 +74,7 @@ def _pip_wheel(folder: Path) -> Path:
 
 
 def _ensurepip_from_debian() -> bool:
-    """Install Debian's python3-venv, where this is Debian and we are root. Returns whether that worked."""
+    """Install Debian's python3-venv, if this is Debian and the user is root. Returns whether that worked."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return False
     print("installing python3-venv", flush=True)
@@ -103,7 +103,7 @@ def _install_pip(folder: Path, python: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """Make the environment where it is missing, then install the project with all engines and its tools."""
+    """Make the environment if it does not exist, then install the project with all engines and its tools."""
     if sys.version_info < (3, 11):
         raise SystemExit(
             f"mooring needs Python 3.11; this is {sys.version.split()[0]}: try make PYTHON=python3.13"

@@ -1,10 +1,10 @@
-"""Known vulnerabilities of what the images hold: `make scan`.
+"""Find known vulnerabilities of the packages in the images: `make scan`.
 
 Python packages: every lock file of the images, by pip-audit, against PyPI's data or (`--service osv`) OSV's.
 Debian packages: those of the base image for which Debian has a security update, by its apt, in a container.
-Not looked at: CPython itself, which is the base image's, and what Debian knows of but has not mended.
+Not checked: CPython itself, which the base image has, and vulnerabilities that Debian has not fixed yet.
 
-Exit codes: 0 nothing known; 1 something is known; 3 nothing known, but not everything could be looked up.
+Exit codes: 0 nothing found; 1 something found; 3 nothing found, but not everything could be checked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SECURITY = re.compile(r"-security\b|Debian-Security")
 
 @dataclass
 class Scan:
-    """What is known, and what could not be looked up; `looked` counts packages."""
+    """The vulnerabilities found, and the checks that failed; `looked` is the number of packages checked."""
 
     known: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Scan:
 
 
 def _audit(lock: Path, options: list[str]) -> Scan:
-    """A lock file, by pip-audit; nothing is installed or resolved for it."""
+    """Check a lock file with pip-audit, which installs and resolves nothing here."""
     audit = [sys.executable, "-m", "pip_audit", "--disable-pip", "--requirement", str(lock)]
     command = [*audit, "--format", "json", "--progress-spinner", "off", "--desc", "off", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -56,7 +56,7 @@ def _audit(lock: Path, options: list[str]) -> Scan:
 
 
 def _debian(docker: str, image: str) -> Scan:
-    """The security updates that are pending in an image."""
+    """Find the pending security updates of an image's Debian packages."""
     script = (
         "apt-get update -qq && apt-cache policy && dpkg -l | grep -c ^ii && apt-get --simulate dist-upgrade"
     )
@@ -79,7 +79,7 @@ def _debian(docker: str, image: str) -> Scan:
 
 
 def main() -> int:
-    """Scan, and say what was found."""
+    """Scan, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--docker", default="docker", help="the client; empty: no Debian packages")
     parser.add_argument("--image", default="mooring:base")

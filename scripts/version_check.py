@@ -1,8 +1,8 @@
-"""A release's names agree: its tag, pyproject.toml, mooring.__version__ and CHANGELOG.md.
+"""Check that a release's names agree: its tag, pyproject.toml, mooring.__version__ and CHANGELOG.md.
 
     python scripts/version_check.py [TAG]
 
-Exit code 1 where they don't. Without a tag, the changelog may still say Unreleased.
+Exit code 1 where they do not. Without a tag, the changelog may still say Unreleased.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def problems(tag: str, root: Path = ROOT) -> list[str]:
-    """What doesn't agree, a line each; no tag: the changelog's heading isn't asked for."""
+    """What does not agree, one line each. Without a tag, the changelog's heading is not checked."""
     version = str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
     found = []
     told = re.search(r'^__version__ = "(.*)"', (root / "src/mooring/__init__.py").read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-/* What the files of mooring._accelerator share. See module.c for what it is. */
+/* Declarations that the files of mooring._accelerator share. What the module is for: module.c. */
 
 #ifndef MOORING_ACCELERATOR_H
 #define MOORING_ACCELERATOR_H
@@ -8,10 +8,11 @@
 #include <stdbool.h>
 #include <time.h>
 
-/* -- what the Python twins have, too -------------------------------------------------------------- */
+/* -- constants of the Python twins ---------------------------------------------------------------- */
 
-/* A constant of a file and of its twin, which compares both (agrees of scoreboard/accelerator.py) and is the
- * specification: whoever changes one there, changes it here. A number, or a text where there is one. */
+/* A constant that a C file and its Python twin both have. The twin is the specification: a change there has to be made
+ * here too. The twin compares them: `agrees` of scoreboard/accelerator.py. It is a text, or where `text` is NULL a
+ * number. */
 typedef struct {
     const char *name; /* NULL: the table's end */
     long long number;
@@ -24,14 +25,14 @@ typedef struct {
 extern const Constant ring_constants[], row_constants[], line_constants[], asgi_constants[], asgi_line_constants[],
     wsgi_constants[], wsgi_line_constants[];
 
-#define FAILED 500 /* the status of a request without an answer: instrument/asgi.py, instrument/wsgi.py */
+#define FAILED 500 /* the status of a request without a response: instrument/asgi.py, instrument/wsgi.py */
 
 /* Places of a request's ids, which are a tuple: Ids of instrument/asgi_line.py. */
 enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
 
 /* -- texts: text.c ------------------------------------------------------------------------------- */
 
-/* Those that are looked for in a scope, a message or an environ, or in an object's attributes. */
+/* The texts that are looked for: keys and values of scopes, messages and environs, and names of attributes. */
 #define TEXTS(DO)                                                                                                  \
     DO(type, "type") DO(body, "body") DO(more_body, "more_body") DO(status, "status") DO(path, "path")             \
     DO(client, "client") DO(method, "method") DO(headers, "headers") DO(http_version, "http_version")              \
@@ -49,16 +50,17 @@ enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
 TEXTS(DECLARE)
 #undef DECLARE
 
-/* Make them. -1: an error is set. */
+/* Intern the texts. -1: an error is set. */
 int text_intern(void);
 
-/* Whether a text is that one, which is ASCII. */
+/* Whether `text`, which may be any object, equals `other`, which is an ASCII text. */
 bool is_text(PyObject *text, PyObject *other);
 
-#define HOST_LIMIT 253 /* characters of an address, and what is in one besides letters and digits: logs/escape.py */
+/* An address: its most characters, and those that it may have besides letters and digits: logs/escape.py. */
+#define HOST_LIMIT 253
 #define HOST_OTHERS "._:%-"
 
-/* Whether it is one as host_field of logs/escape.py wants it; what is none is that one's to escape. A str. */
+/* Whether a str is an address that needs no escaping; others are left to host_field of logs/escape.py. */
 bool is_address(PyObject *host);
 
 /* -- the access log's ring: ring.c --------------------------------------------------------------- */
@@ -74,7 +76,7 @@ typedef struct {
 
 extern PyTypeObject Writer_Type;
 
-/* Put whole lines into the ring; false where there is no room. Never waits. */
+/* Put whole lines into the ring; false: there is no room for them. Never waits. */
 bool ring_write(Writer *self, const char *lines, Py_ssize_t length, double now);
 
 /* -- the worker's row: row.c ---------------------------------------------------------------------- */
@@ -108,14 +110,15 @@ typedef struct {
 } Parts;
 
 typedef struct {
-    PyObject *date;     /* a callable: seconds since the epoch, to the text of that second */
-    bool timed;         /* with the duration at the end */
-    char text[64];      /* this second's */
+    PyObject *date;     /* a callable: from seconds since the epoch to that second's text */
+    bool timed;         /* whether the duration is at the line's end */
+    char text[64];      /* the date, as the text of `second` */
     int length;
     time_t second;
 } Form;
 
-/* Make the line and write it. 1: done, or dropped and counted; 0: not a case for here; -1: an error is set. */
+/* Make the line and write it. 1: written, or dropped and counted; 0: an uncommon line, left to Python; -1: an error is
+ * set. */
 int line_put(Row *row, Form *form, const Parts *parts, double now);
 
 extern PyTypeObject Apache_Type;

@@ -1,11 +1,11 @@
-/* What is done for each request on ASGI: _recorder of instrument/asgi.py is the specification. An exchange is the list
- * that wrap_asgi makes of a request. Its line: asgi_line.c. */
+/* The work for each request on ASGI: _recorder of instrument/asgi.py is the specification. An exchange is the list that
+ * wrap_asgi makes for a request. Its access log line: asgi_line.c. */
 
 #include "asgi.h"
 
 const Constant asgi_constants[] = {NUMBER(FAILED), NUMBER(ID_COUNT), {NULL}};
 
-/* A mapping's value, NULL without an error where it has none. */
+/* A mapping's value for a key; NULL without an error: it has none; NULL with an error: looking failed. */
 static PyObject *look(PyObject *mapping, PyObject *key) {
     if (PyDict_CheckExact(mapping)) {
         PyObject *value = PyDict_GetItemWithError(mapping, key);
@@ -37,7 +37,7 @@ static bool grow(PyObject *exchange, Py_ssize_t more) {
 /* -- a response's messages ------------------------------------------------------------------------ */
 
 static int status_of(PyObject *opening, long *status) {
-    Py_INCREF(opening); /* looking may run Python, and another message may take its place */
+    Py_INCREF(opening); /* getting the value may run Python code that replaces the message in the exchange */
     PyObject *value = must(opening, t_status);
     Py_DECREF(opening);
     if (value == NULL)
@@ -47,17 +47,18 @@ static int status_of(PyObject *opening, long *status) {
     return *status == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* It is in flight no more: first of all, since what comes then may fail for what the application has sent. */
+/* Free the exchange's place among the requests in flight. Called before everything else at a response's end, since the
+ * rest may fail because of what the application has sent. */
 static int leave(Asgi *self, PyObject *exchange) {
     Py_ssize_t place = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, PLACE));
     if (place == -1 && PyErr_Occurred())
         return -1;
-    PyList_SetItem(exchange, DONE, Py_NewRef(Py_True)); /* what is sent after it is counted no more */
+    PyList_SetItem(exchange, DONE, Py_NewRef(Py_True)); /* bytes that are sent later are not counted */
     row_end(self->row, place);
     return 0;
 }
 
-/* Count the exchange, and make its line. */
+/* Count the exchange, and write its access log line. */
 static int end(Asgi *self, PyObject *exchange, long status, bool failed) {
     double now = monotonic(), seconds = now - PyFloat_AsDouble(PyList_GET_ITEM(exchange, BEGAN));
     Py_ssize_t base = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, BASE));
@@ -95,7 +96,7 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
     return end(self, exchange, status, false);
 }
 
-/* The message as it is to be sent, in place of the reference given; NULL: an error is set. */
+/* A response's start as it is to be sent, in place of the reference to `message`. NULL: an error is set. */
 static PyObject *start(Asgi *self, PyObject *exchange, PyObject *message) {
     PyObject *ids = PyList_GET_ITEM(exchange, IDS);
     PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == ID_COUNT ? PyTuple_GET_ITEM(ids, ID_HEADERS) : NULL;
@@ -157,7 +158,7 @@ static PyObject *Asgi_sending(Asgi *self, PyObject *const *args, Py_ssize_t coun
     return passed;
 }
 
-/* No engine sends the head before the first part of the body: without one, a failure is a 500. */
+/* Engines send the response's head with the first part of its body: where no body was sent, a failure is a 500. */
 static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count) {
     if (count != 3 || !is_exchange(args[0])) {
         PyErr_SetString(PyExc_TypeError, "finish(exchange, unanswered, raised)");
@@ -222,7 +223,7 @@ static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
                                      &self->nameless, &PyFrozenSet_Type, &self->methods, &PyDict_Type, &self->targets,
                                      &self->target_field, &PyDict_Type, &self->agents, &self->agent_field, &date, &timed)) {
 #define FORGET(name) self->name = NULL;
-        MEMBERS(FORGET) /* borrowed still */
+        MEMBERS(FORGET) /* their references are borrowed until HOLD */
         Py_DECREF(self);
         return NULL;
     }

@@ -1,5 +1,5 @@
-/* From a finished exchange to its line, on ASGI: asgi_entries of instrument/asgi_line.py is the specification. Lines
- * that are no common case, and all forms but Apache's, are left to that. */
+/* The access log line of a finished exchange, on ASGI: asgi_entries of instrument/asgi_line.py is the specification.
+ * Uncommon lines, and all forms but Apache's, are left to that function. */
 
 #include "asgi.h"
 
@@ -11,7 +11,7 @@ const Constant asgi_line_constants[] = {
     {NULL},
 };
 
-/* What a cache has of a client's bytes, or else what `make` makes of them; a new reference. */
+/* The text for a client's bytes, from a cache or else from `make`; a new reference. */
 static PyObject *shown(PyObject *cache, PyObject *make, PyObject *value) {
     PyObject *text = PyDict_GetItemWithError(cache, value);
     if (text != NULL)
@@ -23,7 +23,7 @@ static bool named(PyObject *name, const char *wanted, Py_ssize_t length) {
     return PyBytes_GET_SIZE(name) == length && !memcmp(PyBytes_AS_STRING(name), wanted, length);
 }
 
-/* Referer and user agent of a scope's headers, borrowed; false where those are not as servers make them. */
+/* Find referer and user agent in a scope's headers, borrowed; false: the headers have an uncommon form. */
 static bool find(PyObject *headers, PyObject **referer, PyObject **agent) {
     if (!PyList_CheckExact(headers) && !PyTuple_CheckExact(headers))
         return false;
@@ -76,7 +76,7 @@ static PyObject *host_of(const Asgi *self, PyObject *scope) {
     return is_address(host) ? host : NULL;
 }
 
-/* As line_put. Functions of Python's are called on the way: every object of the line is held meanwhile. */
+/* Returns what line_put returns. It calls Python functions, so it holds a reference to each object of the line. */
 static int fast_line(Asgi *self, PyObject *exchange, long status, double seconds, double now) {
     PyObject *scope = PyList_GET_ITEM(exchange, SCOPE), *referer = NULL, *agent = NULL;
     if (!PyDict_CheckExact(scope))
@@ -108,7 +108,7 @@ static int fast_line(Asgi *self, PyObject *exchange, long status, double seconds
     return outcome;
 }
 
-/* Whether the rules leave this request's line out; they are functions of Python's. */
+/* Whether the rules, a Python function, leave this request's line out. -1: an error is set. */
 static int unwanted(Asgi *self, PyObject *exchange, long status) {
     if (self->wanted == Py_None)
         return 0;
@@ -127,7 +127,7 @@ int asgi_line(Asgi *self, PyObject *exchange, long status, double seconds, doubl
     if (self->form.date != NULL) {
         if (fast_line(self, exchange, status, seconds, now) > 0)
             return 0;
-        PyErr_Clear(); /* entries() meets it too, and its error is the one to be seen */
+        PyErr_Clear(); /* entries() fails in the same way, and its error is the one to report */
     }
     PyObject *found = PyObject_CallFunction(self->entries, "Oldd", exchange, status, seconds, now);
     Py_XDECREF(found);

@@ -1,4 +1,4 @@
-/* What granian_wsgi.c, granian_answer.c and granian_response.c share. */
+/* Declarations that granian_wsgi.c, granian_answer.c and granian_response.c share. */
 
 #ifndef MOORING_GRANIAN_H
 #define MOORING_GRANIAN_H
@@ -11,24 +11,24 @@
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
-    PyObject *application, *base, *running, *empty; /* what each environ has; requests; the input without a body */
+    PyObject *application, *base, *running, *empty; /* base: in each environ; running: requests; empty: an input */
     PyObject *handle, *body_of, *closing, *join, *stream, *rest, *log, *status_of, *again; /* functions */
 } Granian;
 
-/* One call of the application: its start_response, and what it gave there. */
+/* One call of the application: its start_response, and the arguments that it was called with. */
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
-    PyObject *body;                  /* the request's input, where an unread one ends the connection; or NULL */
+    PyObject *body;                  /* the request's input, if the connection must end where it is unread; or NULL */
     PyObject *headers, *written;     /* NULL before start_response, and before write() */
-    PyObject *status_of, *again;     /* functions for what is no common case */
+    PyObject *status_of, *again;     /* functions for uncommon cases */
     long status;                     /* 0 before start_response */
     char sent;
 } Response;
 
 extern PyTypeObject Granian_Type, Response_Type;
 
-/* Answer with what the application returned. -1: an error is set. */
+/* Send what the application returned. -1: an error is set. */
 int granian_answer(const Granian *self, PyObject *proto, PyObject *environ, Response *response, PyObject *result);
 
 Response *granian_response(PyObject *status_of, PyObject *again);

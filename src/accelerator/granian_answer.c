@@ -1,13 +1,13 @@
-/* The answer to a request on granian. Has no twin of its name: `stream`, `begun` and head_of of
- * engines/granian/response.py are the specification. Other answers than a list, or one complete chunk, are left to
- * that. */
+/* Sends the response to a request on granian. Has no twin of its name: `stream`, `begun` and head_of of
+ * engines/granian/response.py are the specification. Responses that are neither a list nor one complete chunk are left
+ * to that file. */
 
 #include "granian.h"
 
-/* Send a complete answer. */
+/* Send a complete response. */
 static int send(const Granian *self, PyObject *proto, Response *response, PyObject *body) {
     PyObject *headers = Py_NewRef(response->headers), *ended = NULL;
-    if (response->body != NULL) { /* PEP 3333's input, which may have been read to its end */
+    if (response->body != NULL) { /* the request has a body, which the application may have read to its end or not */
         ended = PyObject_GetAttr(response->body, t_ended);
         if (ended == NULL) {
             Py_DECREF(headers);
@@ -28,7 +28,7 @@ static int send(const Granian *self, PyObject *proto, Response *response, PyObje
     return sent == NULL ? -1 : 0;
 }
 
-/* The Content-Length of a response; -1 where that is no case for here. */
+/* The Content-Length of a response; -1: it has none, or the headers are an uncommon case, which is left to Python. */
 static Py_ssize_t declared(PyObject *headers) {
     static const char wanted[] = "content-length";
     if (!PyList_CheckExact(headers))
@@ -57,7 +57,7 @@ static Py_ssize_t declared(PyObject *headers) {
     return -1;
 }
 
-/* Call the result's close(), whatever is raised; an error of its own takes the place of that. */
+/* Call the result's close(), if it has one, even where an error is set; an error of close() replaces that error. */
 static int finish(PyObject *result) {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
@@ -80,10 +80,10 @@ static int finish(PyObject *result) {
     return type == NULL ? 0 : -1;
 }
 
-/* The answer is out: let the rest of the application run; what it raises then can but be logged. */
+/* The response is sent: let the rest of the iterable run. An error that it raises can only be logged. */
 static int run_out(const Granian *self, PyObject *chunks, PyObject *result) {
     PyObject *more;
-    while ((more = PyIter_Next(chunks)) != NULL) /* beyond the declared length: nobody's */
+    while ((more = PyIter_Next(chunks)) != NULL) /* bytes beyond the declared length are not sent */
         Py_DECREF(more);
     if (finish(result) == 0)
         return 0;
@@ -102,7 +102,7 @@ static int run_out(const Granian *self, PyObject *chunks, PyObject *result) {
     return logged == NULL ? -1 : 0;
 }
 
-/* Answer with an iterable, whose first chunk mostly is all that was declared. */
+/* Send an iterable. In the common case, its first chunk has all bytes of the declared length. */
 static int iterate(const Granian *self, PyObject *proto, Response *response, PyObject *result, Py_ssize_t length) {
     PyObject *chunks = PyObject_GetIter(result), *chunk = chunks == NULL ? NULL : PyIter_Next(chunks);
     int outcome = -1;

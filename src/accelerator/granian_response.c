@@ -1,10 +1,10 @@
-/* An application's answer on granian: Response of engines/granian/response.py is the specification. */
+/* An application's response on granian: Response of engines/granian/response.py is the specification. */
 
 #include "granian.h"
 
 #include <structmember.h>
 
-/* What was given to write(); a list, borrowed. */
+/* The list of the chunks that were given to write(); borrowed. NULL: an error is set. */
 static PyObject *written_of(Response *self) {
     if (self->written == NULL)
         self->written = PyList_New(0);

@@ -1,9 +1,9 @@
-/* WSGI on granian, for the common request: handler of engines/granian/wsgi.py is the specification, and does all
- * else. */
+/* WSGI on granian, for the common request: handler of engines/granian/wsgi.py is the specification, and
+ * serves all other requests. */
 
 #include "granian.h"
 
-/* Whether this request is a case for here. */
+/* Whether this request is a common one, which is served here. */
 static bool is_common(PyObject *environ) {
     if (!PyDict_CheckExact(environ))
         return false;
@@ -13,7 +13,7 @@ static bool is_common(PyObject *environ) {
            (host == NULL || (PyUnicode_CheckExact(host) && PyUnicode_GET_LENGTH(host)));
 }
 
-/* Make granian's environ that of PEP 3333. */
+/* Complete granian's environ as PEP 3333 demands. */
 static int mend(const Granian *self, PyObject *environ, Response *response) {
     if (PyDict_Merge(environ, self->base, 0) < 0)
         return -1;
@@ -90,7 +90,7 @@ static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
                                      &self->closing, &self->join, &self->stream, &self->rest, &self->log,
                                      &self->status_of, &self->again)) {
 #define FORGET(name) self->name = NULL;
-        MEMBERS(FORGET) /* borrowed still */
+        MEMBERS(FORGET) /* their references are borrowed until HOLD */
         Py_DECREF(self);
         return NULL;
     }

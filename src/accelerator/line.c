@@ -1,4 +1,5 @@
-/* A line of Apache's combined form, as _apache of logs/access/line.py makes it. What is unusual is left to that. */
+/* A line of Apache's combined form, as _apache of logs/access/line.py makes it. Uncommon lines are left to that
+ * function. */
 
 #include "accelerator.h"
 
@@ -18,7 +19,7 @@ const Constant line_constants[] = {
 typedef struct {
     char text[LONGEST];
     Py_ssize_t length;
-    bool failed; /* too long, or not to be encoded */
+    bool failed; /* the line is too long, or a text cannot be encoded */
 } Line;
 
 static void put(Line *line, const char *text, Py_ssize_t length) {
@@ -38,9 +39,9 @@ static void put_text(Line *line, PyObject *text) {
         line->failed = true;
         return;
     }
-    const char *bytes = PyUnicode_AsUTF8AndSize(text, &length); /* kept with the text where it is not ASCII */
+    const char *bytes = PyUnicode_AsUTF8AndSize(text, &length); /* cached in the text object where it is not ASCII */
     if (bytes == NULL) {
-        PyErr_Clear(); /* a surrogate */
+        PyErr_Clear(); /* a lone surrogate cannot be encoded */
         line->failed = true;
         return;
     }
@@ -57,10 +58,10 @@ static void put_number(Line *line, unsigned long long number) {
     put(line, digits + at, sizeof digits - at);
 }
 
-/* Render the date where it is another second. -1: an error is set. */
+/* Render the date again where the second has changed. -1: an error is set. */
 static int new_second(Form *form) {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &now); /* may lag by one tick, 4 ms: no line says more than seconds */
+    clock_gettime(CLOCK_REALTIME_COARSE, &now); /* may lag by one tick, 4 ms; a line shows seconds only */
     if (now.tv_sec == form->second && form->length)
         return 0;
     PyObject *text = PyObject_CallFunction(form->date, "L", (long long)now.tv_sec);
@@ -116,7 +117,7 @@ int line_put(Row *row, Form *form, const Parts *parts, double now) {
     return 1;
 }
 
-/* -- for WSGI, whose parts are texts already ------------------------------------------------------- */
+/* -- for entries, whose parts are texts already --------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD

@@ -1,6 +1,6 @@
-/* mooring._accelerator: what mooring does for each request, in C. Optional: without it, the same is done in Python.
- * Each file has the name of its twin there, which specifies it, or says which functions do; paths are those below
- * src/mooring. The tests run both.
+/* mooring._accelerator: the work that mooring does for each request, in C. Optional: without it, Python does the same.
+ * Each file has the name of its Python twin, which is its specification, or names the functions that are. Paths are
+ * below src/mooring. The tests run both.
  *
  *     ring.c, row.c              scoreboard/ring.py, scoreboard/row.py
  *     line.c                     logs/access/line.py
@@ -8,7 +8,7 @@
  *     wsgi.c and wsgi_*.c        instrument/wsgi.py, instrument/wsgi_line.py, instrument/wsgi_response.py
  *     granian_*.c                engines/granian/wsgi.py, engines/granian/response.py
  *
- * No file needs one that needs it. Why there is an accelerator: docs/decisions.md. */
+ * No two files need each other. Why there is an accelerator: docs/decisions.md. */
 
 #include "asgi.h"
 #include "granian.h"
@@ -21,7 +21,7 @@ static struct PyModuleDef definition = {
     .m_size = -1,
 };
 
-/* The tables, by their twins: {"ring": {"HEAD": 0, ...}, ...}. NULL: an error is set. */
+/* The constants of all files, by their twins: {"ring": {"HEAD": 0, ...}, ...}. NULL: an error is set. */
 static PyObject *constants(void) {
     static const struct { const char *twin; const Constant *table; } twins[] = {
         {"ring", ring_constants}, {"row", row_constants}, {"line", line_constants}, {"asgi", asgi_constants},

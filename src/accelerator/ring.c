@@ -1,4 +1,4 @@
-/* The writer's end of a ring in shared memory. scoreboard/ring.py is the specification, and the way without this. */
+/* The writer's end of a ring in shared memory. scoreboard/ring.py is the specification, and is used without this. */
 
 #include "accelerator.h"
 
@@ -20,7 +20,7 @@ static double cell(const Writer *self, int index) {
     return value;
 }
 
-/* The reader sees the lines before it sees that they are there. */
+/* Make the lines visible to the reader: their bytes before the new HEAD. */
 static void publish(Writer *self) {
     double head = (double)(self->lap + self->at);
     uint64_t bits;
@@ -34,14 +34,14 @@ static bool careful(Writer *self, const char *lines, long long length, double no
     const uint64_t one = 1;
     int before = errno;
     while (write(self->wake, &one, sizeof one) < 0 && errno == EINTR) {
-    } /* EAGAIN: it is awake, then */
+    } /* EAGAIN: the eventfd is full, so the reader is awake already */
     errno = before;
     self->due = now + self->delay;
     long long room = count(cell(self, TAIL)) + self->size - self->lap - self->at;
     if (room > self->size)
         room = self->size;
     if (length > room) {
-        publish(self); /* as it was, unless somebody has scribbled: then the reader follows */
+        publish(self); /* unchanged, unless another process has overwritten the cell: then this repairs it */
         self->limit = 0;
         return false;
     }

@@ -1,15 +1,15 @@
 /* A worker's row of the scoreboard: counts, histogram, requests in flight. scoreboard/row.py, and `table` of
- * instrument/meter.py, are the specification. The interpreter's lock makes each of these functions one
- * step for threads. */
+ * instrument/meter.py, are the specification. The interpreter's lock makes each of these functions atomic
+ * for threads. */
 
 #include "accelerator.h"
 
 #include <stdint.h>
 #include <string.h>
 
-#define CLASSES 8 /* cells of a method, by the status's first digit */
+#define CLASSES 8 /* cells of each method: one for each first digit of a status */
 
-/* A request in flight: when it began, its method's first cell, its path. In the form of Python's struct. */
+/* A request in flight, in the form of Python's struct: when it began, its method's first cell, its path. */
 #define PATH_BYTES 112
 #define QUOTED(number) #number
 #define IN_QUOTES(number) QUOTED(number)
@@ -24,7 +24,7 @@ double monotonic(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-/* Stores are whole and in this order for whoever reads the row meanwhile. */
+/* Store a cell. A process that reads the row at the same time sees whole values, and sees the stores in order. */
 static void put(Row *self, Py_ssize_t cell, double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -33,14 +33,14 @@ static void put(Row *self, Py_ssize_t cell, double value) {
 
 static void add(Row *self, Py_ssize_t cell, double value) { put(self, cell, self->cells[cell] + value); }
 
-/* The place, 0 where the table is full. */
+/* Record a request in flight. Returns its place; 0: the table is full. */
 Py_ssize_t row_begin(Row *self, double base, const char *path, Py_ssize_t length, double now) {
     Py_ssize_t place = self->hint;
     do {
         Py_ssize_t next = place + self->stride < self->stop ? place + self->stride : self->first;
         if (self->cells[place] == 0.0) {
             self->hint = next;
-            put(self, place + 1, 0.0); /* whoever reads it now takes it for one that is being written */
+            put(self, place + 1, 0.0); /* tells a reader that the record is being written */
             put(self, place, now);
             char *data = (char *)(self->cells + place + 2);
             Py_ssize_t most = PATH_BYTES, size = length < most ? length : most;
@@ -58,7 +58,7 @@ Py_ssize_t row_begin(Row *self, double base, const char *path, Py_ssize_t length
 void row_end(Row *self, Py_ssize_t place) {
     if (place >= self->first && place < self->stop) {
         put(self, place, 0.0);
-        self->hint = place; /* what was used last is in the processor's cache */
+        self->hint = place; /* use this place next: it is still in the processor's cache */
     } else {
         add(self, self->overflow, -1.0);
     }
@@ -66,7 +66,7 @@ void row_end(Row *self, Py_ssize_t place) {
 
 void row_count(Row *self, Py_ssize_t base, long status, double seconds) {
     Py_ssize_t low = 0, high = self->bound_count;
-    while (low < high) { /* the first bound that is not below */
+    while (low < high) { /* find the first bound that is not below `seconds` */
         Py_ssize_t middle = (low + high) / 2;
         if (self->bounds[middle] < seconds)
             low = middle + 1;

@@ -1,5 +1,6 @@
-/* The texts that are looked for, whether a text is one of them, and whether it is an address as host_field of
- * logs/escape.py wants it. Has no twin of its name: Python needs none. Not for escaping, which is left to that file. */
+/* The interned texts that other files look for, and two checks: whether a text equals one of them, and whether it is an
+ * address that host_field of logs/escape.py would not change. Has no twin of its name: Python needs none. Not for
+ * escaping: logs/escape.py. */
 
 #include "accelerator.h"
 

@@ -1,11 +1,11 @@
-/* What is done for each request on WSGI: wrap_wsgi of instrument/wsgi.py is the specification. Any thread may call the
- * wrapper: nothing of a request is kept in it, and the interpreter's lock is held in between. */
+/* The work for each request on WSGI: wrap_wsgi of instrument/wsgi.py is the specification. Any thread may call the
+ * wrapper: it keeps no data of a request, and runs with the interpreter's lock. */
 
 #include "wsgi.h"
 
 const Constant wsgi_constants[] = {NUMBER(FAILED), NUMBER(ID_COUNT), {NULL}};
 
-/* The bytes of a list. */
+/* The number of bytes in a list of chunks. -1: an error is set. */
 static Py_ssize_t size_of(PyObject *list) {
     Py_ssize_t size = 0;
     for (Py_ssize_t index = 0; index < PyList_GET_SIZE(list); index++) {
@@ -18,7 +18,7 @@ static Py_ssize_t size_of(PyObject *list) {
     return size;
 }
 
-/* Ids, proxy headers, root path. */
+/* Set the request's ids; apply proxy headers and the root path to its environ. -1: an error is set. */
 static int prepare(const Wsgi *self, Request *request) {
     PyObject *environ = request->environ;
     if (self->identify != Py_None) {
@@ -97,7 +97,7 @@ static void Wsgi_dealloc(Wsgi *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
-/* The types of the objects that a request has of its own: nobody can make one, so the module has not got them. */
+/* Prepare the types of a request's own objects. The module does not export them: only this code makes such objects. */
 static int ready(void) { return PyType_Ready(&Request_Type) < 0 ? -1 : PyType_Ready(&Stream_Type); }
 
 static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
@@ -117,7 +117,7 @@ static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
                                      &self->log, &self->wanted, &self->nameless, &PyFrozenSet_Type, &self->methods, &date,
                                      &timed)) {
 #define FORGET(name) self->name = NULL;
-        MEMBERS(FORGET) /* borrowed still */
+        MEMBERS(FORGET) /* their references are borrowed until HOLD */
         Py_DECREF(self);
         return NULL;
     }

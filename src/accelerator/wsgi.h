@@ -1,4 +1,4 @@
-/* What the files of the WSGI half share: wsgi.c, wsgi_begin.c, wsgi_line.c, wsgi_report.c, wsgi_response.c. */
+/* Declarations that the files for WSGI share: wsgi.c, wsgi_begin.c, wsgi_line.c, wsgi_report.c, wsgi_response.c. */
 
 #ifndef MOORING_WSGI_H
 #define MOORING_WSGI_H
@@ -15,14 +15,14 @@ typedef struct {
     PyObject *application, *drain;
     PyObject *identify;                                    /* None: requests have no ids */
     PyObject *prepare;
-    PyObject *bases, *other;                               /* a method's cells, and those of all others */
-    PyObject *nothing;                                     /* the ids of a request that has none */
-    PyObject *target_of, *code, *with_headers, *closing, *watch; /* functions for what is no common case */
+    PyObject *bases, *other;                               /* the first cell of each method; of all other methods */
+    PyObject *nothing;                                     /* the ids of a request without ids */
+    PyObject *target_of, *code, *with_headers, *closing, *watch; /* functions for uncommon cases */
     PyObject *log;                                         /* None: no access log */
     PyObject *wanted, *nameless;                           /* None: every request has a line */
     PyObject *methods;
-    bool always;                                           /* prepare is for every request */
-    Form form;                                             /* without a date: not one of ours */
+    bool always;                                           /* whether prepare is called for every request */
+    Form form;                                             /* date is NULL: the form is left to Python */
 } Wsgi;
 
 /* One request: what the application gets as its start_response. */
@@ -41,22 +41,22 @@ extern PyTypeObject Wsgi_Type, Request_Type, Stream_Type;
 
 #define PCHAR "/!$&'()*+,;=:@" /* as in instrument/wsgi_line.py */
 
-/* Count a request and make its line; without a status the application has failed. -1: an error is set. */
+/* Count a request and write its line; `status` is NULL where the application has failed. -1: an error is set. */
 int wsgi_report(Request *request, PyObject *status, Py_ssize_t size);
 
-/* As wsgi_report, where an error is set that is to stay, whatever happens here. */
+/* As wsgi_report, for where an error is set already: that error stays set. */
 void wsgi_report_failed(Request *request, PyObject *status, Py_ssize_t size);
 
-/* A request that has come: it has its place among those in flight. NULL: an error is set. */
+/* Make a request and give it its place among those in flight. NULL: an error is set. */
 Request *wsgi_request(Wsgi *self, PyObject *environ, PyObject *start_response);
 
-/* What a call of the request does: PEP 3333's start_response. */
+/* Calling a request: PEP 3333's start_response. */
 PyObject *Request_call(Request *self, PyObject *const *args, size_t count, PyObject *names);
 
-/* The body as the server is to have it; takes the reference. NULL: an error is set. */
+/* The body that the server gets; takes the reference to `body`. NULL: an error is set. */
 PyObject *wsgi_body(Request *request, PyObject *body);
 
-/* Have the line of a request written, where it has one. -1: an error is set. */
+/* Write the line of a request, where it has one. -1: an error is set. */
 int wsgi_line(Request *request, long status, Py_ssize_t size, double seconds, double now);
 
 #endif

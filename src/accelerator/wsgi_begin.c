@@ -1,11 +1,11 @@
-/* A request has come, on WSGI: what was asked for, and its place among the requests in flight. Has no twin of its name:
+/* The beginning of a request, on WSGI: its target, and its place among the requests in flight. Has no twin of its name:
  * `start` of _recorder in instrument/wsgi.py and target_of of instrument/wsgi_line.py are the specification. */
 
 #include "wsgi.h"
 
 #include <string.h>
 
-/* Whether that needs no percent-encoding to be what the client sent: instrument/wsgi_line.py. */
+/* Whether the text is the same when percent-encoded, as the client sent it: instrument/wsgi_line.py. */
 static bool is_plain(PyObject *text) {
     static const char others[] = "-._~" PCHAR;
     static bool plain[128];
@@ -24,7 +24,7 @@ static bool is_plain(PyObject *text) {
     return found;
 }
 
-/* Path and query as they were requested: a new reference to a text. */
+/* Path and query as they were requested; a new reference to a text. */
 static PyObject *target_of(const Wsgi *self, PyObject *environ) {
     PyObject *script = PyDict_GetItemWithError(environ, t_SCRIPT_NAME);
     PyObject *path = PyDict_GetItemWithError(environ, t_PATH_INFO);

@@ -1,5 +1,5 @@
-/* From an answered request to its line, on WSGI: describer of instrument/wsgi_line.py is the specification. Lines
- * that are no common case, and all forms but Apache's, are left to that. */
+/* The access log line of a finished request, on WSGI: describer of instrument/wsgi_line.py is the specification.
+ * Uncommon lines, and all forms but Apache's, are left to that function. */
 
 #include "wsgi.h"
 
@@ -10,7 +10,7 @@ const Constant wsgi_line_constants[] = {
     NUMBER(TARGET_LIMIT), NUMBER(AGENT_LIMIT), TEXT(PCHAR), NUMBER(HOST_LIMIT), TEXT(HOST_OTHERS), {NULL},
 };
 
-/* Whether that stands in a line as it is, which is printable ASCII without quotes and backslashes. */
+/* Whether a text needs no escaping in a line: it is printable ASCII without quotes and backslashes. */
 static bool is_clean(PyObject *text, Py_ssize_t limit) {
     if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_ASCII(text) || PyUnicode_GET_LENGTH(text) > limit)
         return false;
@@ -21,7 +21,7 @@ static bool is_clean(PyObject *text, Py_ssize_t limit) {
     return clean;
 }
 
-/* What an environ has of a header, `-` without one: borrowed. NULL: not a case for here. */
+/* A header's value in an environ, `-` without one; borrowed. NULL: an uncommon value, or an error is set. */
 static PyObject *header(PyObject *environ, PyObject *name) {
     PyObject *value = PyDict_GetItemWithError(environ, name);
     if (value == NULL)
@@ -40,7 +40,7 @@ static PyObject *host_of(const Wsgi *self, PyObject *environ) {
     return is_address(host) ? host : NULL;
 }
 
-/* Of "HTTP/1.1" what is behind the slash; a new reference. */
+/* The part after the slash of a protocol such as "HTTP/1.1"; a new reference. */
 static PyObject *version_of(PyObject *environ) {
     PyObject *protocol = PyDict_GetItemWithError(environ, t_SERVER_PROTOCOL);
     if (protocol == NULL || !PyUnicode_CheckExact(protocol))
@@ -49,7 +49,7 @@ static PyObject *version_of(PyObject *environ) {
                                          : PyUnicode_Substring(protocol, 5, PyUnicode_GET_LENGTH(protocol));
 }
 
-/* As line_put. It may call a function of Python's: what the line is made of is held meanwhile. */
+/* Returns what line_put returns. It may call a Python function, so it holds references to the parts of the line. */
 static int fast_line(Request *request, long status, Py_ssize_t size, double seconds, double now) {
     Wsgi *self = request->wsgi;
     PyObject *environ = request->environ;
@@ -78,7 +78,7 @@ static int fast_line(Request *request, long status, Py_ssize_t size, double seco
     return outcome;
 }
 
-/* Whether the rules leave this request's line out; they are functions of Python's. */
+/* Whether the rules, a Python function, leave this request's line out. -1: an error is set. */
 static int unwanted(Request *request, long status) {
     Wsgi *self = request->wsgi;
     if (self->wanted == Py_None)
@@ -101,7 +101,7 @@ int wsgi_line(Request *request, long status, Py_ssize_t size, double seconds, do
     if (self->form.date != NULL) {
         if (fast_line(request, status, size, seconds, now) > 0)
             return 0;
-        PyErr_Clear(); /* the function below meets it too, and its error is the one to be seen */
+        PyErr_Clear(); /* the function below fails in the same way, and its error is the one to report */
     }
     PyObject *headers = request->headers == NULL ? PyTuple_GET_ITEM(self->nothing, ID_HEADERS) : request->headers;
     PyObject *done = PyObject_CallFunction(self->log, "OOlnOdOd", request->environ, request->target, status, size,

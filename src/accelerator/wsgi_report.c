@@ -1,5 +1,5 @@
-/* A request has been answered, on WSGI: its counts, and its line. Has no twin of its name: `report` of _recorder and
- * _code, both in instrument/wsgi.py, are the specification. */
+/* The end of a request, on WSGI: its counts, and its access log line. Has no twin of its name: `report` of _recorder
+ * and _code, both in instrument/wsgi.py, are the specification. */
 
 #include "wsgi.h"
 
@@ -23,7 +23,7 @@ static long code_of(const Wsgi *self, PyObject *status) {
 
 int wsgi_report(Request *request, PyObject *status, Py_ssize_t size) {
     const Wsgi *self = request->wsgi;
-    row_end(self->row, request->place); /* first of all: what comes then may fail for what the application has sent */
+    row_end(self->row, request->place); /* first, since the rest may fail because of what the application has sent */
     int said = status == NULL ? 0 : PyObject_IsTrue(status);
     long code = said < 0 ? -1 : code_of(self, status);
     if (code == -1 && PyErr_Occurred())

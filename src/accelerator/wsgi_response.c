@@ -1,8 +1,8 @@
-/* One request on WSGI: its start_response (`started` of _wrapped in instrument/wsgi.py), and its body where that is no
- * list (Stream of instrument/wsgi_response.py, and is_watched_file).
+/* One request on WSGI: its start_response (`started` of _wrapped in instrument/wsgi.py), and its body where the body is
+ * not a list (Stream of instrument/wsgi_response.py, and is_watched_file).
  *
- * A stream holds its request, and a request never its stream: the body's own frame mostly holds start_response,
- * which is the request, and there should be no cycle. */
+ * A stream holds its request, but a request never holds its stream, so that there is no cycle of references: the frame
+ * of a body that is a generator mostly holds start_response, which is the request. */
 
 #include "wsgi.h"
 
@@ -11,14 +11,15 @@
 
 /* -- start_response --------------------------------------------------------------------------------- */
 
-/* In place of the headers given, what `make` makes of them and, where there is one, of `more`. */
+/* The headers that `make` returns for these and, where it is not NULL, `more`: takes the reference to `headers`. */
 static PyObject *replaced(PyObject *headers, PyObject *make, PyObject *more) {
     PyObject *found = PyObject_CallFunctionObjArgs(make, headers, more, NULL);
     Py_DECREF(headers);
     return found;
 }
 
-/* Whether this response is to be the last one of its connection: HTTP/2 has no such header. -1: an error is set. */
+/* Whether to tell the client that this response is its connection's last. HTTP/2 has no header for that. -1: an error
+ * is set. */
 static int is_last(const Request *self) {
     PyObject *begun = PyObject_GetAttr(self->wsgi->drain, t_begun);
     int found = begun == NULL ? -1 : PyObject_IsTrue(begun);
@@ -94,7 +95,8 @@ static int Request_traverse(Request *self, visitproc visit, void *arg) {
     return 0;
 }
 
-/* What a later call needs stays; these are what a cycle can be made of without anything else that is cleared. */
+/* Clear only what a later call does not need. Each other member is in a cycle only with objects that are cleared
+ * themselves. */
 static int Request_clear(Request *self) {
     Py_CLEAR(self->headers);
     Py_CLEAR(self->status);
@@ -119,12 +121,12 @@ PyTypeObject Request_Type = {
     .tp_clear = (inquiry)Request_clear,
 };
 
-/* -- a body that is no list ----------------------------------------------------------------------- */
+/* -- a body that is not a list -------------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
     Request *request;
-    PyObject *body, *close_body, *iterator; /* NULL: closed; has no close(); not begun */
+    PyObject *body, *close_body, *iterator; /* NULL means: closed; no close(); not begun */
     Py_ssize_t size;
     bool failed, done;
 } Stream;
@@ -165,7 +167,7 @@ static PyObject *Stream_close(Stream *self, PyObject *Py_UNUSED(none)) {
     self->close_body = NULL;
     PyObject *closed = close_body == NULL ? Py_NewRef(Py_None) : PyObject_CallNoArgs(close_body);
     Py_XDECREF(close_body);
-    PyObject *status = self->failed ? NULL : self->request->status; /* of now: close() may have changed it */
+    PyObject *status = self->failed ? NULL : self->request->status; /* read after close(), which may have changed it */
     Py_ssize_t size = self->size + self->request->written;
     Py_XINCREF(status);
     if (closed == NULL)
@@ -224,7 +226,7 @@ PyTypeObject Stream_Type = {
     .tp_members = Stream_members,
 };
 
-/* Whether the body is the server's own file wrapper, whose close() is the stream's from now on. */
+/* Whether the body is the server's own file wrapper; then its close() becomes the stream's. -1: an error is set. */
 static int is_watched(Request *request, PyObject *body, Stream *stream) {
     PyObject *wrapper = PyDict_GetItemWithError(request->environ, t_file_wrapper);
     if (wrapper == NULL)

@@ -1,1 +1,1 @@
-"""The endpoint outside the workers: liveness, readiness, status, metrics; and the instance's own folder."""
+"""The endpoint outside the workers: liveness, readiness, status, metrics; and the instance's folder."""

@@ -1,4 +1,4 @@
-"""What the admin endpoint is asked, and answers: at once, or later. Not for sending it (server.py)."""
+"""The admin endpoint's requests and responses, as values. Not for sending them: server.py."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 
 
 class Answer(NamedTuple):
-    """A status and a body: text, bytes of the given content type, or anything JSON can hold."""
+    """A response: its status, and its body as text, as bytes of content type `kind`, or as a JSON value."""
 
     status: int
     body: Any
     kind: str = ""
-    headers: tuple[str, ...] = ()  # whole lines
+    headers: tuple[str, ...] = ()  # whole header lines
 
     def whole(self) -> Answer:
-        """Itself with its body as bytes: to be kept, and sent to many."""
+        """The same response with its body as bytes, so that it can be kept and sent to many clients."""
         if isinstance(self.body, bytes):
             return self
         if isinstance(self.body, str):
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
         return self._replace(body=_end_line(text).encode(), kind=self.kind or JSON)
 
     def encode(self, *, head_only: bool = False) -> bytes:
-        """The HTTP/1.1 response; to HEAD, without its body."""
+        """The bytes of the HTTP/1.1 response; with `head_only`, for a HEAD request, without the body."""
         _, body, kind, headers = self.whole()
         lines = (
             f"HTTP/1.1 {self.status} {_PHRASES[self.status]}",
@@ -59,7 +59,10 @@ def _end_line(text: str) -> str:
 
 
 def attempt(make: Callable[[], Made], failed: Callable[[Exception], None]) -> Made | Answer:
-    """What `make` returns. A mistake in a page is told, and must not end the supervisor."""
+    """What `make` returns; where it raises, `failed` gets the error, and the response is a 500.
+
+    A bug in a page must not end the supervisor.
+    """
     try:
         return make()
     except Exception as error:
@@ -68,9 +71,9 @@ def attempt(make: Callable[[], Made], failed: Callable[[Exception], None]) -> Ma
 
 
 class Deferred:
-    """An answer that comes later: somebody completes it; where nobody has at `deadline`, `expired()` is it.
+    """A response that comes later: by `complete`, or at `deadline` (monotonic seconds) by `expired()`.
 
-    `deadline` is in monotonic seconds. Several clients may wait for one.
+    Several clients may wait for the same one.
     """
 
     def __init__(self, deadline: float, expired: Callable[[], Answer]) -> None:
@@ -80,7 +83,7 @@ class Deferred:
         self._waiting: list[Callable[[Answer], None]] = []
 
     def complete(self, answer: Answer) -> None:
-        """Give the answer to all who wait; only the first one counts."""
+        """Give the response to all clients that wait. A second call does nothing."""
         if self.answer is not None:
             return
         self.answer = answer
@@ -89,7 +92,7 @@ class Deferred:
             tell(answer)
 
     def when_done(self, tell: Callable[[Answer], None]) -> None:
-        """Have the answer told, at once where it is there."""
+        """Call `tell` with the response: at once if it is complete, else when it is."""
         if self.answer is not None:
             tell(self.answer)
         else:
@@ -97,7 +100,7 @@ class Deferred:
 
 
 def parse(head: bytes) -> tuple[str, str] | None:
-    """Method and path of a request; None where it is none."""
+    """The method and the path of a request's head; None where it is not an HTTP/1 request."""
     words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return None

@@ -1,8 +1,8 @@
 """The folder and the control socket by which one instance is found, and the list of all instances.
 
-Not for what is said on the socket (server.py). Folders are <base>/<name>, mode 0700, checked to be ours;
-where nothing can be written, an abstract socket takes their place, and credentials tell who is at the other
-end.
+Not for the requests on the socket: server.py. Folders are <base>/<name>, with mode 0700, and are checked to
+be this user's. Where no folder can be written, an abstract socket takes its place; it has no file mode, so
+the peer's credentials are checked.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mooring.system.sockets import UNIX_PATH_MAX, peer_credentials, socket_state
 
 CONTROL = "control.sock"
 SYSTEM_BASE = "/run/mooring"
-TEMPORARY = "/tmp"  # noqa: S108 - what is made in it is checked for owner and mode
+TEMPORARY = "/tmp"  # noqa: S108 - the owner and mode of folders in it are checked
 
 
 @dataclass(slots=True)
 class InstanceFolder:
-    """One instance's place: `path` is its folder (None where none can be made), `socket` listens.
+    """One instance's folder and control socket: `path` is None where no folder can be made; `socket` listens.
 
-    An `owned` folder was made for instances, and goes with its contents at the stop. A forked worker has to
-    close `socket`; else the instance looks alive after its supervisor.
+    An `owned` folder was made by mooring, and is removed with its contents at the stop. A forked worker has
+    to close `socket`; else the instance looks alive after its supervisor has ended.
     """
 
     name: str
@@ -43,21 +43,22 @@ class InstanceFolder:
     owned: bool = False
 
     def close(self) -> None:
-        """Close the socket and remove the folder with what the instance put there."""
+        """Close the socket; remove its file and, where it is owned, the folder with all its contents."""
         self.socket.close()
         if self.path is None:
             return
-        with suppress(OSError), _locked(self.path):  # a start of the same name sees all of it or nothing
-            if socket_state(self.address)[0] == "stale":  # else it is that start's already
+        # Locked, so that an instance of the same name that starts now finds all of the folder or nothing.
+        with suppress(OSError), _locked(self.path):
+            if socket_state(self.address)[0] == "stale":  # else the new instance has already bound it
                 os.unlink(self.address)
                 if self.owned:
-                    import shutil  # 5 ms that no start need pay
+                    import shutil  # here, because it takes 5 ms, which a start does not need to spend
 
                     shutil.rmtree(self.path)
 
 
 class Instance(NamedTuple):
-    """An instance as `mooring status` finds it; `socket` starts with a NUL where it is abstract."""
+    """An instance that was found; its `socket` is a path, or an abstract address, which starts with a NUL."""
 
     name: str
     socket: str
@@ -67,8 +68,8 @@ class Instance(NamedTuple):
 def open_instance(settings: Settings, first_listener: Address, environ: Mapping[str, str]) -> InstanceFolder:
     """Make this instance's folder and control socket.
 
-    Raises ConfigurationError where an instance of that name runs, or where a folder in the way is a link,
-    another user's, or open to others.
+    Raises ConfigurationError where an instance of this name runs already, or where its folder is a link, is
+    another user's, or is open to others.
     """
     name = instance_name(settings, first_listener)
     for base, required in _bases(settings, environ):
@@ -82,7 +83,7 @@ def open_instance(settings: Settings, first_listener: Address, environ: Mapping[
 
 
 def list_instances(settings: Settings, environ: Mapping[str, str]) -> list[Instance]:
-    """Every instance of this user, by name; those not alive are what a killed supervisor left."""
+    """All instances of this user, sorted by name; one that is not alive was left by a killed supervisor."""
     found: dict[str, Instance] = {}
     for base, _ in _bases(settings, environ):
         for name in os.listdir(base) if os.path.isdir(base) and os.access(base, os.R_OK) else ():
@@ -95,7 +96,7 @@ def list_instances(settings: Settings, environ: Mapping[str, str]) -> list[Insta
 
 
 def connect(instance: Instance, timeout: float = 5.0) -> socket.socket:
-    """A connection to an instance's control socket. Raises ConfigurationError where there is no answer."""
+    """Connect to an instance's control socket. Raises ConfigurationError where it cannot be reached."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
@@ -110,7 +111,7 @@ def connect(instance: Instance, timeout: float = 5.0) -> socket.socket:
 
 
 def peer_allowed(sock: socket.socket, uid: int) -> bool:
-    """Whether the peer of a unix connection is that user or root."""
+    """Whether the peer of a unix connection is the user `uid` or root."""
     return peer_credentials(sock)[1] in (uid, 0)
 
 
@@ -124,7 +125,7 @@ def _name_of(address: Address) -> str:
         return _plain(f"{(address.host or '0.0.0.0').replace(':', '_')}-{address.port}")
     path = os.path.abspath(address.path).strip("/")
     name = _plain(path.replace("/", "-")).lstrip(".-")
-    # two paths must not give one name
+    # the checksum keeps two paths from having the same name
     return name if name.replace("-", "/") == path else f"{name}-{_checksum(path)}"
 
 
@@ -137,10 +138,10 @@ def _checksum(text: str) -> str:
 
 
 def _fitting(name: str, room: int) -> str:
-    """The name, shortened with a checksum where it is too long. Raises OSError where nothing fits."""
+    """The name; a longer one is cut to `room` bytes, checksum included. Raises OSError for a small `room`."""
     if len(name) <= room:
         return name
-    if room < 12:  # some letters and the checksum
+    if room < 12:  # the fewest that hold some letters and the checksum
         raise OSError(errno.ENAMETOOLONG, f"too long for a unix socket's path ({UNIX_PATH_MAX} bytes)")
     return f"{name[: room - 9]}-{_checksum(name)}"
 
@@ -150,7 +151,7 @@ def _abstract(name: str) -> str:
 
 
 def _bases(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
-    """Where runtime folders may be, best first, and whether that place was asked for."""
+    """The folders that may hold instances' folders, best first; with each, whether the settings name it."""
     if settings.runtime_dir is not None:
         yield os.path.abspath(settings.runtime_dir), True
         return
@@ -163,7 +164,7 @@ def _bases(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str
 
 
 def _ours(folder: str, forbidden: int) -> bool:
-    """Whether it is a real folder, ours, without the forbidden permission bits."""
+    """Whether it is a folder and no link, is this user's, and has none of the permission bits `forbidden`."""
     try:
         found = os.lstat(folder)
     except OSError:
@@ -172,13 +173,16 @@ def _ours(folder: str, forbidden: int) -> bool:
 
 
 def _make(folder: str, forbidden: int) -> bool:
-    """Make a folder of mode 0700, or check the one that is there. Raises ConfigurationError and OSError."""
+    """Make a folder of mode 0700, or check the one that exists. Returns whether it was made.
+
+    Raises ConfigurationError where the one that exists is not safe, and OSError.
+    """
     try:
         os.mkdir(folder, 0o700)
     except FileExistsError:
         if _ours(folder, forbidden):
             return False
-        os.lstat(folder)  # FileNotFoundError, where a stopping instance has just removed it
+        os.lstat(folder)  # raises FileNotFoundError where a stopping instance has just removed it
         raise ConfigurationError(
             f"runtime folder {folder} is a link, another user's, or open to others (chmod 700); remove it or "
             "choose another with MOORING_RUNTIME_DIR"
@@ -187,7 +191,7 @@ def _make(folder: str, forbidden: int) -> bool:
 
 
 def _open_in(base: str, name: str, strict: bool) -> InstanceFolder:
-    """Open the instance's folder. A `strict` base is for instances only, and others may not write to it."""
+    """Open the instance's folder. A `strict` base holds only instances, and no other user may write to it."""
     folder = os.path.join(base, _fitting(name, UNIX_PATH_MAX - len(os.fsencode(f"{base}//{CONTROL}"))))
     path = os.path.join(folder, CONTROL)
     if strict:
@@ -199,26 +203,26 @@ def _open_in(base: str, name: str, strict: bool) -> InstanceFolder:
             made = _make(folder, 0o077)
             with _locked(folder):
                 if socket_state(path)[0] == "stale":
-                    os.unlink(path)  # what else a killed supervisor left stays until the next stop
+                    os.unlink(path)  # other files that a killed supervisor left stay until the next stop
                 return InstanceFolder(
                     os.path.basename(folder), folder, path, _listen(path, name), strict or made
                 )
         except FileNotFoundError:
-            continue  # see _make
+            continue  # a stopping instance has removed the folder: see _make
     raise OSError(errno.ENOENT, f"{folder} vanishes again and again")
 
 
 @contextmanager
 def _locked(folder: str) -> Iterator[None]:
-    """Be alone in a folder of ours, from looking at its socket to binding it. Raises OSError."""
+    """Lock the folder, so that no other instance checks or binds its socket meanwhile. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         if not os.path.samestat(os.fstat(fd), os.lstat(folder)):
-            raise FileNotFoundError(folder)  # while this waited it was removed, and made again
+            raise FileNotFoundError(folder)  # it was removed and made again during the wait
         yield
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # closing would not do where a forked child has the descriptor
+        fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough: a forked child may have the descriptor
         os.close(fd)
 
 
@@ -240,7 +244,7 @@ def _listen(address: str, name: str) -> socket.socket:
 
 
 def _abstract_sockets() -> Iterator[str]:
-    """Abstract control sockets of our name that listen: proc(5), /proc/net/unix, __SO_ACCEPTCON."""
+    """The abstract control sockets of this user that listen: proc(5), /proc/net/unix, __SO_ACCEPTCON."""
     prefix = _abstract("").replace("\0", "@")
     with suppress(OSError), open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
         for row in map(str.split, file):

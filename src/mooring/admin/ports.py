@@ -1,6 +1,6 @@
-"""Where the admin endpoint answers besides the control socket: opened once, before any worker.
+"""The admin endpoint's listeners besides the control socket: opened once, before the first worker starts.
 
-No worker inherits these sockets: they are close-on-exec, and a fork closes what an exec would
+No worker inherits these sockets: they are close-on-exec, and mooring's fork closes such descriptors too
 (system/process.py).
 """
 
@@ -24,12 +24,12 @@ class Ports(NamedTuple):
     probes: list[Listener]
 
     def close(self) -> None:
-        """Close them, and remove the unix paths."""
+        """Close all listeners, and remove the unix sockets' files."""
         close_listeners([*self.admin, *self.probes])
 
 
 def open_ports(settings: Settings, environ: Mapping[str, str]) -> Ports:
-    """Open both. Raises BindError, and ConfigurationError for a form that makes no sense here."""
+    """Open the listeners of both settings. Raises BindError, and ConfigurationError for `systemd`."""
     ports = Ports([], [])
     for name, binds, opened in (
         ("MOORING_ADMIN_BIND", settings.admin_bind, ports.admin),

@@ -1,4 +1,4 @@
-"""What the admin endpoint answers to which path at which door: the control socket, for reading, probes."""
+"""The admin endpoint's response to each path, at each door: control socket, MOORING_ADMIN_BIND, probes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from mooring.admin.answers import Answer, Deferred, attempt
 from mooring.metrics import prometheus
 from mooring.supervisor.loop import Supervisor
 
-# Asks for the application's own metrics without waiting; the text is told at once or later, and may be empty.
+# Asks for the application's own metrics and returns at once. The function that it is given is called with the
+# text, at once or later; the text may be empty.
 AppMetricsRequest = Callable[[Callable[[bytes], None]], None]
 
 PAGE = os.path.join(os.path.dirname(__file__), "page.html")
-_FRESH = 0.1  # seconds for which a page is good: a flood of requests costs one in so many
-_APP_METRICS_TIME = 6.0  # seconds; Prometheus gives a scrape 10
+_FRESH = 0.1  # seconds for which a page is kept, so that a flood of requests makes at most ten pages a second
+_APP_METRICS_TIME = 6.0  # seconds; a scrape of Prometheus times out after 10 by default
 _PROBES = ("/livez", "/readyz")
 _PAGES = (*_PROBES, "/status", "/stats", "/metrics", "/")
 _ALLOW = ("allow: GET, HEAD",)
@@ -28,7 +29,7 @@ _POLICY = (
 
 
 class Routes:
-    """The answers of one supervisor. `app_metrics`, where it is set, brings the application's own metrics."""
+    """The responses about one supervisor. `app_metrics`, if set, asks for the application's own metrics."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
@@ -37,26 +38,26 @@ class Routes:
         self._scrape: Deferred | None = None
 
     def failed(self, error: Exception) -> None:
-        """Tell the log of an answer that raised an error."""
+        """Log an error that was raised while a response was made."""
         self.supervisor.log.error(f"the admin endpoint failed: {error!r}")
 
     # -- the doors -----------------------------------------------------------------------------------------
 
     def control(self, method: str, path: str) -> Answer | Deferred:
-        """The control socket: everything, and the order to roll."""
+        """The control socket: all pages, and the order to roll."""
         if method == "POST" and path == "/roll":
             self.supervisor.roll()
             return Answer(202, {"generation": self.supervisor.fleet.generation})
         return self._answer(method, path, public=False)
 
     def public(self, method: str, path: str) -> Answer | Deferred:
-        """MOORING_ADMIN_BIND: for reading."""
+        """MOORING_ADMIN_BIND: all pages, and no orders."""
         if path == "/roll":
             return Answer(403, "orders are taken by signal and on the control socket: mooring reload")
         return self._answer(method, path, public=True)
 
     def probe(self, method: str, path: str) -> Answer | Deferred:
-        """MOORING_PROBE_BIND: liveness and readiness alone."""
+        """MOORING_PROBE_BIND: only liveness and readiness."""
         if path not in _PROBES:
             return Answer(404, "not found: there are /livez and /readyz")
         return self._answer(method, path, public=True)
@@ -79,7 +80,7 @@ class Routes:
         return self._keep(path, public, lambda: Answer(200, make(self.supervisor, public=public)))
 
     def _keep(self, path: str, public: bool, make: Callable[[], Answer]) -> Answer:
-        """A new answer; where anybody may ask, perhaps that of a moment ago."""
+        """A new response; for a public door, the last one while it is younger than _FRESH."""
         if not public:
             return make()
         until, answer = self._kept.get(path, (0.0, None))
@@ -95,7 +96,7 @@ class Routes:
         if public and answer is not None and time.monotonic() < until:
             return answer
         if self._scrape is not None and self._scrape.answer is None:
-            return self._scrape  # one that is under way
+            return self._scrape  # the page that is being made is for this client too
         if self.app_metrics is None:
             return self._keep("/metrics", public, self._scraped)
         without = partial(attempt, partial(self._scraped, up=False), self.failed)
@@ -111,13 +112,16 @@ class Routes:
         return scrape.answer or scrape
 
     def _scraped(self, text: bytes = b"", up: bool | None = None) -> Answer:
-        """The page with the application's own text, which says itself whether it could be read."""
+        """The page of mooring's metrics, followed by the application's `text`.
+
+        That text contains mooring_app_metrics_up; `up` gives it where there is no such text.
+        """
         own = prometheus.render(stats.collect(self.supervisor, up)).encode()
         return Answer(200, own + text, prometheus.CONTENT_TYPE)
 
 
 def page() -> Answer:
-    """The live view. Its script and style run by a nonce, and nothing else does."""
+    """The live view. The policy allows only its own script and style, which carry a new nonce each time."""
     try:
         with open(PAGE, encoding="utf-8") as file:
             text = file.read()

@@ -1,9 +1,9 @@
-"""The admin endpoint's server: HTTP in the supervisor's loop, one request a connection, bounded in every way.
+"""The admin endpoint's server: HTTP in the supervisor's loop, one request per connection, all of it limited.
 
-Each listener is a door with a budget of its own, so that a crowd at one doesn't lock out the others. What a
-client may take of each: the constants below. Where a door is full, somebody gives way:
-first who has had its answer, then who has not sent its request within a moment, or has stopped reading. Not
-for what is answered: routes.py.
+Each listener is a door with its own limit of clients, so that many clients at one do not lock out the others.
+The constants below say how much time and memory a client may use. Where a door is full, a client is dropped
+for a new one: first one that has had its response, then one that was slow to send its request or has stopped
+reading. Not for the content of responses: routes.py.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mooring.supervisor.part import Part
 
 Responder = Callable[[str, str], Answer | Deferred]
 
-READ_TIME, READ_PATIENCE = 5.0, 0.25  # seconds that a request's head may take; the same where others wait
+READ_TIME, READ_PATIENCE = 5.0, 0.25  # seconds for a request's head; the same where others wait
 READING, WAITING, WRITING, LINGERING = range(4)
 
 
 class Door:
-    """A listening, non-blocking socket, and who has come in by it."""
+    """A listening, non-blocking socket, and the clients that were accepted from it."""
 
     def __init__(
         self,
@@ -38,11 +38,14 @@ class Door:
         self.allowed = allowed
         self.most = most
         self.clients: set[Client] = set()
-        self.paused: float | None = None  # not accepting until then
+        self.paused: float | None = None  # accepts no client until then (monotonic seconds)
 
 
 class Client:
-    """One connection. `patience` is until when it stays where others wait, `deadline` until when at all."""
+    """One connection. It is dropped at `deadline`; where other clients wait, it may be from `patience` on.
+
+    Both are in monotonic seconds.
+    """
 
     __slots__ = ("deadline", "deferred", "door", "events", "head_only", "inbox", "outbox", "patience",
                  "socket", "state", "swallowed")  # fmt: skip
@@ -51,7 +54,7 @@ class Client:
         self.socket = connection
         self.door = door
         self.state = READING
-        self.events = 0  # that the selector watches
+        self.events = 0  # those that the selector watches; 0: not registered
         self.inbox = bytearray()
         self.outbox = memoryview(b"")
         self.head_only = False
@@ -61,19 +64,19 @@ class Client:
         self.patience = now + READ_PATIENCE
 
 
-LONGEST_HEAD = 16_384  # bytes: browsers send the cookies of all ports of a host
+LONGEST_HEAD = 16_384  # bytes; large, because browsers send the cookies of all ports of a host
 CLIENTS = 16
-WRITE_TIME, LINGER_TIME = 10.0, 1.0  # seconds; READ_TIME is a new client's
-_WRITE_PATIENCE = 1.0  # seconds, where others wait
-_PAUSE = 0.5  # seconds without accepting, where the system has no descriptor to give
-_ACCEPTS = 16  # in a row: the loop has signals to hear
-_LINGERED = 262_144  # bytes that a client may send after its request
+WRITE_TIME, LINGER_TIME = 10.0, 1.0  # seconds for sending the response; for the client to close after it
+_WRITE_PATIENCE = 1.0  # seconds without progress in sending, where other clients wait
+_PAUSE = 0.5  # seconds without accepting, after the system refused a descriptor or memory
+_ACCEPTS = 16  # clients accepted in one turn: the loop must get to its signals
+_LINGERED = 262_144  # bytes that are read and ignored after the response
 
 _ENDING = b"\r\n\r\n"
 
 
 class Admin(Part):
-    """Answers at any number of doors. `failed` is told of an answer that raised an error."""
+    """Serves any number of doors. `failed` is called with an error that making a response has raised."""
 
     def __init__(
         self, selector: selectors.BaseSelector, failed: Callable[[Exception], None] = lambda _error: None
@@ -90,7 +93,10 @@ class Admin(Part):
         allowed: Callable[[socket.socket], bool] = lambda _peer: True,
         most: int = CLIENTS,
     ) -> Door:
-        """Answer at a listener with `answer(method, path)`: `most` clients at once, those `allowed`."""
+        """Serve a listener: `answer(method, path)` gives the response, `allowed(socket)` admits a client.
+
+        At most `most` clients are connected at once.
+        """
         door = Door(listener, answer, allowed, most)
         self.doors.append(door)
         self.selector.register(listener, selectors.EVENT_READ, partial(self._accept, door))
@@ -105,7 +111,7 @@ class Admin(Part):
         return min(times, default=None)
 
     def expire(self) -> None:
-        """Send away whose time is over, and open doors again."""
+        """Drop the clients whose deadline is over, and accept again at doors whose pause is over."""
         now = time.monotonic()
         for door in self.doors:
             for client in [client for client in door.clients if client.deadline <= now]:
@@ -132,7 +138,7 @@ class Admin(Part):
 
     def _accept(self, door: Door) -> None:
         if door.paused is not None:
-            return  # by an event of the same batch
+            return  # paused by an earlier event of the same batch
         for _ in range(_ACCEPTS):
             now = time.monotonic()
             if len(door.clients) >= door.most and not self._give_way(door, now):
@@ -142,7 +148,7 @@ class Admin(Part):
                 connection, _ = door.listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError:  # EMFILE, say: the connection stays in the queue, and would wake us again at once
+            except OSError:  # such as EMFILE: the connection stays queued, and would wake the loop at once
                 self._pause(door, now + _PAUSE)
                 return
             if not door.allowed(connection):
@@ -154,7 +160,7 @@ class Admin(Part):
             self._turn(client)
 
     def _give_way(self, door: Door, now: float) -> bool:
-        """Send away who has kept others waiting the longest, if that is long enough."""
+        """Drop the client whose patience ends first, if it has ended. Returns whether one was dropped."""
         client = min(door.clients, key=lambda each: each.patience)
         if client.patience > now:
             return False
@@ -165,7 +171,7 @@ class Admin(Part):
 
     def _turn(self, client: Client) -> None:
         if client not in client.door.clients:
-            return  # dropped a moment ago, by an event of the same batch
+            return  # dropped by an earlier event of the same batch
         try:
             if client.state == READING:
                 self._read(client)
@@ -214,7 +220,7 @@ class Admin(Part):
             return
         client.state, client.deferred, client.deadline = WAITING, found, found.deadline
         client.patience = found.deadline
-        self._watch(client, 0)  # what it sends now would wake us again and again
+        self._watch(client, 0)  # else what the client sends now would wake the loop again and again
         found.when_done(partial(self._deferred_done, client))
 
     def _answer(self, client: Client) -> Answer | Deferred:
@@ -245,7 +251,7 @@ class Admin(Part):
         while client.outbox:
             client.outbox = client.outbox[client.socket.send(client.outbox) :]
             client.patience = time.monotonic() + _WRITE_PATIENCE
-        # Closed with something unread, TCP would send a reset: the answer could be lost (RFC 9112, 9.6).
+        # Closing with unread data makes TCP send a reset, and the response could be lost: RFC 9112, 9.6.
         client.socket.shutdown(socket.SHUT_WR)
         client.state, client.patience = LINGERING, 0.0
         client.deadline = time.monotonic() + LINGER_TIME

@@ -1,4 +1,4 @@
-"""What the scoreboard and the supervisor say of the workers at one moment: read once, for every page."""
+"""What the scoreboard and the supervisor know of the workers at one moment: read here for every page."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from mooring.settings import engines
 from mooring.supervisor.lifecycle import Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
 
-_MOST = 2**53  # counts are doubles, and rows are not to be trusted
+_MOST = 2**53  # no count is higher: they are doubles, and a worker may write anything into its row
 
 
 class Seen(NamedTuple):
-    """A worker: its serial, and what is known of it; `counts` as Row.counts, empty before it has a row."""
+    """What is known of one worker; `counts` is what Row.counts returns, empty before it has a row."""
 
     serial: int
     slot: int
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
     generation: int
     age: float  # seconds
     memory: int | None  # bytes
-    restarts: int  # workers of its slot that have failed
+    restarts: int  # how many workers of its slot have failed
     counts: Sequence[float]
     in_flight: int
     websockets: int
@@ -53,7 +53,7 @@ class Seen(NamedTuple):
 
 
 class ShownRequest(NamedTuple):
-    """A request in flight, escaped, without its query; `age_s` in seconds."""
+    """A request in flight: method and path escaped, the path without its query; `age_s` in seconds."""
 
     method: str
     path: str
@@ -62,19 +62,19 @@ class ShownRequest(NamedTuple):
     slot: int
 
     def as_json(self) -> dict[str, Any]:
-        """For /status."""
+        """The request as an entry of /status."""
         return self._asdict()
 
 
 def look(supervisor: Supervisor, now: float) -> list[Seen]:
-    """Every worker, by slot, the oldest first; an engine's arbiter is shown by its workers."""
+    """All workers, by slot, the oldest first; an arbiter's workers in its place, once it has any."""
     rows: dict[int, list[Row]] = {}
     for seat in supervisor.workers.scoreboard.in_use():
         rows.setdefault(seat.serial, []).append(seat.row)
     found = []
     for serial, worker in supervisor.fleet.workers.items():
         if serial not in supervisor.workers.handles:
-            continue  # reaped, or refused by the system: the lifecycle is about to hear of it
+            continue  # it was reaped or could not be started, and the lifecycle has not been told yet
         own: Sequence[Row | None] = rows.get(serial) or (None,)
         for row in own:
             found.append(_seen(supervisor, serial, worker, row, now))
@@ -86,7 +86,7 @@ def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, 
     pid = (handle.pid or None) if handle else None
     report = handle.report if handle else None
     engine = report.engine if report else (handle.plan if handle else supervisor.plan).engine
-    own = row is not None and engines.row(engine).has_arbiter  # a worker of the arbiter
+    own = row is not None and engines.row(engine).has_arbiter  # the row is of a worker of the arbiter
     age = now - (row.read(STARTED) if row is not None and own else worker.spawned_at)
     memory = min(int(row.read(MEMORY)), _MOST) if row is not None else 0
     return Seen(
@@ -107,7 +107,7 @@ def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, 
 
 
 def _state(worker: Worker, row: Row | None) -> str:
-    """The lifecycle's word; of a worker that an arbiter keeps, its own, until the arbiter is to leave."""
+    """A worker's state by the lifecycle; for an arbiter's worker, by its `row` until the arbiter drains."""
     if row is None or worker.state in (WorkerState.DRAINING, WorkerState.KILLED):
         return str(worker.state)
     number = int(row.read(STATE))
@@ -116,7 +116,7 @@ def _state(worker: Worker, row: Row | None) -> str:
 
 
 def requests(workers: Sequence[Seen], now: float, most: int) -> list[ShownRequest]:
-    """The oldest requests in flight."""
+    """The `most` oldest requests in flight."""
     busy = [seen for seen in workers if seen.row is not None and seen.in_flight]
     found = [(each, seen) for seen in busy if seen.row for each in seen.row.in_flight(now)[:most]]
     oldest = sorted(found, key=lambda pair: -pair[0].age)[:most]
@@ -129,19 +129,19 @@ def requests(workers: Sequence[Seen], now: float, most: int) -> list[ShownReques
 
 
 def count(counts: Sequence[float], digit: int | None = None) -> int:
-    """Requests in Row.counts; with `digit`, those of one status class (5: 5xx)."""
+    """The number of requests in `counts` (Row.counts); with `digit`, of one status class (5: 5xx)."""
     cells = counts[COUNTS:HISTOGRAM] if digit is None else counts[COUNTS + digit : HISTOGRAM : CLASSES]
     return int(min(sum(cells), _MOST))
 
 
 def milliseconds(counts: Sequence[float], share: float) -> float | None:
-    """A quantile of the requests' durations; None before the first."""
+    """A quantile (0.5: the median) of the requests' durations, in ms; None before the first request."""
     found = quantile(list(counts[HISTOGRAM:]), share)
     return None if found is None else round(found * 1000, 3)
 
 
 def collect(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Collected:
-    """For /metrics."""
+    """What the page /metrics is made of."""
     workers = look(supervisor, time.monotonic())
     plan, history = supervisor.plan, supervisor.history
     states = dict.fromkeys(map(str, WorkerState), 0)
@@ -170,7 +170,10 @@ def collect(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Colle
 
 
 def feed(supervisor: Supervisor, head: dict[str, Any]) -> dict[str, Any]:
-    """For /stats: `head`, and all counts since the start; two answers give the rates. docs/reference.md."""
+    """The /stats object: `head`, and all counts since the start. Its fields: docs/reference.md.
+
+    A client makes rates from two such objects.
+    """
     now = time.monotonic()
     workers = look(supervisor, now)
     totals, history, limits = supervisor.workers.totals(), supervisor.history, supervisor.plan.resources

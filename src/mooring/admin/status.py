@@ -1,4 +1,7 @@
-"""What /status, /livez and /readyz say, from the supervisor's state. Pure but for the clock."""
+"""The /status object, what it shares with /stats, and readiness, from the supervisor's state.
+
+Pure, except that it reads the clock.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,15 @@ from mooring.plan import redact
 from mooring.supervisor.lifecycle import Cause, FleetState, Reason, WorkerState
 from mooring.supervisor.loop import Supervisor
 
-_REQUESTS = 100  # in flight, that are shown
+_REQUESTS = 100  # the most requests in flight that are shown
 _FAILED = "the application failed: see mooring status, or the log"
-_REFUSED = "the settings were refused: see mooring status, or the log"  # the text may name a file's content
-_SYSTEM_ERROR = re.compile(r"[\w ]+")  # as strerror(3) words them
+_REFUSED = "the settings were refused: see mooring status, or the log"  # the text itself may quote a file
+_SYSTEM_ERROR = re.compile(r"[\w ]+")  # the form of strerror(3)'s texts
 _IN_FEED = ("workers", "threads", "engine", "timeout", "graceful_timeout", "profile")
 
 
 def head(supervisor: Supervisor, *, public: bool) -> dict[str, Any]:
-    """What /status and /stats have in common. `public`: without what the application itself has said."""
+    """What /status and /stats have in common. `public`: without texts that come from the application."""
     fleet, plan, history = supervisor.fleet, supervisor.plan, supervisor.history
     reason = not_ready(supervisor)
     return {
@@ -47,7 +50,7 @@ def head(supervisor: Supervisor, *, public: bool) -> dict[str, Any]:
 
 
 def _worded(facts: dict[str, Any], name: str, *, public: bool) -> dict[str, Any]:
-    """These facts with the text for people of what that name stands for: a `Reason`, or a refusal's text."""
+    """The facts with the value of `name`, a `Reason` or the text of a refusal, as text for people."""
     why = facts.get(name)
     if why is None:
         return facts
@@ -59,9 +62,10 @@ def _worded(facts: dict[str, Any], name: str, *, public: bool) -> dict[str, Any]
 
 
 def own_words(why: Reason) -> str:
-    """What mooring itself says of an end; what the application has said may hold anything.
+    """Why a worker has ended, in mooring's own words: the application's may contain secrets.
 
-    A template tells its system's errors over a channel that the application has too.
+    A template reports system errors over a channel that the application can write to as well, so only a text
+    in the form of strerror(3) is shown.
     """
     doubtful = why.cause is Cause.NOT_SPAWNED and not _SYSTEM_ERROR.fullmatch(why.detail)
     return _FAILED if doubtful or why.cause is Cause.FAILED else str(why)
@@ -109,14 +113,14 @@ def _worker(seen: stats.Seen) -> dict[str, Any]:
 
 
 def feed(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:
-    """The /stats object, for `mooring top` and the page; its fields are told in docs/reference.md."""
+    """The /stats object, for `mooring top` and the page; its fields: docs/reference.md."""
     shown = redact.plan(supervisor.plan.as_json())
     few = {name: shown[name] for name in _IN_FEED if name in shown}
     return stats.feed(supervisor, {**head(supervisor, public=public), "plan": few})
 
 
 def not_ready(supervisor: Supervisor) -> str | None:
-    """Why no load balancer should send requests here; None where it should."""
+    """Why the instance is not ready for requests; None where it is."""
     fleet = supervisor.fleet
     if fleet.state in {FleetState.STOPPING, FleetState.STOPPED}:
         return "stopping"

@@ -1,1 +1,1 @@
-"""Prometheus text of mooring's own numbers, and the merge of what the application counts."""
+"""Prometheus text of mooring's own metrics, and the merge of the application's metrics."""

@@ -25,14 +25,14 @@ from mooring.scoreboard.row import (
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATUSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
-# Series that are always there, so that a rate can be taken from the first scrape on.
+# Series that are in every page, with 0 at first, so that Prometheus has a rate from the first request on.
 _ALWAYS = frozenset(("GET", status) for status in ("2xx", "3xx", "4xx", "5xx"))
 
 Sample = tuple[tuple[str, ...], float]  # the labels' values, in the order of Metric.labels; the value
 
 
 class Collected(NamedTuple):
-    """What a page is made of. `totals` as Row.counts; None is what is not known, and then has no series."""
+    """The values of a page. `totals` is as from Row.counts; None is a value not known: it has no series."""
 
     totals: Sequence[float]
     in_flight: int
@@ -57,7 +57,7 @@ class Metric(NamedTuple):
 
     `sample` gives its samples, one for each series; a metric without any is left out of the page. A histogram
     gives its cumulative buckets with the bound as their label, `+Inf` last, and then its sum without a label.
-    `absent` says in the reference when there is no series, or which one; empty is never.
+    `absent` tells the reference when the metric has no series, or which series it then lacks; empty: never.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Metric(NamedTuple):
     absent: str = ""
 
 
-# -- how they are sampled ----------------------------------------------------------------------------------
+# -- samples of a metric -----------------------------------------------------------------------------------
 
 
 def _one(value: float | None) -> tuple[Sample, ...]:
@@ -158,12 +158,12 @@ METRICS = (
 
 
 def render(collected: Collected) -> str:
-    """The page."""
+    """The page with all metrics that have samples."""
     return "".join([family(metric, metric.sample(collected)) for metric in METRICS])
 
 
 def family(metric: Metric, samples: Iterable[Sample]) -> str:
-    """The lines of a metric with these samples; none without samples."""
+    """The lines of a metric with these samples; "" without samples."""
     name = f"mooring_{metric.name}"
     lines = _buckets if metric.type == "histogram" else _series
     text = "".join(lines(name, metric.labels, samples))
@@ -176,7 +176,7 @@ def _series(name: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> li
 
 
 def _buckets(name: str, labels: tuple[str, ...], samples: Iterable[Sample]) -> Iterator[str]:
-    """Cumulative, as the format wants it; `+Inf` and the count are one number."""
+    """The lines of a histogram. Its count is the value of the bucket `+Inf`, as the format requires."""
     *buckets, (_, total) = samples
     yield from _series(f"{name}_bucket", labels, buckets)
     yield f"{name}_sum {_number(total)}\n{name}_count {_number(buckets[-1][1])}\n"

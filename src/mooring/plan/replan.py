@@ -1,7 +1,7 @@
-"""What a roll takes up: settings and plan made anew, from the configuration file as it is now.
+"""The new settings and the new plan of a roll, from the configuration file as it is now.
 
-With the environment and the arguments of the start. What only a restart can change keeps its value, and is
-named. Not for when this is done, nor where: in a process of its own, supervisor/reconfigure.py.
+The environment and the arguments are those of the start. A setting that only a restart can change keeps its
+value, and its name is returned. Not for running this, in a process of its own: supervisor/reconfigure.py.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _TLS = tuple(name for name, row in ROWS.items() if row.restart == TLS_SWITCH)
 
 
 Prepare = Callable[[Resolved, Mapping[str, str], SignalQueue | None], Plan]
-"""Makes a plan of settings, with the environment: commands/run/prepare.py."""
+"""Makes a plan from settings and the environment: commands/run/prepare.py."""
 
 
 class Replanned(NamedTuple):
-    """A plan's first stage, its settings, and the names of those that have changed without effect."""
+    """A plan, its settings, and the names of the settings that have changed but keep their old value."""
 
     plan: Plan
     resolved: Resolved
@@ -36,7 +36,10 @@ class Replanned(NamedTuple):
 def remake(
     invocation: Invocation, prepare: Prepare, serving: Replanned, signals: SignalQueue | None = None
 ) -> Replanned:
-    """Resolve and plan anew; what is fixed is as in `serving`. Raises what a start with it would."""
+    """Resolve the settings and plan again; fixed settings keep the values of `serving`.
+
+    Raises the errors that a start with the new settings would raise.
+    """
     resolved, kept = _resolve(invocation, serving.resolved)
     plan = prepare(resolved, invocation.environ, signals)
     plan, more = _keep_decided(plan, serving.plan)
@@ -44,18 +47,18 @@ def remake(
 
 
 def changed(before: Plan, after: Plan) -> tuple[str, ...]:
-    """The names of what two plans have decided differently; where a value came from does not count."""
+    """The names of the values that differ between two plans. A value's origin is not compared."""
     names = [n for n, item in after.explained.items() if item.value != before.explained[n].value]
     names += ["workers"] if before.workers != after.workers and "workers" not in names else []
     return tuple(names)
 
 
 def _resolve(invocation: Invocation, before: Resolved) -> tuple[Resolved, list[str]]:
-    """The settings, with those of `before` that are fixed, and the names of those that were to change."""
+    """The new settings with the fixed ones of `before`, and the names of fixed ones that differed."""
     environ, folder = invocation.environ, invocation.folder
     found = resolve(invocation.cli, environ, folder)
     kept = _different(found.settings, before.settings)
-    if "reload" in kept:  # which has a say in all others
+    if "reload" in kept:  # other settings depend on it
         cli = {**invocation.cli, "reload": show(before.settings.reload)}
         found = resolve(cli, environ, folder)
         kept = ["reload", *_different(found.settings, before.settings)]
@@ -66,7 +69,7 @@ def _resolve(invocation: Invocation, before: Resolved) -> tuple[Resolved, list[s
 
 
 def _keep_decided(plan: Plan, before: Plan) -> tuple[Plan, list[str]]:
-    """The same for what a server's own configuration sets."""
+    """The new plan with the fixed settings that a server's own configuration sets, and their names."""
     kept = _different(plan.settings, before.settings)
     values = {name: getattr(before.settings, name) for name in kept}
     explained = {**plan.explained, **{name: before.explained[name] for name in kept}}
@@ -75,14 +78,14 @@ def _keep_decided(plan: Plan, before: Plan) -> tuple[Plan, list[str]]:
 
 
 def _different(found: Settings, before: Settings) -> list[str]:
-    """The fixed settings that differ. Whether the listeners speak TLS is fixed; with which files is not."""
+    """The names of the fixed settings that differ. Turning TLS on or off is fixed; its files are not."""
     names = [name for name in FIXED if getattr(found, name) != getattr(before, name)]
     on = found.tls_certificate is not None
     return names if on == (before.tls_certificate is not None) else [*names, *_TLS]
 
 
 def encode(answer: Replanned | str) -> bytes:
-    """What was made, or why it could not be, for the process that has asked."""
+    """The bytes of a result, or of the reason why there is none, for the process that has asked."""
     import copyreg
     import pickle
 
@@ -99,8 +102,8 @@ def _mapping(content: dict[Any, Any]) -> Mapping[Any, Any]:
 
 
 def decode(data: bytes) -> Replanned | str:
-    """The answer of a process of our own."""
-    import pickle  # only for who rolls
+    """What `encode` made, in a process that this one has started: never data of anybody else."""
+    import pickle  # here, because only a roll needs it
 
     answer: Replanned | str = pickle.loads(data)  # noqa: S301
     return answer

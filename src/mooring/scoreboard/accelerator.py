@@ -1,8 +1,8 @@
-"""Whether what is done for each request is done in C, and with what: mooring._accelerator.
+"""The C functions for the work of each request, in mooring._accelerator, where they can be used.
 
-It is there where a compiler was at hand when mooring was installed. Without it the functions that ask here do
-the same in Python; they are what specifies it. A constant that both need is handed to C or stands there, too:
-then the file that asks has it compared first (`agrees`).
+The module exists where a C compiler was found when mooring was installed. Without it, the functions that ask
+here do the same in Python: they are its specification. A constant that both need is passed to C, or is
+written in both; then the Python file first has them compared (`agrees`).
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 
 def agrees(twin: str, **ours: object) -> bool:
-    """Whether there is a C twin of that file with the same constants: `ours` is all of them, by name.
+    """Whether the file `twin` has a C twin with the same constants: `ours` is all of them, by name.
 
-    Where one differs, C is of another version (the files of a running process were upgraded, or C was not
-    built anew): this process does everything in Python from then on, and says so once. To be asked before
-    the first request has its place in the row: both ways have their own idea of which places are free.
+    Where one differs, the C module is of another version: the files of a running process were upgraded, or
+    the module was not built again. Then this process uses Python for everything, and logs that once. Call it
+    before the first request has its place in the row: C and Python keep their own records of free places.
     """
     global c  # noqa: PLW0603
     if c is None:
@@ -56,8 +56,8 @@ def agrees(twin: str, **ours: object) -> bool:
 
 
 def refuse(differences: str) -> None:
-    """Say why there is no C any more."""
-    import logging  # only then: the supervisor has none
+    """Log why the C module is not used."""
+    import logging  # here, because the supervisor does not load it
 
     logging.getLogger("mooring").warning(
         "mooring._accelerator is of another version, and not used: requests take longer. "
@@ -67,12 +67,15 @@ def refuse(differences: str) -> None:
 
 
 def ring_writer(memory: mmap.mmap, wake: int, page: int, size: int, full: int, delay: float) -> Any:  # noqa: PLR0917
-    """What ring.writer returns; to be asked only where it agrees."""
+    """The C twin of what ring.writer returns; only for a caller that has asked `agrees` for its file."""
     return c.Writer(memory, wake, page, size, full, delay)
 
 
 def row(of: Row, write: object = None) -> Any:
-    """`begin`, `end` and `count` of meter.table's kind on that row, or None; `write` is its log's."""
+    """The C object with `begin`, `end` (as of meter.table) and `count` on a row, or None.
+
+    `write` is the access log's writer, if there is one.
+    """
     if not agrees("row", CLASSES=CLASSES, RECORD=RECORD.format):
         return None
     return c.Row(
@@ -91,18 +94,18 @@ def row(of: Row, write: object = None) -> Any:
 
 
 def date(render: Callable[[time.struct_time], str]) -> Callable[[int], str]:
-    """Text of a second, given in seconds since the epoch."""
+    """A function from seconds since the epoch to `render`'s text of that second in local time."""
     return lambda second: render(time.localtime(second))
 
 
 def counter(of: Row) -> Any:
-    """`count(base, status, seconds, failed, place)` on that row, for any thread; or None."""
+    """`count(base, status, seconds, failed, place)` on a row, which any thread may call; or None."""
     made = row(of)
     return made.count if made is not None else None
 
 
 def apache(of: Row, write: object, timed: bool | None, render: Callable[[time.struct_time], str]) -> Any:
-    """A function that makes and writes an entry's line, False where it is none of its cases; or None."""
+    """A function that makes and writes an entry's line, and returns False where Python has to; or None."""
     if c is None or timed is None or not isinstance(write, c.Writer):
         return None
     return c.Apache(row(of, write), date(render), timed).put

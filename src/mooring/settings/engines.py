@@ -14,23 +14,24 @@ from mooring.errors import ConfigurationError
 
 
 class EngineRow(NamedTuple):
-    """One engine: what the rest of mooring has to know of it.
+    """One engine: what the rest of mooring has to know about it.
 
-    - `module`: what is imported, and looked for to see whether it is installed; `install`: how to get it
-    - `interfaces`: what it serves
-    - `loggers`: the names in `logging` that are its own; `own_logging`: it sets up their handlers itself
-    - `worker_classes`: the values of worker_class that it has (empty: mooring has no list of them)
-    - `threaded_classes`: the only worker classes that use the plan's threads (empty: all do)
+    - `module`: the module to import; the engine is installed where it is found
+    - `install`: the command that installs it
+    - `interfaces`: the interfaces that it serves: asgi, wsgi
+    - `loggers`: the names of its loggers; `own_logging`: it sets up their handlers itself
+    - `worker_classes`: the values that the setting worker_class may have (empty: mooring has no list)
+    - `threaded_classes`: the worker classes that use the plan's threads (empty: all do)
     - `speaks_http2`: whether it serves HTTP/2
     - `has_arbiter`: its process is an arbiter, which forks as many workers as the plan says: each imports the
-      application itself and fills a row of the scoreboard, and the arbiter ends those that hang
-    - `recycles_itself`: it replaces its workers after max_requests itself, and by nothing else
-    - `debuggable`: whether a debugger and live reload work with its workers. One that is not gives way to
-      another engine where only its configuration was given, not its name
+      application itself and has a row of the scoreboard, and the arbiter ends workers that hang
+    - `recycles_itself`: it replaces its workers after max_requests requests itself, and for no other reason
+    - `debuggable`: whether a debugger and live reload work with its workers. For these, another engine takes
+      the place of one that is not, unless the settings name it: its configuration alone does not count
     - `changes_user`: its own configuration may name the user that its workers run as
-    - `own_preload`: how to turn on preloading of its own, as an error's text says it (empty: it has none, and
-      mooring preloads)
-    - `banner`: the line by which the users of the older images know that it serves, with `{name}` and `{url}`
+    - `own_preload`: how to turn on its own preloading, in the words of an error message (empty: it has none,
+      and mooring preloads)
+    - `banner`: the line that tells users of the older images that it serves, with `{name}` and `{url}`
     """
 
     module: str
@@ -94,7 +95,7 @@ _AUTO = EngineRow(module="", install="", interfaces=tuple(DEFAULTS))
 
 
 def row(name: str) -> EngineRow:
-    """An engine's row; for auto, the capabilities that all of DEFAULTS share."""
+    """An engine's row; for `auto`, a row with the capabilities that all engines of DEFAULTS share."""
     return _AUTO if name == "auto" else REGISTRY[name]
 
 
@@ -104,13 +105,13 @@ def installed() -> list[str]:
 
 
 def offered() -> str:
-    """All engines, each that is missing with the way to install it."""
+    """The names of all engines, as one text; one that is not installed is followed by its install command."""
     there = installed()
     return ", ".join(name if name in there else f"{name} ({each.install})" for name, each in REGISTRY.items())
 
 
 def require(name: str) -> None:
-    """Raise ConfigurationError, with the way to install it, where an engine is not there."""
+    """Raise ConfigurationError, with the install command, where an engine is not installed."""
     if name not in installed():
         raise ConfigurationError(
             f"engine {name} is not installed: {REGISTRY[name].install}; "
@@ -119,16 +120,16 @@ def require(name: str) -> None:
 
 
 def require_http(name: str, http: str) -> None:
-    """Raise ConfigurationError where an engine does not serve a version of HTTP: 1, 2 or auto."""
+    """Raise ConfigurationError where an engine does not serve the HTTP version `http`: 1, 2 or auto."""
     if http == "2" and not REGISTRY[name].speaks_http2:
         able = [other for other, each in REGISTRY.items() if each.speaks_http2]
         raise ConfigurationError(f"engine {name} serves no HTTP/2; these do: {', '.join(able)}")
 
 
 def choose(name: str, interface: str) -> str:
-    """The engine for an interface: `name` itself, or for auto the default one.
+    """The name of the engine for an interface: `name`, or for `auto` the default engine.
 
-    Raises ConfigurationError where it is not installed or cannot serve the interface.
+    Raises ConfigurationError where the engine is not installed or cannot serve the interface.
     """
     chosen = DEFAULTS[interface] if name == "auto" else name
     if interface not in REGISTRY[chosen].interfaces:
@@ -141,11 +142,11 @@ def choose(name: str, interface: str) -> str:
 
 
 def loggers(*, own_logging: bool = True) -> tuple[str, ...]:
-    """The names of all engines' loggers, or without those of engines that set them up themselves."""
+    """The names of all engines' loggers; unless `own_logging`, without those of engines that set them up."""
     rows = [each for each in REGISTRY.values() if own_logging or not each.own_logging]
     return tuple(name for each in rows for name in each.loggers)
 
 
 def logger_roots() -> frozenset[str]:
-    """The first parts of the names of all engines' loggers: a record of theirs is known by it."""
+    """The first parts of the names of all engines' loggers, by which an engine's log record is recognised."""
     return frozenset(name.partition(".")[0] for each in REGISTRY.values() for name in each.loggers)

@@ -1,4 +1,4 @@
-"""What mooring was called with, from which its settings are resolved: now, and at each roll anew."""
+"""What mooring was called with. The settings are resolved from it at the start, and again at each roll."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 
 class Invocation(NamedTuple):
-    """The settings of the command line, the environment, and the folder that relative names count from.
+    """The command line's settings, the environment, and the folder that relative paths are relative to.
 
-    A pre-start hook may change all but the first, and `cwd`: the workers' working folder, where that is not
-    the application root (None).
+    `cwd` is the workers' working folder; None: the application root. A pre-start hook may change all of these
+    but `cli`.
     """
 
     cli: Mapping[str, str]
@@ -20,5 +20,5 @@ class Invocation(NamedTuple):
     cwd: str | None = None
 
     def working_folder(self, app_root: str | None) -> str:
-        """Where the workers run, with that application root in the settings."""
+        """The workers' working folder, where the settings have this application root."""
         return self.cwd or app_root or "."

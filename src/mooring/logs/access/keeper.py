@@ -1,4 +1,4 @@
-"""Keeps the log writer running: starts it, starts it again when it was killed, lets it finish at the end."""
+"""Keeps the log writer running: starts it, starts it again when it has ended, lets it finish at the stop."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ from mooring.scoreboard.ring import Rings
 from mooring.system import process
 from mooring.system.child import Child, Restarts
 
-# Ten lives in a row shorter than a second, and it is tried again later; likewise where the system refuses.
+# The next start comes after a wait where ten lives in a row were shorter than a second, and where the system
+# refuses to start a process.
 _RESTARTS = Restarts(stable=1.0, stable_end=0, at_once=9, first=1.0, longest=60.0)
-_LAST_WAIT, _LEAST_WAIT = 1.0, 0.25  # seconds that the log's reader has at the end; where grace is over
-_SPARE = 1.0  # seconds that the log writer has beyond that to end by itself
+_LAST_WAIT, _LEAST_WAIT = 1.0, 0.25  # seconds for the log's reader at the stop; after the grace period
+_SPARE = 1.0  # seconds more for the log writer to end by itself
 
 
 class Access(NamedTuple):
-    """What a worker needs to put its lines into its ring."""
+    """The descriptors by which a worker puts lines into its ring: the rings' memory, the writer's eventfd."""
 
     rings: int
     wake: int
 
 
 class LogKeeper:
-    """Owns the rings of the access log, which goes to the descriptor `access`. Raises OSError."""
+    """Owns the access log's rings and its writer, which writes to the descriptor `access`. Raises OSError."""
 
     def __init__(self, access: int, files: LogFiles, log: Log) -> None:
         self.rings = Rings()
-        self.deadline: float | None = None  # of the stop (monotonic seconds), to be kept to by `close`
+        self.deadline: float | None = None  # of the stop (monotonic seconds): `close` keeps to it
         self._access, self._files, self._log = access, files, log
         self._writer = Child(_RESTARTS)
         self._read, self._write = os.pipe()
 
     @property
     def pid(self) -> int:
-        """The log writer's; 0: there is none now."""
+        """The log writer's pid; 0: none runs."""
         return self._writer.pid
 
     @property
     def keep(self) -> list[int]:
-        """The descriptors that workers have to keep."""
+        """The descriptors that workers have to inherit."""
         return [self.rings.fd, self.rings.wake]
 
     def start(self) -> None:
-        """Fork it. Where the system refuses, `expire` tries again."""
+        """Fork the log writer. Where the system refuses, `expire` tries again after a wait."""
         pipes = Pipes(self.rings.fd, self.rings.wake, self._read, self._access)
         keep = [*pipes, self._log.fd, *(fd for _, fd in self._files.opened)]
         try:
@@ -57,16 +58,16 @@ class LogKeeper:
             self._log.error(f"the access log's writer could not be started: {error.strerror}; {again}")
 
     def next_deadline(self) -> float | None:
-        """When to try again, where it was put off."""
+        """When the log writer is to be started again (monotonic seconds); None: not now."""
         return self._writer.next_deadline()
 
     def expire(self) -> None:
-        """Start it, if it is time."""
+        """Start the log writer if that is due."""
         if self._writer.is_due():
             self.start()
 
     def exited(self, ended: process.Reaped, /) -> None:
-        """Start it again, if it is the one that has ended. What was in the rings is still there."""
+        """If the log writer has ended, start it again. The lines in the rings are kept."""
         if not self._writer.ended(ended.pid):
             return
         why = process.describe(ended.code)
@@ -79,27 +80,31 @@ class LogKeeper:
         self.start()
 
     def told(self, _kind: str, _data: Mapping[str, Any], /) -> None:
-        """It writes whatever becomes of the workers."""
+        """Does nothing: the log writer does not depend on the workers' states."""
 
     def busy(self) -> bool:
-        """It is ended by `close`, last of all."""
+        """False: the stop does not wait here; `close` ends the log writer, after everything else."""
         return False
 
     def reopen(self) -> None:
-        """Have it open its files anew."""
+        """Have the log writer open its files again."""
         if self.pid:
             process.reopen_logs(self.pid)
         else:
             self.start()
 
     def close(self) -> None:
-        """Let it write what is left, and end it: a reader that has stopped reading must not hold the stop."""
+        """Let the log writer write what is left, then end it.
+
+        The time is limited: a log's reader that has stopped reading must not delay the stop for ever.
+        """
         if not self.pid:
-            self.start()  # it was put off
+            self.start()  # its start was put off, and lines may be left in the rings
         left = _LAST_WAIT if self.deadline is None else self.deadline - monotonic()
         left = max(_LEAST_WAIT, min(_LAST_WAIT, left))
         if self.pid:
-            os.write(self._write, bytes([int(left * HUNDREDTHS)]))  # it can tell this from our sudden end
+            # Where the pipe ends without this byte, the supervisor was killed.
+            os.write(self._write, bytes([int(left * HUNDREDTHS)]))
         os.close(self._write)
         self._writer.stop(left + _SPARE)
         os.close(self._read)

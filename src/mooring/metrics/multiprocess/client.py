@@ -21,18 +21,17 @@ from mooring.system.child import NEVER, Child, Restarts
 
 UP, DOWN = (prometheus.family(prometheus.APP_METRICS_UP, [((), up)]).encode() for up in (1, 0))
 
-_RESTARTS = Restarts(
-    give_up=2
-)  # at once, where it has ended with an answer owed; then that page does without
+# A helper that ends before it has answered is replaced at once, a single time; then the page goes without.
+_RESTARTS = Restarts(give_up=2)
 
 Told = Callable[[bytes], None]
 
 
 class AppMetrics:
-    """Merges what the workers record in `folder` with prometheus_client, by a process of its own.
+    """Has what the workers record in `folder` with prometheus_client merged by a process: the helper.
 
-    Nothing is started as long as no worker has recorded anything. The helper has `patience` seconds for an
-    answer; after `idle` seconds without a request it leaves, to give its memory back.
+    The helper is not started before a worker has recorded something. It has `patience` seconds to answer;
+    after `idle` seconds without a request it ends, so that its memory is free.
     """
 
     patience = 4.0
@@ -52,35 +51,39 @@ class AppMetrics:
         self._helper = Child(_RESTARTS)
         self._deadline: float | None = None
         self._buffer = bytearray()
-        self._waiting: list[Told] = []  # for a page that is yet to be asked for
-        self._asked: list[Told] = []  # for the one that is being made
+        self._waiting: list[Told] = []  # for the next page, which the helper has not been asked for
+        self._asked: list[Told] = []  # for the page that the helper is making
         self._deaths = 0
         self._said: set[str] = set()
 
     @property
     def pid(self) -> int:
-        """The helper's; 0: there is none now."""
+        """The helper's pid; 0: no helper runs."""
         return self._helper.pid
 
     def process_gone(self, pid: int) -> None:
-        """Any child has ended and is not reaped yet: keep its counts apart from whoever gets its pid."""
+        """A child of the supervisor has ended, and is not reaped yet, so that no process has its pid.
+
+        Its files are renamed: a later process with the same pid must not add to them.
+        """
         if self._helper.ended(pid):
-            self._hear()  # what it has said before
+            self._hear()  # what the helper has sent before its end
             self._lost()
             return
         files.retire(self.folder.fd, pid)
         self.told_gone()
 
     def told_gone(self) -> None:
-        """A worker of gunicorn's arbiter has ended, which has called files.retire_in for it itself."""
+        """A worker of gunicorn's arbiter has ended. The arbiter has called files.retire_in for it."""
         self._deaths += 1
         if self._deaths >= DEATHS:
             self._ask()
 
     def request(self, told: Told) -> None:
-        """Have `told` called with the text of the application's metrics, at once or later; b"": it has none.
+        """Call `told` with the text of the application's metrics, at once or later; b"": it has none.
 
-        The text ends with mooring_app_metrics_up, which is 0, and alone, where they could not be read.
+        The text ends with mooring_app_metrics_up; where the metrics could not be read, the text is only that
+        metric, with the value 0.
         """
         if self._helper.channel < 0 and not self.folder.holds_metrics():
             told(b"")
@@ -91,35 +94,35 @@ class AppMetrics:
     # -- as a part of the supervisor -------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
-        """When `expire` is due (monotonic seconds); None: not before something is asked."""
+        """When `expire` is due (monotonic seconds); None: not before the helper is asked something."""
         return self._deadline
 
     def expire(self) -> None:
-        """Give up a helper that has not answered in time."""
+        """End a helper that has not answered in time; the page goes without its metrics."""
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._warn(f"the application's metrics were not read within {self.patience:g} s")
             self._helper.abandon()
             self._finish(DOWN)
 
     def told(self, _kind: str, _data: Mapping[str, Any], /) -> None:
-        """The helper works whatever becomes of the workers."""
+        """Does nothing: the helper does not depend on the workers' states."""
 
     def exited(self, _ended: process.Reaped, /) -> None:
-        """That was told before, by `process_gone`."""
+        """Does nothing: `process_gone` was called before."""
 
     def busy(self) -> bool:
-        """Nobody waits for a page at the stop."""
+        """False: the stop does not wait for a page."""
         return False
 
     def close(self) -> None:
-        """End the helper. The folder is its owner's to close."""
+        """End the helper. The caller closes the folder."""
         self._asked, self._waiting = [], []
         self._helper.stop()
 
     # -- the helper ----------------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        """Ask for a page where one is wanted; for folding where that is due. One thing at a time."""
+        """Ask the helper for a page if one is wanted, else to fold if that is due; one request at a time."""
         wanted = bool(self._waiting)
         if self._deadline is not None or not (wanted or self._deaths >= DEATHS):
             return
@@ -146,7 +149,7 @@ class AppMetrics:
                 os.write(self._helper.channel, request)
                 return
             except OSError:
-                self._helper.abandon()  # it has just left by itself
+                self._helper.abandon()  # the helper has just ended by itself
         self._start()
         os.write(self._helper.channel, request)
 
@@ -155,7 +158,7 @@ class AppMetrics:
         path, own, account, idle = self.folder.path, self.folder.own, self.account, self.idle
 
         def run() -> int:
-            from mooring.metrics.multiprocess import helper  # the supervisor needs none of it
+            from mooring.metrics.multiprocess import helper  # here, so that the supervisor does not load it
 
             if account is not None and account.uid != os.geteuid():
                 process.drop_privileges(account.uid, account.gid, account.groups)
@@ -166,7 +169,7 @@ class AppMetrics:
         self._helper.listen(self.selector, self._hear)
 
     def _hear(self) -> None:
-        """Take what the helper says; at its end, so is the request."""
+        """Read what the helper has sent; where it has ended, see to the request that it had."""
         if self._helper.channel < 0:
             return
         try:
@@ -206,7 +209,7 @@ class AppMetrics:
         self._ask()
 
     def _lost(self) -> None:
-        """The helper has gone, by itself or not: ask another one once; in the end, do without."""
+        """The helper has ended or is unusable: give its request to a new one, once; then go without."""
         if self._helper.channel < 0:
             return
         self._helper.abandon()
@@ -216,7 +219,7 @@ class AppMetrics:
         if self._helper.failed() < NEVER:
             self._waiting = [*self._asked, *self._waiting]
             self._asked = []
-            self._deaths = max(self._deaths, DEATHS)  # what was being folded is not done
+            self._deaths = max(self._deaths, DEATHS)  # if it was folding, that is asked for again
             self._ask()
         else:
             self._helper.forgive()
@@ -224,7 +227,7 @@ class AppMetrics:
             self._finish(DOWN)
 
     def _warn(self, words: str) -> None:
-        """Once: it would be the same at each scrape."""
+        """Log a warning, each text once: it would come again at each scrape."""
         if words not in self._said and len(self._said) < 100:
             self._said.add(words)
             self.log.warning(words)

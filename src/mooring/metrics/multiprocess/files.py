@@ -1,9 +1,12 @@
-"""The files of prometheus_client's multiprocess mode: their names and their bytes. Not what they add up to.
+"""The files of prometheus_client's multiprocess mode: their names and their bytes.
+
+Not for adding them up: merge.py.
 
 A process that uses prometheus_client maps one file per kind of metric, named by its pid. The format is the
 library's own (prometheus_client/mmap_dict.py), contract-tested here: the number of used bytes (int32, 4 bytes
-of padding), then entries of a key's length (int32), the key, 1 to 8 spaces that align what follows to 8
-bytes, a double and, since version 0.18, a second one. The key is JSON: [family, name, labels, help].
+of padding), then entries: the key's length (int32), the key, 1 to 8 spaces that align the next field to 8
+bytes, the value (a double) and, since version 0.18, a timestamp (a double). The key is JSON: [family, name,
+labels, help].
 """
 
 from __future__ import annotations
@@ -19,29 +22,29 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-ADDED = ("counter", "histogram", "summary", "gauge_sum", "gauge_livesum")  # others are compared, or stand
-FOLDED = (*ADDED[:-1], "gauge_min", "gauge_max", "gauge_mostrecent")  # ... of dead ones go into one file
-LIVE = tuple(f"gauge_live{mode}" for mode in ("all", "min", "max", "sum", "mostrecent"))  # forget the dead
-EACH = ("gauge_all", "gauge_liveall")  # a series for each process
+ADDED = ("counter", "histogram", "summary", "gauge_sum", "gauge_livesum")  # others: merge.reduce
+FOLDED = (*ADDED[:-1], "gauge_min", "gauge_max", "gauge_mostrecent")  # dead processes' files become one
+LIVE = tuple(f"gauge_live{mode}" for mode in ("all", "min", "max", "sum", "mostrecent"))  # not of the dead
+EACH = ("gauge_all", "gauge_liveall")  # have one series for each process
 KINDS = (*FOLDED, "gauge_all", *LIVE)
 
 _NAME = re.compile(rf"({'|'.join(KINDS)})_(.+?)(?:\.db_gone-([0-9a-f]{{16}}))?\.db")
-DEATHS = 32  # so many dead processes' files may lie there before they are folded
+DEATHS = 32  # dead processes whose files are in the folder before they are folded
 
-_ALL = "folded"  # in place of the pid
-_LONGEST = 64 << 20  # bytes of a file that are read at most
+_ALL = "folded"  # in a folded file's name, where others have the pid
+_LONGEST = 64 << 20  # bytes; a larger file is not read
 _SPACES = b" " * 8
 _OPEN, _CLOSE = b"[]"
 
 
-# Key, value, and what comes with it: a gauge's timestamp, or what merge.py keeps there in a folded file.
+# The key, the value, and an extra number: a gauge's timestamp, else 0.
 Sample = tuple[bytes, float, float]
 
 
 class File(NamedTuple):
-    """A file's name, and what it says: `pid` is digits unless the application has its own identifiers.
+    """A file's name, and what the name says: `pid` is digits unless the application sets its own identifiers.
 
-    `gone` is the moment (hexadecimal, nanoseconds) at which its process was known to be dead; "" before.
+    `gone` is when its process was found dead (hexadecimal, nanoseconds since the epoch); "" while it lives.
     """
 
     name: str
@@ -51,12 +54,12 @@ class File(NamedTuple):
 
     @property
     def folded(self) -> bool:
-        """Whether it holds what others have held."""
+        """Whether it holds the values of dead processes' files, which were folded into it."""
         return self.pid == _ALL
 
 
 class Content(NamedTuple):
-    """A file's entries, the bytes of a value (8 or 16), and the names of the files folded into it."""
+    """A file's entries, the size of a value in bytes (8 or 16), and the names of the files folded into it."""
 
     entries: list[Sample]
     width: int
@@ -64,32 +67,32 @@ class Content(NamedTuple):
 
 
 def identify(name: str) -> File | None:
-    """What a file name says; None for a name that is no metrics file's."""
+    """What a file name says; None where it is not the name of a metrics file."""
     found = _NAME.fullmatch(name)
     return File(name, found[1], found[2], found[3] or "") if found else None
 
 
 def list_files(folder: int) -> list[File]:
-    """The metrics files in a folder, by descriptor. Raises OSError."""
+    """The metrics files in a folder, which is given by its descriptor. Raises OSError."""
     return [file for file in map(identify, os.listdir(folder)) if file is not None]
 
 
 def folded_name(kind: str) -> str:
-    """The file that stands for all dead processes."""
+    """The name of the file that holds all dead processes' values of this kind."""
     return f"{kind}_{_ALL}.db"
 
 
 def retire(folder: int, pid: int | str) -> None:
-    """Rename a dead process's files, so that none of them is taken up by a process that gets its pid.
+    """Rename a dead process's files, so that a new process with the same pid does not write into them.
 
-    To be called before the pid is reaped. prometheus_client's own collector reads the new names as it did the
-    old ones: the kind from the start, and a gauge's pid from between the second "_" and the next three
-    characters from the end of that part. Never raises; costs 12 system calls.
+    Call it before the process is reaped. prometheus_client's own collector reads the new names like the old
+    ones: it takes the kind from the start, and a gauge's pid from the text between the second and the third
+    "_", less the last three characters. Files of live gauges are removed. Never raises; 12 system calls.
     """
     mark = f"{time.time_ns():016x}"
     for kind in KINDS:
         name = f"{kind}_{pid}.db"
-        with suppress(OSError):  # most are not there
+        with suppress(OSError):  # most kinds have no file
             if kind in LIVE:
                 os.unlink(name, dir_fd=folder)
             else:
@@ -97,9 +100,10 @@ def retire(folder: int, pid: int | str) -> None:
 
 
 def retire_in(path: str, pid: int, *, forget: bool = False) -> None:
-    """The same for a folder by its path: for gunicorn's arbiter, whose workers are its own to reap.
+    """Retire in a folder that is given by its path: for gunicorn's arbiter, which reaps its workers itself.
 
-    With `forget` nothing is kept: for a process that has only imported the application, to see what it is.
+    With `forget` all files of the pid are removed: for a process that imported the application only to find
+    out its kind.
     """
     with suppress(OSError):
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -113,9 +117,9 @@ def retire_in(path: str, pid: int, *, forget: bool = False) -> None:
 
 
 def read(folder: int, file: File) -> bytes:
-    """The used bytes of a file; all of a folded one. Raises OSError, FileNotFoundError among them.
+    """The used bytes of a file; of a folded file all bytes. Raises OSError (FileNotFoundError: removed).
 
-    Workers may write to the folder and are not trusted: no link is followed, no pipe waited for.
+    Workers can write to the folder and are not trusted: no link is followed, and no pipe is waited for.
     """
     fd = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
@@ -123,7 +127,7 @@ def read(folder: int, file: File) -> bytes:
         if not stat.S_ISREG(found.st_mode) or found.st_size > _LONGEST:
             raise OSError(f"{file.name} is no regular file of at most {_LONGEST} bytes")
         data = os.read(fd, 4096)
-        # What the library writes is mostly empty room at its end; what fold.py writes has none.
+        # A file of the library ends with much unused space; a file of fold.py has none.
         rest = found.st_size if file.folded else _used(data) - len(data)
         while rest > 0 and (more := os.read(fd, rest)):
             data += more
@@ -134,10 +138,10 @@ def read(folder: int, file: File) -> bytes:
 
 
 def parse(data: bytes) -> Content:
-    """What a file holds. Raises ValueError where it is none of the two formats."""
+    """Parse a file's bytes. Raises ValueError where they are in neither of the two formats."""
     used = _used(data)
     if used < 8:
-        return Content([], 16)  # its process has not come to it yet
+        return Content([], 16)  # its process has not written to it yet
     for width in (16, 8):
         with suppress(ValueError, TypeError, KeyError, RecursionError, struct.error):
             return Content(_entries(data, used, width), width, _within(data[used:]))
@@ -180,7 +184,7 @@ def _within(rest: bytes) -> frozenset[str]:
 
 
 def encode(entries: Iterable[Sample], width: int, within: Iterable[str]) -> bytes:
-    """The bytes of a file. What follows the used ones is ours: prometheus_client does not read it."""
+    """The bytes of a folded file. After the used ones is mooring's JSON, which prometheus_client ignores."""
     parts = []
     for key, value, extra in entries:
         values = struct.pack("=dd", value, extra)[:width]

@@ -1,9 +1,9 @@
-"""Keep the folder small: what dead processes have left becomes one file for each kind. Killed at any moment,
-it loses nothing and counts nothing twice.
+"""Keep the folder small: fold the files of dead processes into one file for each kind.
 
-The new file names within itself those that it has taken up, and replaces the old one by rename(2): from that
-moment on they count no more, whether they are there or not. Then they are removed. Names are never used
-again (files.retire), and stay named as long as the files exist.
+A process that is killed while it folds loses no value and counts none twice. The new folded file lists the
+names of the files that were folded into it, and replaces the old folded file by rename(2): from that moment
+the listed files are not counted, whether they exist or not. Then they are removed. Their names are never used
+again (files.retire), and stay in the list as long as the files exist.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from contextlib import suppress
 from mooring.metrics.multiprocess import files, merge
 from mooring.metrics.multiprocess.files import DEATHS, EACH, FOLDED, Content, File
 
-_UNREADABLE = 16  # so many files that cannot be read are kept, for whoever wants to know why
+_UNREADABLE = 16  # unreadable files that are kept, so that a person can find out why
 
 
 def due(contents: Collection[File], dead: Container[str]) -> bool:
-    """Whether so many dead processes have left files that folding them is worth it."""
+    """Whether enough dead processes have left files to fold them: DEATHS."""
     files_of_dead = {file for file in contents if file.gone or file.pid in dead} - merge.latest_dead(contents)
     return len({(file.pid, file.gone) for file in files_of_dead}) >= DEATHS
 
 
 def dead_strangers(found: Iterable[File]) -> set[str]:
-    """The pids of files whose process is no more, though nobody has told: subprocesses of the application."""
+    """The pids of files whose process has ended unnoticed: a subprocess of the application, for example."""
     return {
         pid
         for pid in {file.pid for file in found if not file.gone}
@@ -44,12 +44,14 @@ def _alive(pid: int) -> bool:
 
 
 def tidy(folder: int, *, strangers: bool) -> None:
-    """Fold what dead processes have left. Raises OSError, with all as it was, and UnsettledError.
+    """Fold the files of dead processes. Raises OSError and UnsettledError; no value is lost then.
 
-    `strangers`: also files of pids that do not exist; only where every writer is in this pid namespace.
+    `strangers`: fold also the files of pids that do not exist; only for a folder all of whose writers are in
+    this pid namespace.
     """
     if strangers:
-        # A pid that comes to life between the look and the rename is not thinkable: pids go round.
+        # No new process gets such a pid between the check and the rename: the kernel uses a pid again only
+        # after all others.
         for pid in dead_strangers(files.list_files(folder)):
             files.retire(folder, pid)
     found = merge.snapshot(folder)
@@ -64,7 +66,7 @@ def tidy(folder: int, *, strangers: bool) -> None:
 def _fold(folder: int, kind: str, contents: Mapping[File, Content]) -> None:
     ended = {file: each for file, each in contents.items() if file.gone or file.folded}
     taken = {file.name for file in ended if not file.folded}
-    # What was folded before may still be there: its removal was refused, or did not come about.
+    # Files that were folded before may still exist, where removing them failed or the process was killed.
     earlier = merge.within(ended) & set(os.listdir(folder))
     if not taken:
         _remove(folder, earlier)
@@ -77,9 +79,9 @@ def _fold(folder: int, kind: str, contents: Mapping[File, Content]) -> None:
 
 
 def _write(folder: int, name: str, data: bytes) -> None:
-    """Put a file in place at once. Raises OSError, and leaves nothing behind then."""
+    """Write a file and put it in place in one step. Raises OSError; then no new file is left."""
     new = f"{name}.new"
-    _remove(folder, [new])  # a killed one's
+    _remove(folder, [new])  # left by a killed helper
     fd = os.open(
         new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder
     )

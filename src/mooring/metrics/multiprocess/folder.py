@@ -1,6 +1,7 @@
-"""The folder of the workers' metrics: where it is, whose it is, and that it goes. Not what is in it.
+"""The folder of the workers' metrics: its place, its owner, its removal. Not for the files in it: files.py.
 
-It is the workers' user's, mode 0700. That user is not trusted: root works on it by descriptor only.
+Its mode is 0700, and it belongs to the user that the workers run as. That user is not trusted: root uses the
+folder only by its descriptor.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from mooring.logs.log import Log
 from mooring.system.accounts import Account
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-_DEPRECATED = "prometheus_multiproc_dir"  # prometheus_client still heeds it
+_DEPRECATED = "prometheus_multiproc_dir"  # prometheus_client still reads it
 _PREFIX = "mooring-metrics-"
-_ROOM = 4 << 20  # bytes: where less is free, a worker that maps a file there could be killed by SIGBUS
-_LOOKS = 256  # at leftovers
+_ROOM = 4 << 20  # bytes that must be free: a worker that maps a file on a full disk is killed by SIGBUS
+_LOOKS = 256  # the most leftover folders that are looked at
 
 
 class MetricsFolder(NamedTuple):
-    """An open folder; `own`: mooring made it, and removes it."""
+    """An open folder. `own`: mooring made it, and removes it at the stop."""
 
     path: str
     fd: int
@@ -34,7 +35,7 @@ class MetricsFolder(NamedTuple):
         return {VARIABLE: self.path}
 
     def holds_metrics(self) -> bool:
-        """Whether any process has recorded anything; also where that cannot be seen now."""
+        """Whether a process has recorded anything; True also where the folder cannot be read now."""
         try:
             with os.scandir(self.fd) as found:
                 return any(entry.name.endswith(".db") for entry in found)
@@ -42,7 +43,7 @@ class MetricsFolder(NamedTuple):
             return True
 
     def close(self) -> None:
-        """Close it; remove it where it is ours."""
+        """Close the folder; where mooring made it, remove it with its files."""
         if self.own:
             _empty(self.fd)
             with suppress(OSError):
@@ -53,10 +54,11 @@ class MetricsFolder(NamedTuple):
 def open_folder(
     runtime: str | None, account: Account | None, environ: Mapping[str, str], working: str, log: Log
 ) -> MetricsFolder | None:
-    """The folder that the variable names, from the folder `working` on; else one of ours.
+    """The folder that VARIABLE names (relative to the folder `working`); without it, a new folder.
 
-    None, with a warning, where none can be made. `runtime` is the instance's folder, if it has one, and if no
-    user but this one has to get into it (gunicorn changes the user itself: see hand_over).
+    None, with a warning in the log, where it cannot be opened or made. `runtime` is the instance's folder. It
+    is None where there is none, or where another user's workers have to get in: gunicorn may change the user
+    itself (see hand_over).
     """
     given = environ.get(VARIABLE) or environ.get(_DEPRECATED)
     if given:
@@ -79,7 +81,7 @@ def open_folder(
 
 
 def hand_over(path: str, uid: int, gid: int) -> None:
-    """Make a folder of ours that user's, whom gunicorn's own configuration names. Raises OSError."""
+    """Give a folder that mooring made to the user in gunicorn's own configuration. Raises OSError."""
     if os.path.basename(path).startswith(_PREFIX):
         os.chown(path, uid, gid, follow_symlinks=False)
 
@@ -101,10 +103,10 @@ def _give(fd: int, account: Account | None) -> None:
 def _places(
     runtime: str | None, account: Account | None, environ: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Where it can be, best first. The runtime folder lets no other user in."""
+    """Places for a new folder, best first: (base, name). The runtime folder admits no other user."""
     if runtime is not None and (account is None or account.uid == os.geteuid()):
         yield runtime, "metrics"
-    for base in (environ.get("TMPDIR", ""), "/dev/shm", "/tmp"):  # noqa: S108 - made new, mode 0700
+    for base in (environ.get("TMPDIR", ""), "/dev/shm", "/tmp"):  # noqa: S108 - the folder in it is new and has mode 0700
         if base.startswith("/"):
             with suppress(OSError):
                 _remove_leftovers(base)
@@ -116,11 +118,11 @@ def _make(base: str, name: str, account: Account | None) -> MetricsFolder:
     if room.f_bavail * room.f_frsize < _ROOM:
         raise OSError(f"{base} is full")
     path = os.path.join(base, name)
-    with suppress(FileExistsError):  # in the runtime folder, after a kill
+    with suppress(FileExistsError):  # a killed supervisor has left it in the runtime folder
         os.mkdir(path, 0o700)
     fd = _open_ours(path, os.geteuid())
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as long as this is held, it is no leftover
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # while it is held, this is no leftover
         _empty(fd)
         _give(fd, account)
         if not os.path.samestat(os.fstat(fd), os.lstat(path)):
@@ -140,7 +142,10 @@ def _open_ours(path: str, uid: int | None) -> int:
 
 
 def _remove_leftovers(base: str) -> None:
-    """Remove what killed instances of the same user have left; root's can have been any. Raises OSError."""
+    """Remove the folders that killed instances have left. Raises OSError.
+
+    For root: every user's, since root's instances give their folders to other users. Else only this user's.
+    """
     uid = None if os.geteuid() == 0 else os.geteuid()
     with os.scandir(base) as found:
         names = [entry.name for entry in found if entry.name.startswith(_PREFIX)]
@@ -157,7 +162,7 @@ def _remove_leftovers(base: str) -> None:
 
 
 def _empty(fd: int) -> None:
-    """Remove all files; no folder, and nothing elsewhere."""
+    """Remove all files in a folder, but no folder in it."""
     with suppress(OSError):
         for name in os.listdir(fd):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the supervisor and its helper say to each other: see helper.py."""
+"""The messages between the supervisor and its helper: see helper.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The process beside the supervisor that reads the workers' metrics. Not the supervisor's side (client.py).
+"""The process beside the supervisor that reads the workers' metrics. The supervisor's side: client.py.
 
-It is asked with one byte at a time, and answers with frames: a letter, a length, a text. PAGE, DONE and
-FAILED end an answer; NOTE tells of what someone should look at.
+A request is one byte: MERGE or FOLD. An answer is one or more frames: a letter, a length, a text. PAGE, DONE
+and FAILED end an answer; NOTE carries a warning for the log.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _LOCK = ".mooring.lock"
 
 
 class Helper:
-    """Answers requests about one folder until nobody asks any more."""
+    """Answers requests about one folder until no more come."""
 
     def __init__(self, connection: socket.socket, path: str, own: bool, idle: float) -> None:
-        """`own`: the folder is this instance's alone, so every pid in it is one of this namespace.
+        """`own`: only this instance uses the folder, so all pids in it are of this pid namespace.
 
-        After `idle` seconds without a request, it leaves.
+        `run` returns after `idle` seconds without a request.
         """
         self.connection = connection
         self.own = own
@@ -33,10 +33,10 @@ class Helper:
         self.folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def run(self) -> int:
-        """Serve. Returns the exit code."""
+        """Answer requests. Returns the exit code."""
         poller = select.poll()
         poller.register(self.connection, select.POLLIN)
-        with suppress(ConnectionError):  # the supervisor has given this one up
+        with suppress(ConnectionError):  # the supervisor has closed the connection
             while poller.poll(self.idle * 1000) and (request := self.connection.recv(1)):
                 self._answer(request)
         return 0
@@ -77,7 +77,7 @@ class Helper:
     def _tidy(self) -> None:
         try:
             fold.tidy(self.folder, strangers=self.own)
-        except Exception as error:  # an answer has been given, or will be: this is none
+        except Exception as error:  # only a note, since the answer itself is sent before or after this
             self._note(f"the metrics of workers that have ended cannot be folded: {_reason(error)}")
 
     def _note(self, words: str) -> None:
@@ -88,11 +88,11 @@ class Helper:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Wait for another helper of this folder: of another instance, or one that is about to be killed."""
+        """Lock the folder; wait for another instance's helper, or for one that is being killed."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             lock = os.open(_LOCK, flags, 0o600, dir_fd=self.folder)
-        except OSError:  # a full folder, say: then nothing can be folded either
+        except OSError:  # such as on a full disk, where folding fails too: go on without the lock
             yield
             return
         try:

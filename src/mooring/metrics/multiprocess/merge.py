@@ -1,7 +1,8 @@
-"""Add up what all processes have recorded, as prometheus_client's MultiProcessCollector does. Not the page.
+"""Add up what all processes have recorded, as prometheus_client's MultiProcessCollector does.
 
-Sums are exact, whatever the order and however often they were folded: else a counter of fractions could seem
-to go back by the last bit, which Prometheus takes for a restart, and counts the whole value again.
+Sums are exact, in any order and after any number of folds. With rounding, a counter of fractions could fall
+by its last bit; Prometheus would take that for a restart, and count the whole value again. Not for the page:
+text.py.
 """
 
 from __future__ import annotations
@@ -14,28 +15,28 @@ from typing import NamedTuple
 from mooring.metrics.multiprocess import files
 from mooring.metrics.multiprocess.files import ADDED, EACH, Content, File
 
-DEAD_SHOWN = 16  # dead processes whose gauges of mode "all" are kept: else each would be a series for ever
-_PATIENCE = 2.0  # seconds in which the folder has to stand still for the millisecond of a look at it
+DEAD_SHOWN = 16  # dead processes whose gauges of mode "all" are shown; without a limit, series only grow
+_PATIENCE = 2.0  # seconds of trying to read all files while no file changes its name; that takes about 1 ms
 
-Values = dict[bytes, list[tuple[float, float]]]  # a key's values with their extras
+Values = dict[bytes, list[tuple[float, float]]]  # by key: values, each with its extra (files.Sample)
 
 
 class UnsettledError(Exception):
-    """Processes came and went so fast that no moment's state could be read."""
+    """Processes started and ended so fast that the state of one moment could not be read."""
 
 
 class Snapshot(NamedTuple):
-    """What all files held at one moment; `unreadable` are those that are none of prometheus_client's."""
+    """What all files held at one moment; `unreadable` are files that could not be read or parsed."""
 
     contents: dict[File, Content]
     unreadable: list[File]
 
 
 def snapshot(folder: int) -> Snapshot:
-    """The folder as it was at one moment, each process under one name. Raises OSError, UnsettledError.
+    """Read the folder's state at one moment, each process once. Raises OSError, UnsettledError.
 
-    Whenever a file got a dead one's name meanwhile, or vanished, that is repeated: readdir(3) may give an
-    entry that is renamed twice, or not at all.
+    Reading is repeated if a file was removed meanwhile, or renamed because its process died: readdir(3) may
+    give an entry twice, or not at all, while it is renamed.
     """
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
@@ -71,14 +72,14 @@ def _parsed(data: Mapping[File, bytes], unreadable: list[File]) -> Snapshot:
 
 
 def within(contents: Mapping[File, Content]) -> set[str]:
-    """The names of files that are folded into another, and count no more."""
+    """The names of files that were folded into another file, and are not counted."""
     return {name for file, each in contents.items() if file.folded for name in each.within}
 
 
 def shown(contents: Mapping[File, Content], dead: Iterable[str] = ()) -> Iterator[tuple[File, Content]]:
-    """What belongs on the page, the living first: gauges that are for the living only are not of the dead.
+    """The files that belong on the page, those of living processes first; no live gauges of dead processes.
 
-    `dead` are pids of processes that are gone though nothing has told of it.
+    `dead` are the pids of processes that have ended unnoticed: fold.dead_strangers.
     """
     gone = set(dead)
     latest = latest_dead(contents)
@@ -91,26 +92,27 @@ def shown(contents: Mapping[File, Content], dead: Iterable[str] = ()) -> Iterato
 
 
 def latest_dead(contents: Collection[File]) -> set[File]:
-    """The files of mode "all" of those that died last, and whose pid nobody has had since."""
+    """The gauges of mode "all" of the last DEAD_SHOWN dead processes, without pids that were used again."""
     last: dict[str, str] = {}
     for file in contents:
-        last[file.pid] = max(last.get(file.pid, ""), file.gone or "living")  # which is after all hexadecimal
+        # "living" sorts after all hexadecimal numbers.
+        last[file.pid] = max(last.get(file.pid, ""), file.gone or "living")
     dead = [file for file in contents if file.kind == "gauge_all" and file.gone == last[file.pid]]
     return set(sorted(dead, key=lambda file: file.gone)[-DEAD_SHOWN:])
 
 
 def gather(contents: Iterable[tuple[File, Content]]) -> dict[tuple[str, str], Values]:
-    """All values by kind (and pid, where each process has its series) and key."""
+    """All values: by kind and pid ("" unless each process has its own series), and then by key."""
     found: dict[tuple[str, str], Values] = {}
     for file, content in contents:
         values = found.setdefault((file.kind, file.pid if file.kind in EACH else ""), {})
-        for key, value, extra in content.entries:  # a sum's key may be there more than once: `parts`
+        for key, value, extra in content.entries:  # a folded file may have a key more than once: `parts`
             values.setdefault(key, []).append((value, extra))
     return found
 
 
 def reduce(kind: str, values: list[tuple[float, float]]) -> tuple[float, float]:
-    """The one value of all processes, and its extra: a timestamp."""
+    """Merge the values of all processes into one, with its extra: a timestamp, or 0."""
     if len(values) == 1:
         return values[0]
     if kind in ADDED:
@@ -123,9 +125,9 @@ def reduce(kind: str, values: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def parts(kind: str, values: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The one value as a folded file keeps it: a sum as so many doubles as it takes to lose no bit of it.
+    """The merged value as a folded file keeps it: a sum as several doubles, so that no bit of it is lost.
 
-    Else what is added later could be rounded otherwise, and a counter go back.
+    A rounded sum could round differently when more is added later, and a counter would fall.
     """
     if kind not in ADDED:
         return [reduce(kind, values)]
@@ -140,8 +142,8 @@ def parts(kind: str, values: list[tuple[float, float]]) -> list[tuple[float, flo
 
 
 def add(values: list[float]) -> float:
-    """The exactly rounded sum."""
+    """The exact sum, rounded once."""
     try:
         return math.fsum(values)
-    except (OverflowError, ValueError):  # beyond a double, or infinities of both signs
+    except (OverflowError, ValueError):  # too large for a double, or infinities of both signs
         return sum(values)

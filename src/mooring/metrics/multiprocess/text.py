@@ -1,7 +1,7 @@
-"""The application's metrics as Prometheus' text format 0.0.4. Not how they are added up (merge.py).
+"""The application's metrics in Prometheus' text format 0.0.4. Not for adding them up: merge.py.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
-Names that are legal only in newer formats get "_" for each character that is not, as prometheus_client does.
+A character of a name that only newer formats allow becomes "_", as in prometheus_client.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 class Key(NamedTuple):
-    """What the key of a value says."""
+    """A value's key, parsed."""
 
     family: str
     name: str
@@ -32,7 +32,7 @@ class Key(NamedTuple):
 
 
 class Family:
-    """One metric with all its samples; `mode` is a gauge's way to add up."""
+    """One metric with all its samples; `kind` is its type and, for a gauge, its mode (gauge_max)."""
 
     def __init__(self, kind: str, key: Key) -> None:
         self.kind = kind
@@ -43,14 +43,15 @@ class Family:
 
 
 def page(gathered: Mapping[tuple[str, str], Values]) -> bytes:
-    """The families of all that was gathered (merge.gather), by name; no name is there twice."""
+    """The page of all gathered values (merge.gather), families sorted by name; no name is in it twice."""
     taken: set[str] = set()
     lines: list[str] = []
     found = _families(gathered)
     for name in sorted(found):
         samples = _samples(found[name])
         names = {name, *(sample.partition("{")[0] for sample in samples)}
-        # A counter "a" and a gauge "a_total", or "x.y" beside "x_y": the second would spoil the page.
+        # A counter "a" and a gauge "a_total", or "x.y" and "x_y", have the same name here: the second is left
+        # out, since Prometheus refuses a page with duplicates.
         if name.startswith(_OURS) or names & taken or not samples:
             continue
         taken |= names
@@ -60,7 +61,7 @@ def page(gathered: Mapping[tuple[str, str], Values]) -> bytes:
 
 
 def _families(gathered: Mapping[tuple[str, str], Values]) -> dict[str, Family]:
-    """By legal name. The first of a name wins: gathered first is what the living have recorded."""
+    """The families by legal name. The first of a name wins; living processes' values were gathered first."""
     families: dict[str, Family] = {}
     parsed: dict[bytes, Key | None] = {}
     for (kind, pid), values in gathered.items():
@@ -73,7 +74,7 @@ def _families(gathered: Mapping[tuple[str, str], Values]) -> dict[str, Family]:
             family = Family(kind, key)
             family = families.setdefault(_legal(family.name), family)
             if family.kind != kind:
-                continue  # a generation ago it was of another type
+                continue  # recorded by an older generation, with another type
             labels = key.labels
             if pid:
                 labels = (*(pair for pair in labels if pair[0] != "pid"), ("pid", pid))
@@ -92,11 +93,11 @@ def _parse(raw: bytes) -> Key | None:
 
 
 def _samples(family: Family) -> dict[str, float]:
-    """Every sample's name with its labels, as it is written, and its value."""
+    """The value of each sample, by its name with labels as written in the page."""
     values: dict[tuple[str, Labels], float] = {}
     for sample, pairs in family.samples.items():
         value, extra = merge.reduce(family.kind, pairs)
-        if not family.kind.endswith("mostrecent") or extra:  # else it was never set
+        if not family.kind.endswith("mostrecent") or extra:  # a gauge without a timestamp was never set
             values[sample] = value
     if family.type == "histogram":
         values = _cumulated(family, values)
@@ -123,7 +124,7 @@ def _float(text: str) -> float:
 
 
 def _cumulated(family: Family, values: dict[tuple[str, Labels], float]) -> dict[tuple[str, Labels], float]:
-    """A histogram's buckets hold their own observations in the files; all up to theirs on the page."""
+    """A histogram's values with its count and cumulative buckets; in the files they are not cumulative."""
     base = family.name
     found = {sample: value for sample, value in values.items() if sample[0] != f"{base}_bucket"}
     counts: dict[Labels, float] = {}
@@ -147,7 +148,7 @@ def _legal_label(name: str) -> str:
 def _escape_labels(labels: Labels) -> str:
     if not labels:
         return ""
-    legal = {_legal_label(name): value for name, value in labels}  # never the same label twice
+    legal = {_legal_label(name): value for name, value in labels}  # two names may become the same label
     return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in sorted(legal.items())) + "}"
 
 
@@ -156,7 +157,7 @@ def _escape(text: str) -> str:
 
 
 def _escape_help(text: str) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair is no character
+    text = text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate cannot be encoded
     return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
