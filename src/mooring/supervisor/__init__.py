@@ -1,1 +1,1 @@
-"""Process 1: keeps as many workers as are wanted, and replaces, drains and ends them."""
+"""The supervisor: keeps the wanted number of workers running; replaces, drains and ends workers."""

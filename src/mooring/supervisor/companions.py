@@ -1,8 +1,8 @@
-"""Run-once companions: other commands (a scheduler, a queue's worker) beside the workers, one process each.
+"""Companions: other commands (a scheduler, a queue's worker) beside the workers, one process each.
 
-They are started when the fleet serves, anew after a roll (it may have brought new code), again with backoff
-where they end, and are drained with the workers: TERM at the stop, a kill at its deadline. What they print
-goes where mooring's output goes.
+A companion starts when the fleet serves, again after a roll (there may be new code), and again with backoff
+when it has ended. A stop sends it TERM, and kills it at the stop's deadline. Its output goes where mooring's
+output goes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RESTARTS = Restarts(stable=10.0, first=0.5, longest=30.0)
 
 
 class Companion(Child):
-    """One command and its process, if it has one."""
+    """One command, and its process while it runs."""
 
     def __init__(self, command: str) -> None:
         super().__init__(_RESTARTS)
@@ -35,8 +35,8 @@ class Companion(Child):
 
 
 class Companions(Part):
-    """All of them. `grace` tells the seconds that a drain may take; `stop_deadline` the stop's own deadline,
-    once there is one.
+    """All companions. `grace` returns the seconds that a drain may take, `stop_deadline` the stop's deadline
+    (monotonic seconds; None: no stop has begun).
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Companions(Part):
         self._stopping = False
 
     def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
-        """What the lifecycle has announced."""
+        """React to a notice of the lifecycle."""
         now = time.monotonic()
         if kind is Notice.SERVING and not self._stopping:
             for each in self.all:
@@ -69,7 +69,7 @@ class Companions(Part):
                 each.terminate(data["seconds"])
 
     def busy(self) -> bool:
-        """Whether any is there, while the stop waits for it."""
+        """Whether a companion still runs; a stop waits for it."""
         return any(each.pid for each in self.all)
 
     def next_deadline(self) -> float | None:
@@ -78,7 +78,7 @@ class Companions(Part):
         return min((moment for moment in times if moment is not None), default=None)
 
     def expire(self) -> None:
-        """Start what is due; kill what has not left in time."""
+        """Start the companions that are due; kill those that have not ended in time."""
         for each in self.all:
             if each.is_due():
                 self._start(each)
@@ -91,7 +91,7 @@ class Companions(Part):
         return NEVER if deadline is None else deadline
 
     def exited(self, ended: process.Reaped, /) -> None:
-        """A process has ended: one of these, perhaps."""
+        """React to the end of a process that is not a worker; it may be a companion."""
         for each in self.all:
             if each.ended(ended.pid):
                 self._ended(each, process.describe(ended.code))
@@ -115,7 +115,7 @@ class Companions(Part):
 
 
 def _become(words: list[str], context: Context) -> int:
-    """In the child: be the command. Its signals are as a shell would leave them."""
+    """In the child: execute the command, with the signal handling that a shell would give it."""
     account = context.account
     if account is not None:
         process.drop_privileges(account.uid, account.gid, account.groups)
@@ -127,7 +127,7 @@ def _become(words: list[str], context: Context) -> int:
         environ.update(HOME=account.home, USER=account.name, LOGNAME=account.name)
     try:
         os.chdir(context.folder)
-        os.execvpe(words[0], words, environ)  # noqa: S606 (nobody's input but the settings')
+        os.execvpe(words[0], words, environ)  # noqa: S606 (the words come from the settings)
     except OSError as error:
         os.write(2, f"mooring: companion {words[0]}: {error.strerror}\n".encode())
         return 127

@@ -1,8 +1,8 @@
-"""Which workers move: the supervisor's look at their heartbeats. What silence means is the lifecycle's.
+"""Watches the workers' heartbeats, and tells which workers move. The lifecycle decides what silence means.
 
 An ASGI worker moves while its event loop beats. A WSGI worker moves while its process beats and not all of
-its threads are busy with the same requests as at the last look: so one slow request is no hang, and a pool
-of them is. An engine's arbiter watches its workers itself.
+its threads are busy with the same requests as at the last look: one slow request is no hang, slow requests
+on all threads are. An engine's arbiter watches its workers itself.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mooring.supervisor.lifecycle import Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.part import Part
 
-_LATE = 0.5  # seconds. Whoever wakes this much later was frozen: so perhaps were the workers
+_LATE = 0.5  # seconds; a look this much too late: the supervisor was frozen, and perhaps the workers too
 
 
 class Sign(NamedTuple):
-    """What was last seen of a worker: its beat, its busy pool's requests (None: not all are busy), and when
-    it moved.
+    """What was last seen of a worker: its `beat`, when the requests of its `busy` pool began (None: a thread
+    is free), and when it last moved (`at`). All in monotonic seconds.
     """
 
     beat: float
@@ -30,7 +30,7 @@ class Sign(NamedTuple):
 
 
 class HangWatch(Part):
-    """Looks at all rows again and again."""
+    """Looks at the rows of all ready workers, at intervals."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -38,7 +38,7 @@ class HangWatch(Part):
         self._signs: dict[int, Sign] = {}
 
     def next_deadline(self) -> float | None:
-        """The next look; None while there is nobody to look at."""
+        """When the next look is due (monotonic seconds); None while no worker is watched."""
         pause = self._pause
         if pause is None:
             self._next = None
@@ -47,7 +47,7 @@ class HangWatch(Part):
         return self._next
 
     def expire(self) -> None:
-        """Tell the lifecycle who has moved: before anything else, and before a deadline has anyone killed."""
+        """Tell the lifecycle which workers have moved, before a deadline kills one of them."""
         due, now = lifecycle.next_deadline(self._supervisor.fleet), time.monotonic()
         if self._next is None or (now < self._next and (due is None or now < due)):
             return
@@ -66,7 +66,7 @@ class HangWatch(Part):
 
     @property
     def _pause(self) -> float | None:
-        """Seconds from one look to the next; None while there is nobody to look at."""
+        """Seconds between two looks; None while no worker is watched."""
         timeouts = [t for worker in self._ready() if (t := worker.policy.heartbeat_timeout)]
         return min(2.0, min(timeouts) / 4) if timeouts else None
 
@@ -78,7 +78,7 @@ class HangWatch(Part):
         handle = self._supervisor.workers.handles.get(worker.serial)
         report = handle.report if handle is not None else None
         if row is None or handle is None or report is None or report.has_arbiter:
-            return True  # it has no row of its own: nothing can be said
+            return True  # it has no row of its own: it counts as moving
         beat = row.read(BEAT)
         busy = _busy(row, handle.plan.threads) if report.interface == "wsgi" else None
         before = self._signs.get(worker.serial)
@@ -90,8 +90,9 @@ class HangWatch(Part):
 
 
 def _busy(row: Row, threads: int) -> tuple[float, ...] | None:
-    """When the oldest requests in flight began, where there are as many as threads; what is newer may be
-    about to be refused (MOORING_MAX_IN_FLIGHT).
+    """When the oldest requests in flight began, one for each thread; None where there are fewer requests.
+
+    Newer requests do not count: they may be about to be refused (MOORING_MAX_IN_FLIGHT).
     """
     began = row.began()
     return tuple(began[:threads]) if row.in_flight_count() >= threads else None

@@ -1,6 +1,6 @@
-"""What /status and /metrics tell of the past: rolls, exits with their reasons, hangs.
+"""What /status and /metrics show of the past: rolls, exits with their reasons, hangs.
 
-Fed with the lifecycle's notices. Not for what is now: admin/status.py.
+Filled from the lifecycle's notices. Not for the present state: admin/status.py.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from mooring.system import process
 
 # The label `reason` of mooring_worker_exits_total.
 REASONS = (
-    "drained",  # it had finished what was in flight
-    "recycled",  # likewise, once its replacement was ready
+    "drained",  # it ended when it was told to, with its requests finished
+    "recycled",  # the same, because it was due to be recycled
     "exit_code",  # it ended by itself
-    "signal",  # somebody else killed it
-    "out_of_memory",  # the kernel killed it for that
+    "signal",  # killed by a signal that mooring did not send
+    "out_of_memory",  # the kernel killed it for its memory
     "boot_failed",  # it ended before it was ready
     "boot_deadline",  # killed: it was not ready in time
     "heartbeat_deadline",  # killed: it gave no sign of life
     "grace_deadline",  # killed: its drain took longer than the grace period
     "stopped_now",  # killed: mooring was told to stop at once
-    "spawn_failed",  # the system gave no process
+    "spawn_failed",  # the system refused to start its process
 )
 
-# The one that an exit counts under, by the cause that decides it.
+# The label for each cause of an exit.
 LABELS = {
     Cause.CLEAN_EXIT: "exit_code",
     Cause.EXIT_CODE: "exit_code",
@@ -52,8 +52,8 @@ LABELS = {
 }
 
 _ENDINGS = {0: Cause.CLEAN_EXIT, -signal.SIGTERM: Cause.TERMINATED}
-_OBEYED = (Cause.CLEAN_EXIT, Cause.TERMINATED)  # how a worker that drains is to end
-_FRESH = 5.0  # seconds for which a count of the cgroup's explains who is found killed
+_OBEYED = (Cause.CLEAN_EXIT, Cause.TERMINATED)  # how a draining worker should end
+_FRESH = 5.0  # seconds for which an OOM kill that the cgroup has counted explains a killed worker
 
 
 def ended_by(code: int) -> Reason:
@@ -63,7 +63,7 @@ def ended_by(code: int) -> Reason:
 
 
 def label(state: WorkerState, cause: Cause, ordered: Cause | None) -> str:
-    """The label of an exit: from the state that it left from, its cause, and that of its drain or kill."""
+    """The label of an exit, from the worker's last state, its cause, and the cause of the drain or kill."""
     obeyed = state is WorkerState.DRAINING and cause in _OBEYED
     if ordered is not None and (obeyed or state is WorkerState.KILLED):
         return LABELS[ordered]
@@ -74,14 +74,14 @@ def label(state: WorkerState, cause: Cause, ordered: Cause | None) -> str:
 
 
 class Exits:
-    """Counts by reason and, of those that failed, by slot. `oom_kills` says how many the cgroup has seen."""
+    """Counts exits by reason, and failed ones by slot. `oom_kills` returns the OOM kills of the cgroup."""
 
     def __init__(self, oom_kills: Callable[[], int | None]) -> None:
         self.by_reason = dict.fromkeys(REASONS, 0)
         self.failed: dict[int, int] = {}
         self._oom_kills = oom_kills
         self._oom_seen = oom_kills() or 0
-        self._oom_left, self._oom_at = 0, 0.0  # those that no worker was found for yet, and since when
+        self._oom_left, self._oom_at = 0, 0.0  # kills not matched to a worker yet; when they were seen
 
     def note(self, kind: Notice, data: Mapping[str, Any]) -> str:
         """Count an exit, and return its reason; empty for any other notice."""
@@ -95,8 +95,9 @@ class Exits:
         return reason
 
     def explain(self, code: int) -> Reason:
-        """Why a worker ended that nobody here has killed: the kernel has for its memory, where the cgroup has
-        counted one more. `code` as for `ended_by`.
+        """Why a worker ended that mooring did not kill. `code` as for `ended_by`.
+
+        A KILL counts as the kernel's, for its memory, where the cgroup has counted one more OOM kill.
         """
         reason = ended_by(code)
         if code != -signal.SIGKILL:
@@ -113,9 +114,9 @@ class Exits:
 
 @dataclass(slots=True)
 class History:
-    """One supervisor's; the times are seconds since the epoch, `started` is monotonic.
+    """The past of one supervisor. Times are seconds since the epoch, but `started` is monotonic.
 
-    `why` of the last roll and `reason` of the last exits are `Reason`s; of a roll that was refused, a text.
+    `why` of the last roll and `reason` of the last exits are `Reason`s; `why` of a refused roll is a text.
     """
 
     started: float = field(default_factory=time.monotonic)
@@ -124,7 +125,7 @@ class History:
     last_exits: list[dict[str, Any]] = field(default_factory=list)
     last_hangs: list[dict[str, Any]] = field(default_factory=list)
     exits: Exits = field(default_factory=lambda: Exits(resources.oom_kills))
-    surge: dict[str, Any] | None = None  # how the last roll or recycle went, and why: see headroom
+    surge: dict[str, Any] | None = None  # how the last roll or recycle replaces workers: surge.Manner
     rolls: dict[str, int] = field(default_factory=lambda: {"rolled": 0, "failed": 0})
 
     def refused(self, generation: int, why: str) -> None:
@@ -139,7 +140,7 @@ class History:
         if kind in {Notice.ROLLED, Notice.ROLL_FAILED}:
             self.rolls["rolled" if kind is Notice.ROLLED else "failed"] += 1
             self.last_roll = {"outcome": str(kind), "time": time.time(), "surge": self.surge, **data}
-        elif kind is Notice.SERVING and data["generation"] > 1:  # live reload: it did not boot at first
+        elif kind is Notice.SERVING and data["generation"] > 1:  # live reload: no boot at first
             self.last_roll = {"outcome": str(Notice.ROLLED), "time": time.time(), **data}
         elif kind is Notice.BACKOFF and math.isinf(data["seconds"]):
             facts = {"why": data["why"], "rolled_back": False}

@@ -1,4 +1,4 @@
-"""The imperative shell of supervision: wait in one place, translate, execute. Decides nothing."""
+"""The supervisor's loop: waits in one place, turns news into events, executes actions. Decides nothing."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from mooring.worker import messages
 if TYPE_CHECKING:
     from mooring.supervisor.companions import Companion
 
-_LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) counts milliseconds in an int, so takes 24 days at most
+_LONGEST_WAIT = 86_400.0  # seconds; epoll_wait(2) takes milliseconds as an int: 24 days at most
 
 
 class Supervisor:
-    """Runs the fleet of one plan until it has stopped, with its parts beside the workers.
+    """Runs one fleet until it has stopped, with the parts beside the workers.
 
-    What exactly one of them answers for, or does, is an attribute: `on_...`.
+    A callback that exactly one part provides is an attribute: `on_...`.
     """
 
     def __init__(self, workers: Workers, log: Log, policy: lifecycle.Policy, queue: SignalQueue) -> None:
@@ -48,20 +48,20 @@ class Supervisor:
         self.hurried = False  # told to stop now
         self.companions: list[Companion] = []
         self.on_roll: Callable[[], None] = lambda: self.post(lifecycle.Roll())
-        self.on_kill: Callable[[int, Cause], bool] = lambda _serial, _cause: False  # whether it is seen to
+        self.on_kill: Callable[[int, Cause], bool] = lambda _serial, _cause: False  # whether it kills
         self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
         self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
         self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
         self.on_reopen: Callable[[], None] = lambda: None
         self.on_fit: Callable[[Plan], None] = lambda _plan: None
-        self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation yet to prove itself
+        self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation not proven yet
         self._parts: list[Part] = []
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
         self._on_terminal = os.isatty(2)
 
     def add(self, part: Part) -> None:
-        """Keep it beside the workers. Parts are woken and told in the order in which they were added."""
+        """Add a part. Parts are woken and told in the order in which they were added."""
         self._parts.append(part)
 
     @property
@@ -74,7 +74,7 @@ class Supervisor:
         return self.renewed.get(policy.edition, self.plan)
 
     def run(self) -> int:
-        """Supervise until nothing is left. Returns the exit code."""
+        """Supervise until the fleet has stopped, and no part is busy. Returns the exit code."""
         self.selector.register(self.queue.fileno(), selectors.EVENT_READ, self._read_signals)
         self.post(lifecycle.Tick())
         while True:
@@ -84,11 +84,11 @@ class Supervisor:
             self._wait()
 
     def post(self, event: lifecycle.Event) -> None:
-        """Have an event stepped before the next wait."""
+        """Queue an event: it is stepped before the next wait."""
         self._events.append(event)
 
     def post_first(self, event: lifecycle.Event) -> None:
-        """Have an event stepped before any that has been posted: time passes for all in each step."""
+        """Queue an event ahead of all others: each step also expires deadlines, which it may renew."""
         self._events.appendleft(event)
 
     def roll(self) -> None:
@@ -161,7 +161,7 @@ class Supervisor:
             self._interrupted = self._interrupted or number == signal.SIGINT
             self.post(lifecycle.Stop())
         elif number == signal.SIGHUP and self._on_terminal and not os.isatty(2):
-            self.post(lifecycle.Stop())  # the terminal is gone, and with it whoever started this
+            self.post(lifecycle.Stop())  # the terminal was closed: this HUP asks for no roll
         elif number == signal.SIGHUP:
             self.roll()
         elif number in {signal.SIGTTIN, signal.SIGTTOU}:
@@ -170,14 +170,14 @@ class Supervisor:
             self.reopen_logs()
 
     def reopen_logs(self) -> None:
-        """Open the log files anew: here first, so that a worker that starts now inherits the new ones."""
+        """Reopen the log files: here first, so that a worker that starts now inherits the new ones."""
         self.on_reopen()
         for pid in self.workers.serials:
             process.reopen_logs(pid)
         self.workers.spawner.reopen_logs()
 
     def resize(self, delta: int) -> None:
-        """One worker more or fewer: of the plan while worker 0 boots alone, or of an arbiter's; else here."""
+        """Want `delta` workers more. While worker 0 boots alone, or with an arbiter, change the plan."""
         if not self.plan.has_arbiter and self.plan.revision > 1:
             self.post(lifecycle.Resize(delta))
             return
@@ -187,7 +187,7 @@ class Supervisor:
             self.resize_arbiter(handle)
 
     def resize_arbiter(self, handle: WorkerHandle) -> None:
-        """Bring an engine's arbiter one worker closer to its plan, and wait for what it says to that.
+        """Signal an engine's arbiter to come one worker closer to its plan, unless its answer is awaited.
 
         One signal at a time: several that are pending arrive as one, signal(7).
         """
@@ -201,7 +201,7 @@ class Supervisor:
             process.resize(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _leads(self, pid: int) -> bool:
-        """Whether what a child leaves behind is to end with it."""
+        """Whether a child leads a process group, which is to end with the child."""
         return pid in self.workers or any(each.pid == pid for each in self.companions)
 
     def _reap(self) -> None:
@@ -214,7 +214,7 @@ class Supervisor:
             self.lost(handle, ended)
 
     def lost(self, handle: WorkerHandle, ended: process.Reaped) -> None:
-        """A forgotten handle's process has ended: hear its last words, and tell the lifecycle."""
+        """A forgotten handle's process has ended: read its last messages, and tell the lifecycle."""
         self._hear(handle)
         self.workers.release(handle)
         self.post(self._exited(handle, ended))
@@ -245,7 +245,7 @@ class Supervisor:
             self.post(lifecycle.Ready(handle.serial))
             worker = self.fleet.workers.get(handle.serial)
             if worker is not None and worker.policy.edition in self.renewed:
-                pass  # its plan is fitted when the lifecycle has taken note
+                pass  # Reconfigure fits its plan, once the lifecycle has announced READY
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, handle)
         if messages.gone(message) is not None:
@@ -259,7 +259,7 @@ class Supervisor:
     def _fit(self, report: Report, handle: WorkerHandle) -> None:
         """Worker 0 has reported: make the plan's second revision, and start the other workers.
 
-        Another revision, where a roll has brought an application of the other interface: their number stays.
+        After a roll to an application of the other interface, make one more revision; the size stays.
         """
         first = self.plan.revision == 1
         self.workers.plan = fit(self.plan, report, self.workers.reserved(report, handle))

@@ -1,4 +1,4 @@
-"""What the lifecycle announces, in words for the log. Not what it decides."""
+"""Writes the lifecycle's notices to the log, in words. Not for what the lifecycle decides."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LEVELS: Mapping[Notice, str] = {
     Notice.ROLL_FAILED: "error",
     Notice.DEADLINE: "error",
     Notice.BACKOFF: "warning",
-    Notice.BOOT_FAILED: "debug",  # the one clear last line says it
+    Notice.BOOT_FAILED: "debug",  # the last line on stderr says it
 }
 
-# With live reload a save is told in three lines (the path, ready, the traceback's last one), not in six.
+# With live reload a save makes three log lines (the path, ready, the traceback's last line), not six.
 _LIVE_RELOAD: Mapping[Notice, str] = {
     Notice.ROLLING: "debug",
     Notice.ROLL_FAILED: "debug",
 }
 
-_UNTOLD = {"ordered"}  # it was told when the worker was drained or killed
+_UNTOLD = {"ordered"}  # it was logged when the worker was drained or killed
 
 
 def _backoff(data: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ _TEXTS: Mapping[Notice, Any] = {
 
 
 def tell(log: Log, kind: Notice, data: Mapping[str, Any], *, live_reload: bool = False) -> None:
-    """Log one announcement."""
+    """Log one notice."""
     text, said = _TEXTS[kind], _Said(data)
     message = text(said) if callable(text) else text.format_map(said)
     level = _LEVELS.get(kind, "info")
@@ -81,19 +81,19 @@ def tell(log: Log, kind: Notice, data: Mapping[str, Any], *, live_reload: bool =
     if live_reload:
         level = _LIVE_RELOAD.get(kind, level)
         if kind is Notice.EXITED and data["state"] == "starting":
-            level = "debug"  # what follows says why
+            level = "debug"  # the back-off notice that follows says why
         if kind is Notice.BACKOFF and math.isinf(data["seconds"]):
             level = "error"
     shown = {name: _plain(value) for name, value in data.items() if name not in _UNTOLD}
     fields = {"notice": str(kind), **shown}
-    told = {"notice", *said.told}  # the words are the notice
+    told = {"notice", *said.told}  # the message itself says which notice it is
     if not data.get("exit_code"):
-        told.add("exit_code")  # people take it for granted
+        told.add("exit_code")  # people expect 0: it need not be shown
     log.record(level, message, fields, told=told)
 
 
 class _Said(Mapping[str, Any]):
-    """An announcement's data; `told` are the names of those that its words have used."""
+    """A notice's data; `told` collects the names of the fields that the message has used."""
 
     def __init__(self, data: Mapping[str, Any]) -> None:
         self.data = data

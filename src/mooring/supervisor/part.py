@@ -1,4 +1,4 @@
-"""What a supervisor keeps beside its workers, as its loop sees it: each is a `Part`, added once."""
+"""The interface between the supervisor's loop and everything that it runs beside the workers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mooring.system.process import Reaped
 
 
 class Part(Protocol):
-    """Whom the loop wakes in time, and tells what happens.
+    """Something that the loop wakes when it is due, and tells what happens.
 
-    Each method does nothing unless a part has something to do there. Parts of packages below this one have
-    all the methods, and no base.
+    Each method does nothing by default. A part in a lower package cannot import this class: it implements all
+    the methods, without a base class.
     """
 
     def next_deadline(self) -> float | None:
-        """When `expire` is due (monotonic seconds); None: not before something happens."""
+        """When `expire` is due (monotonic seconds); None: no time is set."""
         return None
 
     def expire(self) -> None:
@@ -25,13 +25,13 @@ class Part(Protocol):
         return
 
     def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
-        """What the lifecycle has announced."""
+        """React to a notice of the lifecycle."""
         return
 
     def exited(self, ended: Reaped, /) -> None:
-        """A process that is no worker has been reaped: one of this part's, perhaps."""
+        """React to the end of a process that is not a worker; it may be one of this part's."""
         return
 
     def busy(self) -> bool:
-        """Whether it has something to finish before the supervisor may end."""
+        """Whether this part has something to finish before the supervisor may end."""
         return False

@@ -1,8 +1,8 @@
-"""A roll takes up new settings: they are resolved in a process of its own, then follow their generation.
+"""A roll takes up new settings: a process of its own resolves them, and the new generation is given them.
 
-The supervisor reads no file for it, and neither a file system that hangs nor a bad file can hold it. What is
-found is in force (/status, the limits, the size) from the first worker of the new generation that is ready.
-Not for what is resolved, and what needs a restart: plan/replan.py.
+The supervisor itself reads no file, so that neither a hanging file system nor a bad file can block it. The
+new settings are in force (/status, limits, size) once the first worker of the new generation is ready. Not
+for what is resolved, nor for what needs a restart: plan/replan.py.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from mooring.system.child import NEVER, Child
 from mooring.system.memfd import memory
 from mooring.system.signals import SignalQueue, Stopped
 
-LONGEST = 45.0  # seconds; longer than a server's configuration file may take (serverconf.TIMEOUT)
-_PATIENCE = 0.5  # seconds from TERM, which reaches a configuration file's process too, to KILL
-_UNKILLABLE = 1.0  # seconds after which a stop waits no longer: in an uninterruptible sleep, it dies with us
+LONGEST = 45.0  # seconds; longer than a server's configuration file may take (server_config/find.py)
+_PATIENCE = 0.5  # seconds from TERM to KILL; TERM also ends the process that runs a configuration file
+# Seconds after the KILL for which a stop waits: a process in uninterruptible sleep ends with the supervisor.
+_UNKILLABLE = 1.0
 
 
 class Reconfigure(Part):
-    """Resolves at each `ask`, and gives each generation its plan."""
+    """Resolves the settings at each `ask`, and gives each generation its plan."""
 
     def __init__(
         self,
@@ -44,17 +45,17 @@ class Reconfigure(Part):
         remake: Callable[[Replanned, SignalQueue], Replanned],
         policy: Callable[[Settings], lifecycle.Policy],
     ) -> None:
-        """`remake` is what its process does: plan/replan.py."""
+        """`remake` resolves the settings, in the process (plan/replan.py); `policy` makes their policy."""
         self._supervisor, self._remake, self._policy = supervisor, remake, policy
         self._serving = serving
-        self._made: dict[int, Replanned] = {}  # by edition: not in force yet
+        self._made: dict[int, Replanned] = {}  # by edition: resolved, and not in force yet
         self._edition = 0
-        self._resolver = Child(kill_again=_PATIENCE)  # its channel is a file in memory, for the answer
+        self._resolver = Child(kill_again=_PATIENCE)  # its channel is a file in memory, for the result
         self._deadline, self._killed = NEVER, NEVER  # when it takes too long, when it was first killed
-        self._again = False
+        self._again = False  # to be resolved once more after the present process
 
     def ask(self) -> None:
-        """Roll with the settings as they are now; while they are being resolved, once more after that."""
+        """Roll with the settings as they are now; while a process resolves them, do so again after it."""
         if self._supervisor.fleet.outcome is not None:
             return
         self._again = bool(self._resolver.pid)
@@ -73,7 +74,7 @@ class Reconfigure(Part):
             self._refuse(f"the settings could not be resolved: {error.strerror}")
 
     def busy(self) -> bool:
-        """Whether its process is there, and worth waiting for."""
+        """Whether the process runs, and a stop waits for it."""
         return bool(self._resolver.pid) and time.monotonic() < self._killed + _UNKILLABLE
 
     def next_deadline(self) -> float | None:
@@ -95,7 +96,7 @@ class Reconfigure(Part):
             self._resolver.terminate(_PATIENCE)
 
     def exited(self, ended: process.Reaped, /) -> None:
-        """A process has ended: that one, perhaps, and its answer is there."""
+        """React to the end of a process that is not a worker: where it has resolved, take its result."""
         if not self._resolver.ended(ended.pid):
             return
         answer = self._resolver.channel
@@ -124,7 +125,7 @@ class Reconfigure(Part):
         for warning in answer.plan.warnings:
             if warning not in known:
                 log.warning(warning)
-        if answer.kept:  # at each roll anew, and in /status
+        if answer.kept:  # said again at each roll, and in /status
             text = f"changes need a restart: {', '.join(answer.kept)}"
             log.warning(text)
             warnings = (*answer.plan.warnings, text)
@@ -144,7 +145,7 @@ class Reconfigure(Part):
     # -- its generation ------------------------------------------------------------------------------------
 
     def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
-        """What the lifecycle has announced."""
+        """React to a notice of the lifecycle."""
         supervisor = self._supervisor
         fleet, waiting = supervisor.fleet, supervisor.renewed
         if kind is Notice.STOPPING and not self._resolver.ending:
@@ -157,14 +158,15 @@ class Reconfigure(Part):
                 self._take_up(edition, data["serial"])
         if kind in {Notice.ROLLING, Notice.ROLL_FAILED}:
             rest = {fleet.policy.edition, fleet.next_policy.edition if fleet.next_policy else -1}
-            newest = max(rest)  # one that is newer still has not reached the lifecycle yet
+            newest = max(rest)  # a newer edition has not reached the lifecycle yet
             self._made = {e: made for e, made in self._made.items() if e in rest or e > newest}
             for edition in waiting.keys() - rest:
                 del waiting[edition]
 
     def _first(self, plan: Plan) -> Plan:
-        """What the generation's first workers are given. An engine's arbiter has all its workers from the
-        start, but where a number is tuned anew.
+        """The plan for the generation's first workers.
+
+        An engine's arbiter starts all its workers at once, except where their number is tuned again.
         """
         now = self._supervisor.plan
         if self._same_size(plan):
@@ -173,8 +175,9 @@ class Reconfigure(Part):
         return plan if tuned else dataclasses.replace(plan, revision=now.revision)
 
     def _same_size(self, plan: Plan) -> bool:
-        """Whether what decides the number of workers is as before: then TTIN and TTOU, and the memory's cap,
-        keep what they have done.
+        """Whether the values that decide the number of workers are as before.
+
+        Then the number stays as TTIN, TTOU and the cap by memory have changed it.
         """
         return _size(plan) == _size(self._serving.plan)
 
@@ -183,11 +186,11 @@ class Reconfigure(Part):
         return plan.workers if plan.has_arbiter else self._supervisor.fleet.size
 
     def _take_up(self, edition: int, serial: int) -> None:
-        """From now on these settings are in force: there is no going back from a worker that is ready."""
+        """Put an edition's settings in force: once a worker is ready, the roll does not go back."""
         supervisor, made = self._supervisor, self._made.pop(edition)
         handle = supervisor.workers.handles.get(serial)
         before, plan = supervisor.plan, supervisor.renewed.pop(edition)
-        if handle is None or handle.report is None:  # it has ended in this moment: as without a report
+        if handle is None or handle.report is None:  # it has just ended: take the plan without a report
             after = dataclasses.replace(plan, revision=before.revision + 1)
         else:
             after = self._fitted(made.plan, handle.report, supervisor.workers.reserved(handle.report, handle))
@@ -210,7 +213,7 @@ class Reconfigure(Part):
             supervisor.on_fit(after)
 
     def _fitted(self, plan: Plan, report: Report, own: int) -> Plan:
-        """The plan's second stage. The number of workers stays where its reasons do."""
+        """The plan's second stage. The number of workers stays where `_same_size` is true."""
         before, after = self._supervisor.plan, fit(plan, report, own)
         if self._same_size(plan):
             explained = {**after.explained, "workers": before.explained["workers"]}
@@ -221,12 +224,12 @@ class Reconfigure(Part):
 
 
 def _size(plan: Plan) -> tuple[Any, ...]:
-    """What the number of workers follows from."""
+    """The values that decide the number of workers."""
     return plan.workers, plan.resources.memory_limit.value, plan.settings.memory_headroom
 
 
 def _work(remake: Callable[[Replanned, SignalQueue], Replanned], serving: Replanned, answer: int) -> int:
-    """In the process: resolve, and leave the answer in that file."""
+    """In the process: resolve the settings, and write the result to the file `answer`."""
     try:
         found: Replanned | str = remake(serving, SignalQueue())
     except Stopped:

@@ -1,7 +1,7 @@
-"""When a worker is due to be recycled: its requests, its age, its memory. Watched on the supervisor's side.
+"""Decides when a worker is due to be recycled: by its requests, its age or its memory.
 
-Here it is only said that one is due, and why. That its replacement is ready first, and that no two go at
-once, is the lifecycle's. Not for an engine that recycles its workers itself, as gunicorn's arbiter does.
+This module only tells the lifecycle which worker is due, and why. The lifecycle replaces due workers one at a
+time. Not for an engine that recycles its workers itself, as gunicorn's arbiter does.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mooring.supervisor.part import Part
 from mooring.system import units
 from mooring.worker.seat import SAMPLE
 
-LOOK = 0.5  # seconds from one look at requests and ages to the next
-LOOK_MEMORY = SAMPLE * 1.25  # later than the worker's next sample, so that each look sees another one
-SAMPLES = 3  # above the limit, in a row
-_AGE_SPREAD = 0.1  # of the age, that a worker may be younger: workers that started together end apart
-_GOLDEN = 0.6180339887498949
+LOOK = 0.5  # seconds between two looks at requests and ages
+LOOK_MEMORY = SAMPLE * 1.25  # longer than the worker's sampling interval, so that each look sees a new sample
+SAMPLES = 3  # in a row above the limit, before a worker is due
+_AGE_SPREAD = 0.1  # share of the age limit by which a worker may go earlier: so not all go at once
+_GOLDEN = 0.6180339887498949  # the golden ratio's fraction: its multiples, modulo 1, spread evenly
 
 
 class Limits(NamedTuple):
-    """What a worker may come to: requests, up to `spread` more of them, seconds, bytes; 0 is no limit."""
+    """A worker's limits: `requests` plus up to `spread`, `age` in seconds, `memory` in bytes; 0: no limit."""
 
     requests: int
     spread: int
@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 
 
 def limits(plan: Plan) -> Limits:
-    """The limits of a plan: none with live reload, nor where its engine recycles itself."""
+    """A plan's limits; all are 0 with live reload, and where the engine recycles its workers itself."""
     settings = plan.settings
     if settings.reload or engines.row(plan.engine).recycles_itself:
         return Limits(0, 0, 0.0, 0)
@@ -48,7 +48,10 @@ def limits(plan: Plan) -> Limits:
 
 
 def memory_limit(plan: Plan) -> int:
-    """Bytes; a share is of the memory that the container, or else the machine, has. 0: none, or unknown."""
+    """A worker's memory limit in bytes; 0: none, or unknown.
+
+    A percentage is of the container's memory limit or, without one, of the machine's memory.
+    """
     most = plan.settings.max_worker_memory
     if most is None or isinstance(most, int):
         return most or 0
@@ -58,8 +61,9 @@ def memory_limit(plan: Plan) -> int:
 
 
 def why(most: Limits, serial: int, requests: int, age: float) -> str:
-    """Why a worker is due for its requests or its age; empty where it isn't. The same one has always the same
-    share of the spread, and no neighbours have the same.
+    """Why a worker is due by its requests or its age; empty where it is not.
+
+    Its share of the spread follows from its serial number: always the same, and never that of a neighbour.
     """
     share = serial * _GOLDEN % 1
     if most.requests and requests >= most.requests + int(share * most.spread):
@@ -70,23 +74,23 @@ def why(most: Limits, serial: int, requests: int, age: float) -> str:
 
 
 class Recycler(Part):
-    """Keeps watch over all workers."""
+    """Compares all workers with the limits, at intervals."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._next = self._next_memory = 0.0
-        self._above: dict[int, int] = {}  # looks in a row at which a worker had too much memory
+        self._above: dict[int, int] = {}  # by serial: looks in a row above the memory limit
         self._said: set[str] = set()
 
     def next_deadline(self) -> float | None:
-        """The next look; None where there is nothing to limit."""
+        """When the next look is due (monotonic seconds); None where the plan sets no limit."""
         most = limits(self._supervisor.plan)
         times = [self._next] if most.requests or most.age else []
         times += [self._next_memory] if most.memory else []
         return min(times, default=None)
 
     def expire(self) -> None:
-        """Look, where it is time, and tell the lifecycle who is due."""
+        """If a look is due, look at the workers, and tell the lifecycle which ones to recycle."""
         plan, now = self._supervisor.plan, time.monotonic()
         most = limits(plan)
         self._complain(plan)
@@ -113,13 +117,13 @@ class Recycler(Part):
         self._above = {s: n for s, n in self._above.items() if s in self._supervisor.fleet.workers}
 
     def _too_large(self, serial: int, memory: int, most: int) -> str:
-        """Why a worker is due for its memory, after so many samples; empty where it isn't."""
+        """Why a worker is due by its memory, after SAMPLES looks above the limit; empty where it is not."""
         if memory <= most:
             self._above.pop(serial, None)
             return ""
         handle = self._supervisor.workers.handles.get(serial)
         fresh = handle.report.memory if handle is not None and handle.report is not None else None
-        if fresh is not None and fresh > most:  # so will be its successor
+        if fresh is not None and fresh > most:  # a replacement would also be
             self._say(
                 f"MOORING_MAX_WORKER_MEMORY is {units.size(most)}, but a worker that has just started has "
                 f"{units.size(fresh)}: it isn't recycled for its memory"

@@ -1,7 +1,7 @@
-"""Before a hung worker is killed: where it hangs, as one record in the log and in /status.
+"""Records where a hung worker hangs, in the log and in /status, before it is killed.
 
-It is asked by a signal for the stacks of all its threads, which faulthandler writes into a file in memory
-without the interpreter's lock; one that cannot even do that (it is frozen) is killed after LONGEST seconds.
+On a signal, the worker's faulthandler writes the stacks of all threads into a file in memory, without the
+interpreter's lock. A worker that cannot do even that (it is frozen) is killed after LONGEST seconds.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from mooring.supervisor.workers import WorkerHandle
 from mooring.system import process
 from mooring.worker.heartbeat import SIGNAL
 
-LONGEST = 0.8  # seconds, less than until the lifecycle has it killed again (Policy.reap)
-HANGS = 5  # that /status shows
-_POLL, _SETTLED = (
-    0.02,
-    0.1,
-)  # seconds between two looks; without another byte, after which the stacks are whole
-_REQUESTS = 20
-_MOST = 24_576  # bytes of stacks: the last, where the main thread is
+LONGEST = 0.8  # seconds; less than Policy.reap, after which the lifecycle kills again
+HANGS = 5  # the most that /status shows
+# Seconds: between two looks at the file; without a new byte in it, after which the stacks are complete.
+_POLL, _SETTLED = 0.02, 0.1
+_REQUESTS = 20  # the most that a record shows
+_MOST = 24_576  # bytes of stacks that are kept: the last ones, since the main thread comes last
 
 
 class Case(NamedTuple):
-    """A hung worker whose stacks are awaited: what is known of it, how many bytes there are, since when."""
+    """A hung worker whose stacks are awaited.
+
+    `stacks` is the descriptor of their file, `size` its bytes at the last look. `began` is when the wait
+    began, `grown` when the file last grew (monotonic seconds). `facts` are the fields of the record.
+    """
 
     handle: WorkerHandle
     stacks: int
@@ -43,7 +45,7 @@ class Case(NamedTuple):
 
 
 class HungStacks(Part):
-    """Puts off the kill of a hung worker until its stacks are there."""
+    """Delays the kill of a hung worker until its stacks are written."""
 
     def __init__(self, supervisor: Supervisor, silent: Callable[[int, float], float]) -> None:
         self._supervisor = supervisor
@@ -52,7 +54,7 @@ class HungStacks(Part):
         self._asked: set[int] = set()
 
     def examine(self, serial: int, cause: Cause) -> bool:
-        """Whether the kill of this worker is to be left to us: it hangs, and is asked where."""
+        """Ask a hung worker for its stacks. Returns whether this part does the kill, now or later."""
         handle = self._supervisor.workers.handles.get(serial)
         if serial in self._cases:
             self._close(serial)
@@ -61,7 +63,7 @@ class HungStacks(Part):
             return False
         self._asked = {each for each in self._asked if each in self._supervisor.workers.handles} | {serial}
         now = time.monotonic()
-        stacks, handle.stacks = handle.stacks, -1  # ours now: there may be no descriptor for a duplicate
+        stacks, handle.stacks = handle.stacks, -1  # taken over: there may be no descriptor for a duplicate
         self._cases[serial] = Case(handle, stacks, self._facts(handle, now), now, 0, now)
         if stacks < 0:
             self._close(serial)
@@ -70,11 +72,11 @@ class HungStacks(Part):
         return True
 
     def next_deadline(self) -> float | None:
-        """The next look at what has been written."""
+        """When the next look at the files is due (monotonic seconds); None while no stacks are awaited."""
         return time.monotonic() + _POLL if self._cases else None
 
     def expire(self) -> None:
-        """Kill whom there is nothing more to wait for."""
+        """Kill the workers whose stacks are complete, or late."""
         now = time.monotonic()
         for serial, case in list(self._cases.items()):
             size = os.fstat(case.stacks).st_size
@@ -101,7 +103,7 @@ class HungStacks(Part):
         }
 
     def _close(self, serial: int) -> None:
-        """Tell what was found, and kill it."""
+        """Kill the worker, and record what was found."""
         case = self._cases.pop(serial)
         stacks = _read(case.stacks)
         if serial in self._supervisor.workers.handles:

@@ -1,7 +1,7 @@
-"""How many workers may exist beside those that are wanted, while a roll or a recycle replaces them.
+"""Measures how many workers above the size fit into memory while a roll or a recycle replaces workers.
 
-The lifecycle asks before it replaces, and decides what to do with the answer (docs/lifecycle.md); here it is
-measured: the limit with the least room, what is in use below it, and what one worker takes.
+The lifecycle asks before it replaces a worker, and decides what to do with the result (docs/lifecycle.md).
+Measured are the memory limit with the least room, the memory in use under it, and the memory of one worker.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from mooring.supervisor.lifecycle import FleetState, Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
 from mooring.system import process, units
 
-_MOST = 1 << 60  # bytes; rows are the workers', and untrusted
+_MOST = 1 << 60  # bytes; workers write the rows, so the values are not trusted
 
 
 class Found(NamedTuple):
-    """What was measured: how many workers are wanted, how many processes there are, what one takes (0: not
-    known), what those that start will still take, and the limits with what is in use below them.
+    """What was measured. `size`: the wanted workers; `processes`: the existing ones; `each`: bytes of one
+    worker (0: not known); `growing`: bytes that starting workers will still take; `rooms`: the limits, each
+    with the bytes in use.
     """
 
     size: int
@@ -31,7 +32,7 @@ class Found(NamedTuple):
 
 
 class Manner(NamedTuple):
-    """How workers are replaced: so many above the size, that in words, and why."""
+    """How workers are replaced: with `width` workers above the size, `how` in words, and `why`."""
 
     width: int
     how: str
@@ -39,9 +40,9 @@ class Manner(NamedTuple):
 
 
 def decide(found: Found, headroom: int) -> Manner:
-    """How many above the size there is memory for: at most the size, 0 where not one more fits.
+    """How many workers above the size fit into memory: from 0 up to the size.
 
-    Half of the headroom (percent) that the plan leaves free may be used: that is what it is there for.
+    Half of the headroom (percent) that the plan leaves free may be used: the headroom is meant for this.
     """
     if not found.rooms:
         return _manner(found, found.size, "no memory limit is known")
@@ -76,16 +77,16 @@ def _manner(found: Found, width: int, why: str) -> Manner:
 
 
 class SurgeMeasure:
-    """Measures for one supervisor, and says how it replaces its workers."""
+    """Measures for one supervisor, and logs how its workers are replaced."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._roll = 0  # the generation whose roll was told
-        self._width = 0  # as was told
-        self._warned = False  # of a recycle
+        self._roll = 0  # generation of the roll that was logged last
+        self._width = 0  # that was logged for it
+        self._warned = False  # whether a recycle's warning was logged
 
     def measure(self) -> int:
-        """How many workers above the size there may be now; it is logged, and kept for /status."""
+        """Return how many workers above the size fit now; log it, and keep it for /status."""
         supervisor = self._supervisor
         manner = decide(self._look(), supervisor.plan.settings.memory_headroom)
         if supervisor.fleet.state is FleetState.ROLLING:
@@ -95,7 +96,7 @@ class SurgeMeasure:
         return manner.width
 
     def _tell_roll(self, manner: Manner) -> None:
-        """Once for each roll, and again where it turns out that fewer fit."""
+        """Log once for each roll, and again where fewer fit than before."""
         fleet = self._supervisor.fleet
         again = self._roll == fleet.generation
         if again and manner.width >= self._width:
@@ -108,7 +109,7 @@ class SurgeMeasure:
             self._supervisor.log.info(f"rolls {manner.how}: {manner.why}")
 
     def _tell_recycle(self, manner: Manner) -> None:
-        """Only where it costs something, and once until there is room again."""
+        """Warn where no further worker fits, once until there is room again."""
         self._supervisor.history.surge = manner._asdict()
         if manner.width == 0 and not self._warned:
             self._supervisor.log.warning(f"recycles {manner.how}: {manner.why}")
@@ -128,7 +129,7 @@ class SurgeMeasure:
         return Found(self._supervisor.fleet.size, len(workers), each, growing, rooms)
 
     def _each(self, ready: list[Worker]) -> int:
-        """What a worker of the newest code takes: the leanest one's memory, no less than after its start."""
+        """Bytes of one worker of the newest generation: the least in use now, or the most after a start."""
         newest = max((worker.generation for worker in ready), default=0)
         same = [worker for worker in ready if worker.generation == newest]
         return max(
@@ -141,7 +142,7 @@ class SurgeMeasure:
         return (handle.report.memory if handle is not None and handle.report is not None else 0) or 0
 
     def _memory(self, worker: Worker) -> int:
-        """As its rows have it: gunicorn's arbiter has several."""
+        """Bytes, from the worker's rows: gunicorn's arbiter has several."""
         rows = self._supervisor.workers.scoreboard.rows.get(worker.serial, ())
         return sum(min(int(row.read(MEMORY)), _MOST) for row in rows)
 

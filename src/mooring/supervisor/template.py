@@ -1,6 +1,6 @@
 """One template as the supervisor knows it: its process, the channel to it, and the workers that it owes.
 
-What it does: worker/template.py. Which one a worker comes from: templates.py.
+Not for what a template's process does (worker/template.py), nor which template forks a worker (templates.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BeginTemplate = Callable[[socket.socket, int], Callable[[], int]]
 
 @dataclass(slots=True)
 class Awaited:
-    """A worker that is yet to be forked. `report` is its end of the report pipe, which it will be given."""
+    """A worker that is not forked yet. `report` is the worker's end of its report pipe."""
 
     serial: int
     generation: int
@@ -37,13 +37,13 @@ class Awaited:
     report: int
     plan: Plan
     unwanted: bool = False
-    killed: bool = False  # its deadline has passed
-    again: bool = False  # its template has died under it once
+    killed: bool = False  # the order was to kill it, not to drain it
+    again: bool = False  # a template has ended once before it forked this worker
 
 
 @dataclass(slots=True)
 class Template:
-    """The first of those that it owes is the one that it has been asked for, if it is `asked`."""
+    """One template. `owes` are the workers that it has yet to fork; if `asked`, it works on the first."""
 
     number: int
     generation: int
@@ -58,9 +58,9 @@ class Template:
     ending: bool = False
 
     def ask(self) -> None:
-        """Ask for the next worker, one at a time; while it still imports, the order waits in the channel.
+        """Ask for the next worker, one at a time; while the template imports, the order waits in the channel.
 
-        Raises OSError where the system refuses; then it owes that one no more.
+        Raises OSError where the system refuses; then the worker is no longer owed.
         """
         if self.asked or not self.owes:
             return
@@ -70,22 +70,24 @@ class Template:
         try:
             socket.send_fds(self.channel, [order.encode()], fds)
         except ConnectionError:
-            pass  # it has ended: the reaper will tell
+            pass  # the template has ended: `Templates.exited` follows
         except OSError:
             self.owes.remove(awaited)
             raise
         self.asked = True
 
     def answered(self) -> Awaited:
-        """What it was asked for, which it owes no more."""
+        """The worker that was asked for; it is no longer owed."""
         self.asked = False
         awaited = self.owes.pop(0)
         os.close(awaited.report)
         return awaited
 
     def give_up(self, serial: int, *, killed: bool) -> None:
-        """One that it owes is not wanted any more. It is killed where that is so of all, unless it can still
-        fork them in no time: it hangs, or its import is of no use.
+        """Note that an owed worker is not wanted any more.
+
+        Where no owed worker is wanted, the template is killed if it still imports, or if one of them was to
+        be killed: then the template hangs. Otherwise it forks them at once.
         """
         for awaited in self.owes:
             if awaited.serial == serial:
@@ -95,14 +97,14 @@ class Template:
             self.end()
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """What it has said since."""
+        """The messages that have arrived."""
         while self.channel.fileno() >= 0:
             try:
                 data = self.channel.recv(_PACKET)
             except OSError:
                 return  # nothing more for now
             if not data:
-                self._deafen()  # it has ended: the reaper will tell
+                self._deafen()  # the template has ended: `Templates.exited` follows
                 return
             message = messages.decode(data)
             if message is not None:
@@ -110,13 +112,13 @@ class Template:
                 yield message
 
     def end(self) -> None:
-        """Kill it: it has nothing to finish."""
+        """Kill the template: it has nothing to finish."""
         if not self.ending:
             self.ending = True
             process.kill_group(self.pid)
 
     def close(self) -> None:
-        """Its process was reaped: close the channel."""
+        """Close the channel, after the process was reaped."""
         self._deafen()
         self.channel.close()
 
@@ -128,7 +130,7 @@ class Template:
 def start(
     number: int, generation: int, begin: BeginTemplate, keep: list[int], selector: selectors.BaseSelector
 ) -> Template:
-    """Start a template's process, which keeps those descriptors. Raises OSError where the system refuses."""
+    """Start a template's process, which inherits `keep`. Raises OSError where the system refuses."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         pid = process.spawn(begin(theirs, os.getpid()), [*keep, theirs.fileno()])

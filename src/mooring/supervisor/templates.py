@@ -1,8 +1,8 @@
-"""The supervisor's side of preloading: which template a worker comes from; when templates come and go.
+"""The supervisor's side of preloading: which template forks a worker; when templates start and end.
 
-A template is of one generation. It is made when a worker is wanted and there is none to fork it from. It
-stays while it is its generation's newest, or a worker of its own lives. A recycled worker's replacement never
-comes from the template that the worker itself came from. Not for the talk with one (template.py).
+A template belongs to one generation. It is started when a worker is wanted and no template can fork it. It
+stays while it is its generation's newest, or a worker that it forked lives. The template that forked a worker
+never forks its replacement when it is recycled. Not for the messages to and from a template (template.py).
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from mooring.worker.seat import Seat
 
 
 class Roster(Protocol):
-    """The workers that there are, as Workers knows them."""
+    """What `Templates` needs of `Workers`."""
 
     selector: selectors.BaseSelector
 
     def is_alive(self, serial: int) -> bool:
-        """Whether a worker of that serial number has been ordered, and not yet forgotten."""
+        """Whether a worker with this serial number was ordered, and is not forgotten yet."""
 
     def is_worker(self, pid: int) -> bool:
-        """Whether that is the pid of a worker."""
+        """Whether this is the pid of a worker."""
 
     def inherited(self) -> list[int]:
-        """All descriptors that any worker inherits."""
+        """The descriptors that every worker may inherit."""
 
     def forked(self, serial: int, pid: int) -> None:
-        """The worker that was ordered has that pid."""
+        """Note the pid of a worker that was ordered."""
 
 
 class Templates(Part):
-    """All templates. `begin` returns what a template runs."""
+    """All templates. `begin` returns the function that a template's process runs."""
 
     def __init__(
         self, roster: Roster, begin: Callable[[Plan, socket.socket, int], Callable[[], int]], log: Log
@@ -56,15 +56,14 @@ class Templates(Part):
         self.on_refused: Callable[[int, str], None] = lambda *_: None
         self._roster, self._begin, self._log = roster, begin, log
         self._number = 0
-        self._wanted = {1}  # generations that workers may yet be forked for
+        self._wanted = {1}  # generations that may still need workers
         self._origin: dict[int, int] = {}  # by a worker's serial, the number of its template
-        self._recycled: dict[int, int] = {}  # by slot, the template of the worker that is to be replaced
+        self._recycled: dict[int, int] = {}  # by slot, the template's number of the worker to replace
 
-    # -- what Workers and the supervisor ask for
-    # ---------------------------------------------------------------
+    # -- what Workers and the supervisor ask for -------------------------------------------------------------
 
     def order(self, serial: int, slot: int, generation: int, seat: Seat, report: int, plan: Plan) -> int:  # noqa: PLR0917
-        """Have a worker forked; a later message tells its pid. Raises OSError where the system refuses."""
+        """Have a worker forked; its pid comes in a later message. Raises OSError where the system refuses."""
         awaited = Awaited(serial, generation, seat, os.dup(report), plan)
         try:
             self._enlist(awaited, self._recycled.pop(slot, 0))
@@ -74,26 +73,26 @@ class Templates(Part):
         return 0
 
     def give_up(self, serial: int, *, killed: bool) -> None:
-        """A worker that has no pid yet is to end (`killed`: its deadline has passed)."""
+        """Cancel a worker that has no pid yet (`killed`: the order was to kill it, not to drain it)."""
         for template in self.all:
             template.give_up(serial, killed=killed)
 
     def leads(self, pid: int) -> bool:
-        """Whether it is a template's process."""
+        """Whether this is the pid of a template."""
         return any(template.pid == pid for template in self.all)
 
     def hear(self) -> None:
-        """Hear all templates: a child that nobody knows may have been forked just now."""
+        """Read the messages of all templates: an unknown child may be a worker that was just forked."""
         for template in list(self.all):
             self._hear(template)
 
     def reopen_logs(self) -> None:
-        """Have them open their log files anew, since workers inherit them."""
+        """Have the templates reopen their log files, since workers inherit them."""
         for template in self.all:
             process.reopen_logs(template.pid)
 
     def memory(self) -> int:
-        """Their proportional set sizes, in bytes."""
+        """The sum of the templates' proportional set sizes, in bytes."""
         return sum(process.proportional_set_size(str(template.pid)) or 0 for template in self.all)
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -106,7 +105,7 @@ class Templates(Part):
     # -- what happens ----------------------------------------------------------------------------------------
 
     def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
-        """What the lifecycle has announced."""
+        """React to a notice of the lifecycle."""
         if kind is Notice.ROLLING:
             self._wanted = {data["generation"], data["previous"]}
         elif kind in {Notice.ROLLED, Notice.ROLL_FAILED}:
@@ -117,7 +116,7 @@ class Templates(Part):
             self._wanted = set()
 
     def exited(self, ended: process.Reaped, /) -> None:
-        """A process that is no worker was reaped: what a dead template owes is lost, or another's to do."""
+        """React to the end of a template: another one forks the workers that it owes, or they are lost."""
         template = next((each for each in self.all if each.pid == ended.pid), None)
         if template is None:
             return
@@ -136,7 +135,7 @@ class Templates(Part):
                 self.on_exit(awaited.serial, ended, template.failure)
 
     def expire(self) -> None:
-        """End the templates that nobody needs any more."""
+        """End the templates that are no longer needed."""
         self._origin = {s: number for s, number in self._origin.items() if self._roster.is_alive(s)}
         for template in self.all:
             newest = template.generation in self._wanted and template is self._choose(template.generation, 0)
@@ -144,14 +143,14 @@ class Templates(Part):
                 template.end()
 
     def busy(self) -> bool:
-        """Whether there is any, while the supervisor waits for its end."""
+        """Whether a template still runs; the supervisor waits for its end."""
         self.expire()
         return bool(self.all)
 
     # -- which template --------------------------------------------------------------------------------------
 
     def _enlist(self, awaited: Awaited, beyond: int) -> None:
-        """Give it to a template with a number beyond that one; to a new one where there is none."""
+        """Give the worker to a template with a number above `beyond`; to a new one where there is none."""
         template = self._choose(awaited.generation, beyond) or self._start(awaited.generation, awaited.plan)
         self._origin[awaited.serial] = template.number
         template.owes.append(awaited)
@@ -168,12 +167,12 @@ class Templates(Part):
         self.on_refused(awaited.serial, str(error.strerror))
 
     def _choose(self, generation: int, beyond: int) -> Template | None:
-        """The newest that has booted, else the newest."""
+        """The newest booted template with a number above `beyond`, else the newest such; None: no such."""
         found = [t for t in self.all if t.generation == generation and t.number > beyond and not t.ending]
         return max(found, key=lambda template: (template.booted, template.number), default=None)
 
     def _alive(self, template: Template) -> int:
-        """How many workers that it has forked, or owes, there are."""
+        """How many living workers the template has forked, or still owes."""
         alive = [number for serial, number in self._origin.items() if self._roster.is_alive(serial)]
         return alive.count(template.number)
 
@@ -217,13 +216,13 @@ class Templates(Part):
                 self._refuse(awaited, error)
 
     def _is_new(self, pid: int) -> bool:
-        """Whether a pid can be a new worker's: the application has the channel too, and is not trusted."""
+        """Whether a pid can be a new worker's. The application has the channel too, and is not trusted."""
         return pid > 1 and not self._roster.is_worker(pid) and not self.leads(pid)
 
     def _forked(self, awaited: Awaited, pid: int) -> None:
         try:
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:  # killed before it was told to begin, and reaped as nobody we know
+        except ChildProcessError:  # killed before it was told to begin, and reaped as an unknown child
             self.on_exit(awaited.serial, process.Reaped(pid, -signal.SIGKILL), None)
             return
         self._roster.forked(awaited.serial, pid)

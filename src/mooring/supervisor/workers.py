@@ -1,4 +1,4 @@
-"""The processes behind the lifecycle's serial numbers: spawn them, hear their reports, know their pids."""
+"""The worker processes: spawn them, read their reports, map the lifecycle's serial numbers to pids."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from mooring.logs.access.keeper import LogKeeper
 
 _EARLY_MS = 500
-_READS = 16  # of 64 KiB, which is what a pipe holds: a worker that floods its pipe cannot hold the loop
+_READS = 16  # of 64 KiB (a pipe's capacity): a worker that floods its pipe cannot block the loop
 
 
 @dataclass(slots=True)
 class WorkerHandle:
-    """One worker process and what it has said so far. Its pid is 0 until its template has forked it."""
+    """One worker process, and what it has reported so far. `pid` is 0 until its template has forked it."""
 
     serial: int
     slot: int
@@ -37,47 +37,45 @@ class WorkerHandle:
     pid: int
     pipe: int
     born: float
-    plan: Plan  # that it was given
+    plan: Plan  # the one that it was given
     report: Report | None = None
     failure: Failure | None = None
-    size: int | None = None  # how many workers an engine's arbiter wants, as it says
-    resizing: bool = False  # it has been told to change that, and has not answered yet
+    size: int | None = None  # how many workers an engine's arbiter wants, as it reports
+    resizing: bool = False  # the arbiter was told to change its size, and has not answered yet
     buffer: bytes = b""
-    stacks: int = -1  # where it writes its stacks when it is asked to; below 0: nowhere
+    stacks: int = -1  # descriptor of the file that its stacks are written to; below 0: none
 
 
 class Spawner(Protocol):
-    """How a worker's process comes to be: forked by the supervisor (`Forks`), or by a template
-    (templates.py).
-    """
+    """Starts worker processes: forked by the supervisor (`Forks`), or by a template (templates.py)."""
 
     def order(self, serial: int, slot: int, generation: int, seat: Seat, report: int, plan: Plan) -> int:  # noqa: PLR0917
-        """Have a worker forked: its pid; 0 where that is told later. Raises OSError where the system refuses.
+        """Have a worker forked. Returns its pid, or 0 where the pid comes later, by `Workers.forked`.
 
-        `report` is the worker's end of its report pipe.
+        `report` is the worker's end of its report pipe. Raises OSError where the system refuses.
         """
 
     def give_up(self, serial: int, *, killed: bool) -> None:
-        """A worker that has no pid yet is to end (`killed`: its deadline has passed)."""
+        """Cancel a worker that has no pid yet (`killed`: the order was to kill it, not to drain it)."""
 
     def leads(self, pid: int) -> bool:
-        """Whether that process forks workers."""
+        """Whether the process with this pid forks workers."""
 
     def hear(self) -> None:
-        """Take note of the workers that have been forked."""
+        """Read which workers have been forked since the last call."""
 
     def reopen_logs(self) -> None:
-        """Have the log files opened anew that workers will inherit."""
+        """Reopen the log files that workers will inherit."""
 
     def memory(self) -> int:
-        """Bytes that its own processes take (proportional set size)."""
+        """Bytes that the spawner's own processes take (proportional set size)."""
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Its own processes, for /status."""
+        """The spawner's own processes, for /status."""
 
 
 class Forks:
-    """Workers forked by this process: `work(plan, report, seat)` returns what one runs."""
+    """Forks workers from this process: `work(plan, report, seat)` returns the function that a worker runs."""
 
     def __init__(self, work: Callable[[Plan, int, Seat], Callable[[], int]], keep: list[int]) -> None:
         self._work, self._keep = work, keep
@@ -87,31 +85,31 @@ class Forks:
         return process.spawn(self._work(plan, report, seat), [*self._keep, *seat.keep, report])
 
     def give_up(self, serial: int, *, killed: bool) -> None:
-        """Each has its pid at once."""
+        """Nothing to cancel: each worker has its pid at once."""
 
     def leads(self, _pid: int) -> bool:
-        """No process in between."""
+        """There are no other processes."""
         return False
 
     def hear(self) -> None:
-        """Each has its pid at once."""
+        """Nothing to read: each worker has its pid at once."""
 
     def reopen_logs(self) -> None:
-        """Workers inherit this process's own."""
+        """Nothing to do: workers inherit this process's log files."""
 
     def memory(self) -> int:
-        """No process in between."""
+        """There are no other processes."""
         return 0
 
     def as_json(self) -> list[dict[str, Any]]:
-        """No process in between."""
+        """There are no other processes."""
         return []
 
 
 class Workers:
-    """Starts handles of a plan, by the spawner. `keep` are the descriptors that its processes inherit.
+    """Starts the worker processes by the spawner. `keep` are the descriptors that they inherit.
 
-    `plan` is the newest revision of the one that serves, and what a handle is given that gets no other.
+    `plan` is the newest revision of the plan that serves, and the default for a new worker.
     """
 
     def __init__(
@@ -130,29 +128,29 @@ class Workers:
         self.scoreboard = Totals()
         self.handles: dict[int, WorkerHandle] = {}
         self.serials: dict[int, int] = {}
-        self.started_ns = 0  # since the epoch, before worker 0 could read any file
+        self.started_ns = 0  # nanoseconds since the epoch, before worker 0 could read any file
 
     def spawn_early(self) -> None:
-        """Start worker 0 before the lifecycle is there to ask; where the system refuses, it will ask."""
+        """Start worker 0 before the lifecycle runs. Where the system refuses, the lifecycle tries again."""
         self.started_ns = time.time_ns()
         with suppress(OSError):
             self.spawn(0, slot=0, generation=1)
 
     def close(self) -> None:
-        """Let the access log's last lines be written, and give back the shared memory."""
+        """Let the access log's last lines be written, and release the shared memory."""
         if self.access is not None:
             self.access.close()
         self.scoreboard.close()
 
     def totals(self) -> list[float]:
-        """As Row.counts: what all workers have counted, and the lines that the log writer has lost."""
+        """The counts of all workers, laid out as Row.counts, plus the lines that the log writer has lost."""
         totals = self.scoreboard.totals()
         if self.access is not None:
             totals[DROPPED] += self.access.rings.lost
         return totals
 
     def reserved(self, report: Report, handle: WorkerHandle) -> int:
-        """Bytes that the processes take that are no workers, with that handle's arbiter."""
+        """Bytes that all processes other than workers take, including this handle's arbiter."""
         own = process.proportional_set_size() or 0
         if report.has_arbiter:
             own += process.proportional_set_size(str(handle.pid)) or 0  # the arbiter
@@ -161,9 +159,10 @@ class Workers:
         return own + self.spawner.memory()
 
     def wait_for_news(self, signals: int) -> None:
-        """Wait until worker 0 has said something, a signal has come, or half a second has passed.
+        """Wait until worker 0 has reported, a signal has come, or half a second has passed.
 
-        The log writer is started then: lines wait in the rings, and a single core is the application's.
+        Only then is the log writer started: lines can wait in the rings, and on a single core the start would
+        delay the application's import.
         """
         poller = select.poll()
         for fd in (signals, *(handle.pipe for handle in self.handles.values())):
@@ -173,7 +172,7 @@ class Workers:
             self.access.start()
 
     def spawn(self, serial: int, slot: int, generation: int, plan: Plan | None = None) -> WorkerHandle:
-        """Start a process, but for one that was started early. Raises OSError where the system refuses."""
+        """Start a worker, unless it was started early. Raises OSError where the system refuses."""
         if serial in self.handles:
             return self.handles[serial]
         plan = plan or self.plan
@@ -211,7 +210,7 @@ class Workers:
         return Seat(slot, generation, self.scoreboard.fd, rows, rings, wake)
 
     def hear(self, handle: WorkerHandle) -> list[dict[str, Any]]:
-        """The complete messages that have arrived; at the end of the pipe it is no longer watched."""
+        """The complete messages that have arrived. A pipe that has ended is closed."""
         for _ in range(_READS):
             if handle.pipe < 0:
                 break
@@ -224,7 +223,7 @@ class Workers:
                 break
             handle.buffer += data
         if not handle.pid:
-            self.spawner.hear()  # of its pid, which came before anything it says
+            self.spawner.hear()  # of the pid: its template sent it before the worker began
         *lines, handle.buffer = handle.buffer.split(b"\n")
         handle.buffer = handle.buffer[-65536:]
         return [message for message in map(messages.decode, lines) if message is not None]
@@ -236,38 +235,38 @@ class Workers:
             handle.pipe = -1
 
     def __contains__(self, pid: object) -> bool:
-        """Whether a child leads a process group of workers: it is one, or a template."""
+        """Whether a child leads a process group: it is a worker, or a template."""
         if pid in self.serials or not isinstance(pid, int):
             return pid in self.serials
-        self.spawner.hear()  # it may have been forked, and have ended, since
+        self.spawner.hear()  # a worker may have been forked, and have ended, since the last look
         return pid in self.serials or self.spawner.leads(pid)
 
     def is_alive(self, serial: int) -> bool:
-        """Whether a worker of that serial number has been ordered, and not yet forgotten."""
+        """Whether a worker with this serial number was ordered, and is not forgotten yet."""
         return serial in self.handles
 
     def is_worker(self, pid: int) -> bool:
-        """Whether that is the pid of a worker."""
+        """Whether this is the pid of a worker."""
         return pid in self.serials
 
     def inherited(self) -> list[int]:
-        """All descriptors that any worker inherits, whichever its row."""
+        """The descriptors that every worker may inherit, whichever row it has."""
         return [*self.keep, self.scoreboard.fd, *(self.access.keep if self.access is not None else ())]
 
     def forked(self, serial: int, pid: int) -> None:
-        """The worker that was ordered has that pid."""
+        """Note the pid of a worker that was ordered."""
         self.handles[serial].pid = pid
         self.serials[pid] = serial
 
     def forget(self, pid: int) -> WorkerHandle | None:
-        """The handle whose process was reaped, no longer one; None for a stranger's pid."""
+        """Remove and return the handle of a reaped process; None where the pid is not a worker's."""
         serial = self.serials.pop(pid, None)
         if serial is None:
             return None
         return self.handles.pop(serial)
 
     def release(self, handle: WorkerHandle) -> None:
-        """Close a forgotten handle's pipe, and count what it has served for good."""
+        """Close a forgotten handle's descriptors, and add the worker's counts to the totals."""
         self._deafen(handle)
         if handle.stacks >= 0:
             os.close(handle.stacks)

@@ -13,10 +13,10 @@ from mooring.worker.seat import Seat
 
 class Assignment(NamedTuple):
     """What a worker is given: the plan, its listeners, a descriptor for its report, its seat on the
-    scoreboard, and what it has in common with all others.
+    scoreboard, and the context that all workers share.
 
-    `seat` is None where nothing will be served. With an `application` it is forked from a template
-    (template.py), which has imported that and done the set-up.
+    `seat` is None where nothing will be served. `application` is set in a worker that a template
+    (template.py) has forked: the template has imported it and done the set-up.
     """
 
     plan: Plan

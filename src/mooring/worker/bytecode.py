@@ -1,9 +1,9 @@
 """In a worker under live reload: never let bytecode hide a change.
 
-A .pyc is taken for current where the source's time, in whole seconds, and size are those that it holds
-(https://docs.python.org/3/reference/import.html, "Cached bytecode invalidation"). Saved twice within a second
-with the same size, the first text's bytecode would be run for good. So none is written for a file that was
-saved a moment ago.
+Python takes a .pyc as current where it holds the source's size, and the source's time in whole seconds
+(https://docs.python.org/3/reference/import.html, "Cached bytecode invalidation"). If a file is saved twice
+within a second with the same size, the first text's bytecode would be run for good. So no .pyc is written for
+a file that was saved a moment ago.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import time
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
-_MOMENT = 2.0  # seconds: more than the one that a .pyc cannot tell apart
+_MOMENT = 2.0  # seconds: more than the 1 s that a .pyc's time is exact to
 
 
 def install() -> None:
-    """From here on, in this process and its children."""
+    """Apply this rule from now on, in this process and its children."""
     write = SourceFileLoader.set_data
 
     def set_data(self: SourceFileLoader, path: str, data: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What all processes of an instance have in common: where they run, as whom, and where their lines go."""
+"""What all processes of an instance share: environment, working folder, user and logs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mooring.system.accounts import Account
 
 
 class Context(NamedTuple):
-    """Environment and working folder (what the pre-start hook has left), and the user to become (None: stay).
+    """Environment and working folder (as the pre-start hook left them), and the user to become (None: stay).
 
-    `log` is mooring's own, `access` the access log's descriptor (None: off), `files` are the log files that
-    this process holds, to open them anew after a rotation.
+    `log` is mooring's own log, `access` the access log's descriptor (None: off), `files` the log files that
+    this process holds, to reopen them after a rotation.
     """
 
     environ: Mapping[str, str]
@@ -24,5 +24,5 @@ class Context(NamedTuple):
     files: LogFiles
 
     def for_workers(self, environ: Mapping[str, str]) -> Context:
-        """The same without the access log, which only its writer holds; with that environment."""
+        """A copy with this environment, and without the access log, which only the log writer holds."""
         return self._replace(environ=environ, access=None, files=self.files.without(self.access))

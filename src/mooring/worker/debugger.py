@@ -1,7 +1,6 @@
-"""A debugger's way into a worker: debugpy, which speaks the Debug Adapter Protocol of VS Code and others.
+"""Lets a debugger attach to a worker: by debugpy, for the Debug Adapter Protocol of VS Code and others.
 
-https://github.com/microsoft/debugpy. Not for what it changes about the plan (plan/plan.py,
-plan/development.py).
+https://github.com/microsoft/debugpy. Not for how it changes the plan (plan/plan.py, plan/development.py).
 """
 
 from __future__ import annotations
@@ -13,18 +12,18 @@ import time
 from mooring.errors import BindError
 from mooring.system.address import Address
 
-_PATIENCE = 10.0  # seconds: at a reload the last worker's debugger may have the port for a moment
+_PATIENCE = 10.0  # seconds: at a reload the old worker's debugger may hold the port for a moment
 
 
 def listen(address: Address) -> None:
     """In a worker, before its application is imported: listen for a debugger, without waiting for one.
 
-    Raises BindError where the address stays taken.
+    Raises BindError where the address stays in use.
     """
     host = address.host or "0.0.0.0"
     _wait_until_free(host, address.port)
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # frozen modules: it only warns
-    import debugpy  # some 0.3 s, for who asked for it
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else it warns of frozen modules
+    import debugpy  # takes some 0.3 s, so only where it is asked for
 
     try:
         debugpy.listen((host, address.port))

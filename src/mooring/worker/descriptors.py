@@ -1,7 +1,7 @@
-"""Says that a worker has no descriptor left. Looked for from a thread, as nobody else tells.
+"""Warns when a worker has no descriptor left. A thread checks for it, since nothing else reports it.
 
-What becomes of the connections is the engine's affair: an asyncio loop leaves them in the queue, uvloop
-resets them without a word (libuv's way out).
+What happens to new connections depends on the engine: an asyncio loop leaves them in the listen queue, uvloop
+resets them without a log line (libuv closes them).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mooring.system.unpatched import native
 if TYPE_CHECKING:
     from mooring.logs.log import Log
 
-_LOOK, _QUIET = 0.5, 60.0  # seconds from one look to the next; until it is said again
+_LOOK, _QUIET = 0.5, 60.0  # seconds between two looks; between two warnings
 
 
 def watch(log: Log) -> None:
-    """Look now and then, for the rest of the process, and warn once a minute."""
+    """Check at intervals for the rest of the process, and warn at most once a minute."""
     native("_thread", "start_new_thread")(_watch, (log, native("time", "sleep")))
 
 

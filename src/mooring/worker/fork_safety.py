@@ -1,5 +1,6 @@
-"""What an import has left behind that does not survive a fork: threads are gone in the child, sockets and
-event loops are shared by all children. For a template, before it forks.
+"""Finds what an import has left behind that does not survive a fork. For a template, before it forks.
+
+A child has none of the threads; all children share the sockets and event loops.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from mooring.errors import ApplicationError
 if TYPE_CHECKING:
     from mooring.logs.log import Log
 
-_PATIENCE, _NAP = 0.5, 0.02  # seconds: a thread that is about to end is given the time to
+_PATIENCE, _NAP = 0.5, 0.02  # seconds: for threads that are about to end; between two looks
 _EPOLL = "anon_inode:[eventpoll]"
-_MOST = 20  # that are listed
+_MOST = 20  # findings that are listed
 _NATIVE = "a native thread"
 
 Descriptors = dict[int, str]
@@ -39,7 +40,7 @@ def snapshot() -> Descriptors:
 
 
 def find(before: Descriptors) -> list[str]:
-    """What there is now, and was not `before` the import, in words; equal things once, with their number."""
+    """What exists now and did not `before` the import, in words; equal findings once, with their number."""
     if any(text.startswith(_NATIVE) for text in _threads()):
         _rehearse()
     deadline = time.monotonic() + _PATIENCE
@@ -83,11 +84,11 @@ def _threads() -> list[str]:
 
 
 def _rehearse() -> None:
-    """Fork once: a library that minds forks, such as numpy's OpenBLAS, ends its threads by itself before."""
+    """Fork once: a library with a fork handler, such as numpy's OpenBLAS, then ends its threads itself."""
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    with suppress(ChildProcessError):  # an application that ignores SIGCHLD
+    with suppress(ChildProcessError):  # the application ignores SIGCHLD
         os.waitpid(pid, 0)
 
 
@@ -115,7 +116,7 @@ def _comm(task: str) -> str:
 
 
 def _loops() -> list[Any]:
-    """The event loops of asyncio and uvloop that are not closed; what is frozen by gc is not seen."""
+    """The event loops of asyncio and uvloop that are not closed; those frozen by gc are not found."""
     asyncio: Any = sys.modules.get("asyncio")
     base = getattr(asyncio, "AbstractEventLoop", None)
     if base is None:
@@ -128,7 +129,7 @@ def _loops() -> list[Any]:
 def _is_closed(loop: Any) -> bool:
     try:
         return bool(loop.is_closed())
-    except Exception:  # of a class of the application's own
+    except Exception:  # the loop is of a class of the application
         return True
 
 
@@ -138,7 +139,7 @@ def _loop(loop: Any) -> str:
 
 
 def _own(loop: Any) -> set[int]:
-    """The descriptors that belong to a loop, as far as it tells."""
+    """The descriptors that belong to a loop, as far as its attributes show."""
     found = set()
     for name in ("_ssock", "_csock", "_selector"):
         try:
@@ -152,9 +153,9 @@ def _own(loop: Any) -> set[int]:
 
 
 def _descriptors(before: Descriptors, loops: list[Any]) -> list[str]:
-    """Sockets, and epoll instances, that no loop in the list accounts for."""
+    """New sockets and epoll instances that belong to none of these loops."""
     explained = {fd for loop in loops for fd in _own(loop)}
-    silent = sum(not _own(loop) for loop in loops)  # uvloop's have an epoll instance that they do not tell
+    silent = sum(not _own(loop) for loop in loops)  # uvloop's loops do not show their epoll instance
     found = []
     for fd, what in sorted(snapshot().items()):
         if before.get(fd) == what or fd in explained:

@@ -1,8 +1,8 @@
 """A worker's heartbeat: a cell of its row, written by the event loop itself, so that it stops with the loop.
 
-Where there is none (WSGI), a thread writes it: that stops where nobody gets the interpreter's lock, or the
-process is frozen. Whether the thread pool moves is seen from outside (supervisor/hangs.py). And what a hung
-worker does when it is asked where it hangs: stacks, by a C handler that needs no lock.
+Without an event loop (WSGI), a thread writes it: this stops where no thread gets the interpreter's lock, or
+the process is frozen. Whether the thread pool moves, the supervisor sees (supervisor/hangs.py). Also here:
+how a hung worker writes its stacks when it is asked to, by a C handler that needs no lock.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from mooring.system.unpatched import native
 if TYPE_CHECKING:
     from mooring.settings.table import Settings
 
-SIGNAL = signal.SIGRTMIN + 7  # nobody's: engines and applications use the classic ones
+SIGNAL = signal.SIGRTMIN + 7  # a real-time signal: engines and applications use the classic ones
 
 
 def timeout(settings: Settings) -> float | None:
-    """The longest silence in seconds; None: it isn't watched. With live reload there may be breakpoints,
-    and an arbiter watches its workers itself.
+    """The longest silence in seconds; None: heartbeats are not watched.
+
+    With live reload there may be breakpoints, and an arbiter watches its workers itself.
     """
     if settings.reload or engines.row(settings.engine).has_arbiter:
         return None
@@ -34,7 +35,7 @@ def timeout(settings: Settings) -> float | None:
 
 
 def every(longest: float) -> float:
-    """Seconds from one beat to the next, for a longest silence."""
+    """Seconds between two beats, for a longest silence in seconds."""
     return min(1.0, longest / 4)
 
 
@@ -47,7 +48,7 @@ def start(row: Row, seconds: float, interface: str) -> None:
 
 
 def answer(stacks: int) -> None:
-    """From now on the signal has the stacks of all threads written to that descriptor."""
+    """From now on, SIGNAL makes this process write the stacks of all threads to the descriptor `stacks`."""
     faulthandler.register(SIGNAL, file=stacks, all_threads=True, chain=False)
 
 

@@ -1,4 +1,4 @@
-"""What a worker says over its report pipe, checked: the application has the pipe too, and is not trusted."""
+"""The messages of a worker's report pipe, checked: the application has the pipe too, and is not trusted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mooring.plan.plan import Report
 from mooring.settings.engines import REGISTRY
 
-_LONGEST = 3000  # characters: with its frame, a message stays below PIPE_BUF, and is never interleaved
+_LONGEST = 3000  # characters of a text: a whole message stays below PIPE_BUF, so is never interleaved
 
 
 class Failure(NamedTuple):
@@ -24,16 +24,14 @@ def encode(event: str, facts: dict[str, Any]) -> bytes:
         facts = {**facts, "message": str(facts["message"])[:_LONGEST]}
     line = json.dumps({"event": event, **facts})
     if len(line) >= _LONGEST and "message" in facts:
-        facts = {
-            **facts,
-            "message": facts["message"][: _LONGEST // 12],
-        }  # every character escaped as \ud83d\ude00
+        # JSON may take 12 characters for one: \ud83d\ude00
+        facts = {**facts, "message": facts["message"][: _LONGEST // 12]}
         line = json.dumps({"event": event, **facts})
     return line.encode() + b"\n"
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """A message; None where it is none."""
+    """The message in a line; None where the line holds none."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
@@ -42,7 +40,7 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 
 def failure(message: dict[str, Any]) -> Failure | None:
-    """The failure that a message tells of, if it does."""
+    """The failure in a message of a worker that cannot boot; None for any other message."""
     code, text = message.get("code"), message.get("message")
     if message.get("event") != "failed" or type(code) is not int or not isinstance(text, str):
         return None
@@ -50,7 +48,7 @@ def failure(message: dict[str, Any]) -> Failure | None:
 
 
 def report(message: dict[str, Any]) -> Report | None:
-    """The report of a worker that is ready, if the message is one."""
+    """The report in a message of a worker that is ready; None for any other message."""
     texts = [message.get(name) for name in ("interface", "framework", "engine", "target")]
     if message.get("event") != "ready" or not all(isinstance(each, str) for each in texts):
         return None
@@ -63,13 +61,16 @@ def report(message: dict[str, Any]) -> Report | None:
 
 
 def size(message: dict[str, Any]) -> int | None:
-    """How many workers gunicorn's arbiter says it wants, when it is ready and after each TTIN or TTOU."""
+    """How many workers gunicorn's arbiter wants, as it reports when ready and after each TTIN or TTOU.
+
+    None for any other message.
+    """
     found = message.get("workers")
     told = message.get("event") in ("ready", "size")
     return found if told and type(found) is int and 0 < found < 65536 else None
 
 
 def gone(message: dict[str, Any]) -> int | None:
-    """The pid of a worker of gunicorn's arbiter that has ended, if the message tells of one."""
+    """The pid of a worker of gunicorn's arbiter that has ended; None for any other message."""
     found = message.get("worker")
     return found if message.get("event") == "gone" and type(found) is int and found > 1 else None

@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 
 def run(assignment: Assignment) -> int:
-    """Serve until drained. Returns the exit code; says over the report pipe why it is not 0."""
+    """Serve until drained. Returns the exit code; where it is not 0, reports why over the report pipe."""
     return reporting(assignment, _serve)
 
 
 def probe(assignment: Assignment) -> int:
     """Import the application as a worker would and report what it is, for `mooring check`; serve nothing."""
-    os.dup2(2, 1)  # what the application prints is none of our findings
+    os.dup2(2, 1)  # stdout is for the findings, not for what the application prints
     sys.stdout = sys.stderr
     return reporting(assignment, _look)
 
 
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
-    """Settle in, then `work`. Returns the exit code; says over the report pipe why it is not 0."""
-    assignment.context.log.set_level(assignment.plan.settings.log_level)  # its generation's
+    """Set up, then `work`. Returns the exit code; where it is not 0, reports why over the report pipe."""
+    assignment.context.log.set_level(assignment.plan.settings.log_level)  # the level of its generation
     try:
         work(settle(assignment) if assignment.application is None else assignment)
     except MooringError as error:
@@ -68,8 +68,9 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
 
 
 def _upgraded() -> str:
-    """Why a worker may fail for no fault of the application's: it is forked, and imports what the supervisor
-    has not imported from another version's files.
+    """Why a worker may fail without a fault of the application: mooring was upgraded. Empty where it was not.
+
+    A forked worker then imports from the new version's files what the supervisor has not imported.
     """
     from importlib import metadata
 
@@ -83,15 +84,15 @@ def _upgraded() -> str:
 
 
 def tell(report: int, event: str, **facts: Any) -> None:
-    """One message to the supervisor; shorter than PIPE_BUF, so never interleaved."""
+    """Send one message to the supervisor; it is shorter than PIPE_BUF, so never interleaved."""
     os.write(report, messages.encode(event, {"pid": os.getpid(), **facts}))
 
 
 def preload(assignment: Assignment) -> Application:
-    """For a template: what a worker does until its application is imported, and its engine with that."""
+    """For a template: do what a worker does up to the import of its application and its engine."""
     from mooring.application import loader
-    from mooring.instrument import wrap  # noqa: F401 (what workers import: so they share it)
-    from mooring.instrument.otel import start  # noqa: F401 (what workers import: so they share it)
+    from mooring.instrument import wrap  # noqa: F401 (workers need it: so they share it)
+    from mooring.instrument.otel import start  # noqa: F401 (workers need it: so they share it)
     from mooring.logs import bridge
 
     _set_up(assignment)
@@ -105,7 +106,7 @@ def preload(assignment: Assignment) -> Application:
 
 
 def _set_up(assignment: Assignment) -> None:
-    """Before the application is imported: where log lines go, and that they can be reopened."""
+    """Before the application is imported: set up logging, live reload and the debugger."""
     from mooring.logs.bridge import configure
     from mooring.worker import bytecode, debugger, setup
 
@@ -144,12 +145,12 @@ def _serve(assignment: Assignment) -> None:
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
-    engine = plan.settings.engine  # where it is auto, it follows the interface
-    if not plan.has_arbiter:  # else it forks workers, and each of them imports the application
+    engine = plan.settings.engine  # "auto" is decided below, by the interface
+    if not plan.has_arbiter:  # an arbiter's workers each import the application
         engine = engines.choose(engine, load().interface)
     check_engine(engine, plan)
     if plan.has_arbiter and plan.revision == 1 and plan.explained["workers"].origin == "tuned":
-        plan = dataclasses.replace(plan, workers=1)  # the others when its report has been fitted
+        plan = dataclasses.replace(plan, workers=1)  # the others start once the plan is fitted
     started = plan.workers if plan.has_arbiter else 1
     collect_garbage()
     serving = Serving(
@@ -169,7 +170,7 @@ def _serve(assignment: Assignment) -> None:
 
 
 def _look(assignment: Assignment) -> None:
-    os.environ["OTEL_SDK_DISABLED"] = "true"  # nothing is served: nothing to report
+    os.environ["OTEL_SDK_DISABLED"] = "true"  # nothing is served, so there is nothing to trace
     before = fork_safety.snapshot()
     application = wrapping.load(assignment).application
     if assignment.plan.settings.preload != "off":
@@ -182,13 +183,13 @@ def _look(assignment: Assignment) -> None:
 
 
 def _desk(assignment: Assignment) -> ArbiterDesk | None:
-    """For an engine's arbiter, whose workers take the seat's rows."""
+    """The desk that gives the seat's rows to the workers of an engine's arbiter; None without an arbiter."""
     seat = assignment.seat
     return ArbiterDesk(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
 def _serves(row: Row, log: Log, look: float = seats.LOOK) -> None:
-    """Note that the process serves; what it has, and lacks, is looked at from now on."""
+    """Note that the process serves; from now on, watch its memory and its descriptors."""
     seats.ready(row, look)
     descriptors.watch(log)
 

@@ -1,4 +1,4 @@
-"""A worker's place in shared memory: which rows and rings are its own. Also how it takes its place."""
+"""A worker's place in shared memory: its rows and rings, and how it takes them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mooring.scoreboard.row import DRAINING, FREE, GONE, MEMORY, READY, STATE, B
 from mooring.system import process
 from mooring.system.unpatched import native
 
-LOOK, SAMPLE = 10.0, 2.0  # seconds from one look at the worker's own memory to the next; where it is limited
+LOOK, SAMPLE = 10.0, 2.0  # seconds between two looks at the worker's own memory; with a memory limit
 
 
 class Seat(NamedTuple):
-    """What a worker is given: slot and generation, the scoreboard, its rows (several for gunicorn's arbiter;
-    none where there are none left), the rings and their eventfd (None: no access log). A row's ring has its
-    index.
+    """A worker's place: slot and generation; descriptors of the scoreboard, of the rings and of their eventfd
+    (None: no access log); the indexes of its rows (several for gunicorn's arbiter; empty where none is left).
+    A row and its ring have the same index.
     """
 
     slot: int
@@ -27,11 +27,11 @@ class Seat(NamedTuple):
     rows: tuple[int, ...]
     rings: int | None
     wake: int | None
-    stacks: int = -1  # a file in memory for the stacks of a worker that hangs; below 0: none
+    stacks: int = -1  # descriptor of a file in memory, for the stacks of a hung worker; below 0: none
 
     @property
     def keep(self) -> list[int]:
-        """The descriptors that belong to it."""
+        """The descriptors of this seat, which the worker must inherit."""
         optional = (self.rings, self.wake, self.stacks if self.stacks >= 0 else None)
         return [self.board, *(fd for fd in optional if fd is not None)]
 
@@ -44,7 +44,7 @@ class Taken(NamedTuple):
 
 
 def take(seat: Seat, index: int | None) -> Taken:
-    """Take the row of that index for this process; None is one that nobody sees."""
+    """Take the row with this index for this process; None: a row that no other process sees."""
     row = Row() if index is None else Row(seat.board, index)
     row.claim(seat.slot, seat.generation, time.monotonic())
     write = None
@@ -54,14 +54,14 @@ def take(seat: Seat, index: int | None) -> Taken:
 
 
 def ready(row: Row, look: float = LOOK) -> None:
-    """The worker serves: say so in its row, and keep its memory's size there: a look each so many seconds."""
+    """Mark the row's worker as ready, and keep its memory in the row, measured every `look` seconds."""
     row.cells[MEMORY] = process.proportional_set_size() or 0
     row.cells[STATE] = READY
     native("_thread", "start_new_thread")(_watch_memory, (row, look, native("time", "sleep")))
 
 
 def draining(row: Row) -> None:
-    """The worker takes nothing new."""
+    """Mark the row's worker as draining: it takes no new requests."""
     row.cells[STATE] = DRAINING
 
 
@@ -91,13 +91,13 @@ class ArbiterDesk:
         self.index = next(free, None)
 
     def settle(self, pid: int) -> None:
-        """The worker with the reserved row has that pid."""
+        """Note the pid of the worker that has the reserved row."""
         if self.index is not None:
             self._pids[pid] = self.index
         self.index = None
 
     def leave(self, living: Container[int]) -> list[int]:
-        """Mark the rows of workers that are gone; their pids."""
+        """Mark the rows of workers that are not in `living` as gone. Returns their pids."""
         gone = [pid for pid in self._pids if pid not in living]
         for pid in gone:
             row = self._rows[self._pids.pop(pid)]

@@ -1,4 +1,4 @@
-"""A worker's first steps: its environment, TLS files, user and folder. Before anything of the application."""
+"""A worker's set-up before the application is imported: its environment, TLS files, user and folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from mooring.worker.assignment import Assignment
 
 
 def settle(assignment: Assignment) -> Assignment:
-    """Environment, folder, TLS files and user, in this order: root reads the key, the user never has to."""
+    """Set environment, TLS files, user and folder, in this order: root reads the key, so the user need not.
+
+    Raises ConfigurationError.
+    """
     environ = dict(assignment.context.environ)  # it may be os.environ itself
     os.environ.clear()
     os.environ.update(environ)
@@ -41,7 +44,7 @@ def settle(assignment: Assignment) -> Assignment:
         raise ConfigurationError(
             f"the working folder {assignment.context.folder}: {error.strerror}"
         ) from None
-    # The command's own folder is not the application's business.
+    # The folder of the `mooring` command must not be on the application's import path.
     if sys.path and sys.path[0] == os.path.dirname(os.path.abspath(sys.argv[0])):
         del sys.path[0]
     for entry in reversed(os.environ.get("PYTHONPATH", "").split(os.pathsep)):
@@ -51,7 +54,7 @@ def settle(assignment: Assignment) -> Assignment:
 
 
 def _check_tls(assignment: Assignment) -> None:
-    """Refuse bad TLS files: here, so at each roll too, and the supervisor holds no OpenSSL."""
+    """Refuse bad TLS files. Workers check them: so at each roll too, and the supervisor loads no OpenSSL."""
     from mooring.plan import tls
 
     for warning in tls.check(assignment.plan.settings):
@@ -59,7 +62,7 @@ def _check_tls(assignment: Assignment) -> None:
 
 
 def _check_readable(account: Account) -> None:
-    """Whether the user may read Python itself: an interpreter below /root is for root alone."""
+    """Raise ConfigurationError where the user may not read Python itself, for example below /root."""
     for file in (os.__file__, __file__):
         folder = os.path.dirname(file)
         if not os.access(folder, os.R_OK | os.X_OK):
@@ -70,7 +73,7 @@ def _check_readable(account: Account) -> None:
 
 
 def _with_tls_files(plan: Plan, copy: bool) -> Plan:
-    """The plan with its TLS files' absolute paths; as copies in memory where root is about to be dropped."""
+    """The plan with absolute paths of its TLS files; `copy`: of copies in memory, which any user can read."""
     changes: dict[str, Any] = {}
     for name in ("tls_certificate", "tls_key", "tls_client_ca"):
         path = getattr(plan.settings, name)
@@ -86,20 +89,20 @@ def _with_tls_files(plan: Plan, copy: bool) -> Plan:
 
 
 def engine_log_level(plan: Plan) -> str:
-    """The engine's own log level: its farewells and greetings at every reload hide what matters.
+    """The engine's own log level: not info with live reload, whose start and stop lines would hide others.
 
-    A profile's users have read them all along, and look for them.
+    The profiles of older images keep info: their users expect these lines.
     """
     level = plan.settings.log_level
     return "warning" if plan.settings.reload and not plan.profile.older and level == "info" else level
 
 
 def share_terminal() -> None:
-    """In the worker: where there is a terminal, be in its foreground, so that breakpoint() can read from it.
+    """In the worker: join the terminal's foreground, if there is one, so that breakpoint() can read from it.
 
-    That is the supervisor's process group; a worker's own would be in the background (termios(3)). Ctrl-C
-    then reaches the worker as well, which ignores it and leaves when the supervisor says so.
+    The foreground is the supervisor's process group; a group of the worker's own would be in the background
+    (termios(3)). Ctrl-C then reaches the worker too, which ignores it, and ends when the supervisor tells it.
     """
     if os.isatty(0):
-        with contextlib.suppress(OSError):  # a supervisor that is about to end
+        with contextlib.suppress(OSError):  # the supervisor is about to end
             os.setpgid(0, os.getpgid(os.getppid()))

@@ -1,6 +1,6 @@
 """A template: imports the application once, and forks workers when the supervisor asks. Serves nothing.
 
-What the supervisor's side of it does, and when there is a new one: supervisor/templates.py.
+The supervisor's side, and when a new template is started: supervisor/templates.py.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _TLS = ("tls_certificate", "tls_key", "tls_client_ca")
 
 
 class Order(NamedTuple):
-    """What the supervisor asks for, in one packet: a worker with that serial number.
+    """The supervisor's order for one worker, sent as one packet.
 
-    Beside it come the descriptors of the worker's report pipe and, where the seat has one, of its stacks. The
-    seat's other descriptors are those that the template has inherited.
+    With the packet come the descriptors of the worker's report pipe and, where the seat has one, of its
+    stacks. The template has inherited the seat's other descriptors.
     """
 
     serial: int
@@ -38,7 +38,7 @@ class Order(NamedTuple):
     seat: Seat
 
     def encode(self) -> bytes:
-        """For `decode`; pickled, since it goes from the supervisor to its child, never back."""
+        """The packet. It may be pickled, since it goes from the supervisor to its child, never back."""
         packet = io.BytesIO()
         pickler = pickle.Pickler(packet, pickle.HIGHEST_PROTOCOL)
         pickler.dispatch_table = {MappingProxyType: lambda found: (_read_only, (dict(found),))}
@@ -47,14 +47,14 @@ class Order(NamedTuple):
 
 
 def _read_only(found: dict[Any, Any]) -> MappingProxyType[Any, Any]:
-    """What pickle finds by this name, as it does not the type."""
+    """Make a MappingProxyType. Pickle can find this function by its name, but not the type."""
     return MappingProxyType(found)
 
 
 def run(assignment: Assignment, channel: socket.socket, supervisor: int) -> int:
-    """Import, look at what is left behind, and fork until the supervisor is gone. Returns the exit code.
+    """Import, check what the import left, and fork until the supervisor is gone. Returns the exit code.
 
-    It says over the channel why that is not 0, as a worker does over its pipe.
+    Sends the reason over the channel where the code is not 0, as a worker does over its report pipe.
     """
     return worker.reporting(
         assignment._replace(report=channel.fileno()), lambda settled: _serve(settled, channel, supervisor)
@@ -102,13 +102,13 @@ def _fork(
         return worker.run(assignment)
 
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or every worker would print it again
+        stream.flush()  # else every worker would print the buffered text again
     double_fork.fork_for(
         supervisor, lambda pid: worker.tell(channel.fileno(), "forked", serial=order.serial, worker=pid), work
     )
 
 
 def _plan(ordered: Plan, mine: Plan) -> Plan:
-    """The ordered plan with the TLS files that were read when this template began, as root perhaps."""
+    """The ordered plan with the TLS files that this template read at its start, perhaps as root."""
     files = {name: getattr(mine.settings, name) for name in _TLS}
     return dataclasses.replace(ordered, settings=dataclasses.replace(ordered.settings, **files))

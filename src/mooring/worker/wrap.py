@@ -1,4 +1,4 @@
-"""The application with mooring around it: imported, traced, limited, instrumented, in this order."""
+"""Wraps the application: it is imported, traced, limited and instrumented, in this order."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Loaded(NamedTuple):
-    """The application with mooring around it, and the row that this process writes."""
+    """The wrapped application, and the row that this process writes."""
 
     application: Application
     row: Callable[[], Row]
 
 
 def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain | None = None) -> Loaded:
-    """Import the application, where no template has, and wrap it. Raises ApplicationError.
+    """Import the application, unless a template has, and wrap it. Raises ApplicationError.
 
     `desk` is set in the processes of an engine with an arbiter, `drain` where something is served.
     """
@@ -45,7 +45,7 @@ def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain |
         application = loader.load(plan.target, plan.settings.interface)
         bridge.imported(engines.loggers())
     if plan.has_arbiter:
-        collect_garbage()  # in the arbiter's worker; others do it when their engine is imported too
+        collect_garbage()  # in an arbiter's worker; other workers do it after the engine's import
     inner = traced(application)
 
     def wrap() -> Loaded:
@@ -59,7 +59,7 @@ def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain |
 
 
 def _limited(application: Application, plan: Plan, row: Row) -> Application:
-    """The application, where the settings limit its requests with that limit."""
+    """The application, with the limits that the settings set for its requests."""
     most, seconds = plan.settings.max_in_flight, plan.settings.request_timeout
     if not (most or seconds):
         return application
@@ -69,7 +69,7 @@ def _limited(application: Application, plan: Plan, row: Row) -> Application:
 
 
 def _preloaded(wrap: Callable[[], Loaded], desk: ArbiterDesk) -> Loaded:
-    """With gunicorn's `preload_app` the application is there before the fork: each worker wraps it anew."""
+    """With gunicorn's `preload_app` the arbiter imports the application; each worker wraps it anew."""
     now = wrap()
     calls, rows = [now.application.call], [now.row()]
 
@@ -109,6 +109,6 @@ def _meter(assignment: Assignment, desk: ArbiterDesk | None, drain: Drain) -> Me
 
 
 def collect_garbage() -> None:
-    """From now on; what is there by now stays, and need not be looked at again and again."""
+    """Collect garbage from now on. Objects that exist now stay: they are frozen, and not examined again."""
     gc.freeze()
     gc.enable()

@@ -1,4 +1,4 @@
-"""The JSON object that an older image's configuration printed at the start (docs/profiles.md), no other."""
+"""The JSON object that an older image's configuration file printed at its start (docs/profiles.md)."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def _whole(value: float) -> float | int:
 def dump(plan: Plan) -> dict[str, Any]:
     """The object with the profile's keys, in their order; empty without such a profile.
 
-    It says what the settings ask for, as the images' files do, whatever gunicorn's arguments change.
+    It shows what the settings ask for, as the images' files do, even where gunicorn's arguments change that.
     """
     return {key: _KEYS[key](plan.asked) for key in plan.profile.dump}
 
 
 def show_dump(plan: Plan) -> None:
-    """Print it on stdout, where the profile has one and no configuration file of the user's is in force."""
+    """Print the object on stdout, if the profile has one and no configuration file of the user is used."""
     if plan.profile.dump and (plan.conf is None or plan.conf.path is None):
         os.write(1, json.dumps(dump(plan)).encode() + b"\n")

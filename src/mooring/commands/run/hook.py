@@ -1,6 +1,6 @@
-"""One pre-start hook as a process: run it, wait for it or end it, bring back what a sourced script changed.
+"""One pre-start hook as a process: run it, wait for it or end it, return what a sourced script changed.
 
-Not for which hook there is, nor for what its outcome means to the start (prestart.py).
+Not for which hook runs, nor for what its result means for the start (prestart.py).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from mooring.system.signals import STOPS, SignalQueue, Stopped
 HookKind = Literal["sourced", "python", "shell", "executable"]
 GRACE = 5.0  # seconds from TERM to KILL
 EXIT_TIMEOUT = 124  # as timeout(1)
-_DUMP_FD = 99  # above what shells use for themselves, and out of scripts' reach by habit
+_DUMP_FD = 99  # above the descriptors that shells and scripts commonly use
 _TICK_MS = 20
 _LONGEST_WAIT_MS = 86_400_000  # poll(2) takes an int: 24 days at most
-# Run by the shell's `exec` when the script is through. /proc/self/environ has exactly what was exported, and
-# os.environ may have more: Python sets LC_CTYPE for itself (PEP 538).
+# Run by the shell's `exec` after the script. /proc/self/environ has exactly what was exported; os.environ may
+# have more, since Python sets LC_CTYPE for itself (PEP 538).
 _DUMP = f"""
 import os
 try:
@@ -43,7 +43,7 @@ _SHELL_NOISE = ("_", "SHLVL", "OLDPWD", "PWD")
 class Hook(NamedTuple):
     """A script to run: how (`kind`), by what (`interpreter`, empty: it is run itself), and where (`cwd`).
 
-    `exported`: variables that a sourced one need not export, as its older image's launcher had done so.
+    `exported`: variables that are exported before a sourced script runs, as the older image's launcher did.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Hook(NamedTuple):
 
 
 class HookResult(NamedTuple):
-    """What a hook left: the environment and the working folder. `ended` where its `exit 0` ends the run."""
+    """What a hook left: the environment and the working folder. `ended`: its `exit 0` ends the whole run."""
 
     environ: dict[str, str]
     cwd: str
@@ -62,13 +62,13 @@ class HookResult(NamedTuple):
 
 
 class HookRun:
-    """A hook that is running; its end is a SIGCHLD, its exit code goes to `finish`."""
+    """A running hook. The caller reaps it after a SIGCHLD, and gives its exit code to `finish`."""
 
     def __init__(self, hook: Hook, environ: Mapping[str, str]) -> None:
         """Start it. Raises HookError where no process can be started."""
         self.hook = hook
         self._environ = dict(environ)
-        # A file, not a pipe: nothing waits for its end, so what the hook leaves running can hold it open.
+        # A file, not a pipe: nothing waits for its end, so processes that the hook leaves may hold it open.
         self._dump = memory("mooring-hook")
         try:
             self.pid = process.spawn(self._execute, [self._dump])
@@ -77,8 +77,8 @@ class HookRun:
             raise HookError(
                 f"the pre-start hook {hook.path} cannot be started: {error.strerror}", 1
             ) from None
-        with suppress(OSError):  # it has executed already, and did it itself
-            os.setpgid(self.pid, self.pid)  # by both sides, so that kill() never comes too early
+        with suppress(OSError):  # the child has executed already: it has set its group itself
+            os.setpgid(self.pid, self.pid)  # both processes set it, so that kill() never comes too early
 
     def _execute(self) -> int:
         """In the child: become the hook."""
@@ -88,17 +88,17 @@ class HookRun:
             signal.signal(number, signal.SIG_DFL)
         try:
             os.chdir(self.hook.cwd)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # from its own group it could not read a terminal
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # its group may not read the terminal
             os.dup2(self._dump, _DUMP_FD, inheritable=self.hook.kind == "sourced")
             for fd in map(int, os.listdir("/proc/self/fd")):
-                with suppress(OSError):  # the listing's own
+                with suppress(OSError):  # the listing's own descriptor
                     os.close(fd if fd not in (0, 1, 2, _DUMP_FD) else -1)
             if self.hook.kind == "sourced":
                 dump = " ".join(_quoted(word) for word in (sys.executable, "-I", "-S", "-c", _DUMP))
                 export = " ".join(["export", *self.hook.exported]) if self.hook.exported else ":"
                 argv = [argv[0], "-c", f"set -e; {export}; . {_quoted(path)}; exec {dump}", path]
             if argv[0] == "bash" and not _in_path("bash", self._environ):
-                argv[0] = "sh"  # as in the older images, where sh was all there was
+                argv[0] = "sh"  # as in those older images that have no bash
             os.execvpe(argv[0], argv, self._environ)  # noqa: S606
         except OSError as error:
             text = f"mooring: cannot run {argv[0]} in {self.hook.cwd}: {error.strerror}\n"
@@ -111,7 +111,7 @@ class HookRun:
             os.killpg(self.pid, number)
 
     def alive(self) -> bool:
-        """Whether anything of its process group runs; zombies do not, as nobody may ever reap them."""
+        """Whether a process of the hook's group runs. Zombies do not count: they may never be reaped."""
         for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 state, _, group = file.read().rpartition(b")")[2].split()[:3]  # proc_pid_stat(5)
@@ -120,11 +120,11 @@ class HookRun:
         return False
 
     def close(self) -> None:
-        """Forget it without an outcome."""
+        """Close the hook's file, without a result."""
         os.close(self._dump)
 
     def finish(self, code: int) -> HookResult:
-        """Its outcome, from its exit code, or minus the signal that ended it. Raises HookError."""
+        """The result, from the exit code (negative: a signal). Raises HookError where the code is not 0."""
         with open(self._dump, "rb") as file:
             file.seek(0)
             dumped = file.read()
@@ -140,7 +140,7 @@ class HookRun:
 
 
 def _merged(before: Mapping[str, str], block: bytes) -> dict[str, str]:
-    """The environment that a shell exported. Names that no shell can set are as before: dash drops them."""
+    """The environment that a shell exported. Names that no shell can set stay as before: dash drops these."""
     after = {name: value for name, value in before.items() if not _shell_name(name)}
     for entry in filter(None, os.fsdecode(block).split("\0")):
         name, _, value = entry.partition("=")
@@ -176,8 +176,8 @@ def run_blocking(
 ) -> HookResult:
     """Run a hook to its end, at most `timeout` seconds (0: no limit).
 
-    Raises HookError where it fails or takes too long, and Stopped after a TERM, INT or QUIT: then it and all
-    of its process group are gone, by KILL after `grace` seconds.
+    Raises HookError where it fails or takes too long, and Stopped after a TERM, INT or QUIT. A hook that
+    takes too long or is stopped is ended with its process group: by TERM, and by KILL after `grace` seconds.
     """
     run = HookRun(hook, environ)
     code, stop = _wait(run, signals, timeout)
@@ -215,9 +215,9 @@ def _end(run: HookRun, signals: SignalQueue, grace: float) -> None:
     poller.register(signals.fileno(), select.POLLIN)
     run.kill(signal.SIGTERM)
     while time.monotonic() < deadline and run.alive():
-        poller.poll(_TICK_MS)  # the end of a grandchild is no event here
+        poller.poll(_TICK_MS)  # a grandchild's end causes no signal here
         if {signal.SIGINT, signal.SIGQUIT} & set(signals.read()):
             break
     run.kill(signal.SIGKILL)
-    with suppress(ChildProcessError):  # it had ended before the signal came
+    with suppress(ChildProcessError):  # it was reaped before
         os.waitpid(run.pid, 0)

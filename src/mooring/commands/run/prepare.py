@@ -17,7 +17,7 @@ from mooring.system.signals import SignalQueue
 
 
 def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None) -> Plan:
-    """The plan's first stage, with everything it needs read and checked. Raises Stopped as serverconf."""
+    """The plan's first stage, all that it needs read and checked. Raises Stopped as server_config.find."""
     target = discovery.find(resolved)
     conf = find.find(resolved, environ, signals)
     found = resources.read(environ=environ)

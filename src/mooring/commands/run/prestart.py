@@ -1,7 +1,8 @@
-"""The pre-start hook: find it, run it once before any worker, bring back what a sourced shell script changed.
+"""The pre-start hook: find it, run it once before any worker, return what a sourced shell script changed.
 
-Not for resolving the settings again: that is the caller's, with the environment that comes back. The rules of
-docs/profiles.md: a `.sh` is sourced with errexit, so its exports and its `cd` count; others are children.
+Not for resolving the settings again: the caller does that, with the environment that is returned. The rules
+are in docs/profiles.md: a `.sh` is sourced with errexit, so that its exports and its `cd` take effect; any
+other hook is a child process.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from mooring.system.signals import SignalQueue, Stopped
 def find(resolved: Resolved) -> Hook | None:
     """The hook that the settings name, or the profile's in the application root; None where there is none.
 
-    Raises ConfigurationError where the named hook is missing (but the older images went on, and so do their
-    profiles) or cannot be executed.
+    Raises ConfigurationError where the named hook cannot be executed or is missing. The profiles of older
+    images go on without a missing hook, as those images did.
     """
     given = resolved.settings.pre_start_path
     for path in _candidates(resolved):
@@ -41,8 +42,10 @@ def _candidates(resolved: Resolved) -> list[Path]:
 
 
 def _hook(path: Path, resolved: Resolved) -> Hook:
-    """By suffix. The older images gave all but .py to their shell; so do their profiles, unless a shebang
-    names something else.
+    """How a hook is run: by its suffix. Raises ConfigurationError where it is not executable.
+
+    The profiles of older images give every file but .py to the shell, as those images did, unless a shebang
+    names another program.
     """
     cwd = resolved.settings.app_root or "."
     path = Path(os.path.abspath(path))
@@ -93,9 +96,9 @@ def messages(resolved: Resolved, hook: Hook | None) -> tuple[str, ...]:
 def run_before(
     resolved: Resolved, invocation: Invocation, signals: SignalQueue, log: Log
 ) -> Invocation | None:
-    """The start's first step: run the hook, if there is one. Returns what the start goes on with.
+    """The start's first step: run the hook, if there is one. Returns the invocation for the next steps.
 
-    None where the run ends here, with code 0.
+    Returns None where the run ends here, with exit code 0.
     """
     hook = find(resolved)
     for line in messages(resolved, hook):
@@ -121,6 +124,6 @@ def run_before(
         return None
     if os.path.realpath(result.cwd) == os.path.realpath(hook.cwd):
         return invocation._replace(environ=result.environ)
-    # with no application root given, it is the working folder: the new one
+    # without a given application root, the working folder that the hook left is the application root
     moved = Path(result.cwd) if resolved.rank("app_root") == DEFAULT else invocation.folder
     return invocation._replace(environ=result.environ, folder=moved, cwd=result.cwd)

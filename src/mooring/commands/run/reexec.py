@@ -1,7 +1,7 @@
-"""Execute mooring anew after a pre-start hook that changed what only an exec takes up: LD_*, PYTHON*.
+"""Executes mooring again after a pre-start hook that changed variables which only an exec takes up.
 
-Workers are forked, so what the dynamic linker and the interpreter read at their start would not reach them.
-Not for ordinary variables: those are handed to the workers.
+These are LD_*, PYTHON* and others that the dynamic linker and the interpreter read at their start. Workers
+are forked, so a change would not reach them. Not for ordinary variables: workers are given those.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def again(after: Invocation) -> NoReturn:
     """Execute this command again in the same process, with the hook's environment, and without the hook."""
     mark = f"{os.getpid()}:{after.cwd or ''}"
     os.chdir(after.folder)
-    # A signal that comes while nobody handles it waits: process 1 would never see it otherwise.
+    # Block signals until mooring handles them again: process 1 would lose them otherwise.
     signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISED)
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**after.environ, _MARK: mark})  # noqa: S606
 
 
 def taken_up(invocation: Invocation) -> Invocation | None:
-    """What the hook left, where this process was executed by `again`; else None."""
+    """The invocation that the hook left, if `again` has executed this process; else None."""
     pid, _, cwd = invocation.environ.get(_MARK, "").partition(":")
     if pid != str(os.getpid()):
         return None

@@ -1,7 +1,7 @@
-"""From a plan to a fleet: open what outlives the workers, fork worker 0, and hand over to the supervisor.
+"""From a plan to a fleet: open what outlives the workers, fork worker 0, and start the supervisor.
 
-Worker 0 is forked as early as it can be; the rest of the supervisor is imported once it has reported, or a
-signal has come: with one core, the application's import would wait for ours.
+Worker 0 is forked as early as possible. The rest of the supervisor is imported after worker 0 has reported,
+or a signal has come: with one core, the application's import would wait for the supervisor's.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _metrics_folder(plan: Plan, context: Context, runtime: str | None) -> Metric
     """Where the workers record what the application counts with prometheus_client."""
     if not plan.settings.app_metrics:
         return None
-    others = os.geteuid() == 0 and engines.row(plan.engine).changes_user  # who may not enter the folder
+    others = os.geteuid() == 0 and engines.row(plan.engine).changes_user  # they may not enter `runtime`
     private = None if others else runtime
     return open_folder(private, context.account, context.environ, context.folder, context.log)
 
@@ -95,7 +95,7 @@ def _workers(
     sockets = tuple(listener.socket for listener in opened)
 
     def assigned(current: Plan, report: int, seat: Seat | None) -> Assignment:
-        folder = invocation.working_folder(current.settings.app_root)  # a roll may have moved it
+        folder = invocation.working_folder(current.settings.app_root)  # a roll may have changed it
         return Assignment(current, sockets, report, seat, common._replace(folder=folder))
 
     def work(current: Plan, report: int, seat: Seat) -> Callable[[], int]:
@@ -113,7 +113,7 @@ def _workers(
 
 
 def _preload(workers: Workers, assigned: Callable[[Plan, int, None], Assignment], log: Log) -> None:
-    """Have the workers's workers forked from templates that have imported the application."""
+    """Have the workers forked from templates that have imported the application."""
     from mooring.supervisor.templates import Templates
     from mooring.system import process
     from mooring.worker import template

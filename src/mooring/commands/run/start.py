@@ -21,10 +21,9 @@ from mooring.worker.context import Context
 
 
 def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue: SignalQueue) -> int:
-    """Serve until stopped. Returns the exit code; raises MooringError for what the user has to mend."""
-    logs.set_last_form(
-        cli.get("log_format") or environ.get("MOORING_LOG_FORMAT", "")
-    )  # what is found wrong now
+    """Serve until stopped. Returns the exit code; raises MooringError for what the user has to correct."""
+    # The form of an error that is found before the settings are resolved.
+    logs.set_last_form(cli.get("log_format") or environ.get("MOORING_LOG_FORMAT", ""))
     try:
         resolved = resolve(cli, environ, folder)
         files = LogFiles()
@@ -45,7 +44,7 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
         except Stopped as stop:
             log.info(str(stop))
             return 0
-        if plan.conf is not None:  # it may say where the logs go
+        if plan.conf is not None:  # it may set the log files
             files = LogFiles()
             log = open_log(plan.settings, files, after.environ)
         access = open_access(plan.settings, files)

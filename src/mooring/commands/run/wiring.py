@@ -1,4 +1,4 @@
-"""Wire the supervisor: its policy, the control socket, live reload, its first and its last words."""
+"""Wires the supervisor: its policy, its parts, the plan's log line, and the last line on stderr."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def supervise(
 ) -> int:
     """Supervise until nothing is left. Returns the exit code.
 
-    `made` is what serves at first, `invocation` what each roll makes the next of.
+    `made` has the settings and the plan that serve first; each roll makes the next ones from `invocation`.
     """
     settings, last = made.plan.settings, opened.last
     supervisor = Supervisor(workers, context.log, policy(settings), queue)
@@ -108,16 +108,16 @@ def supervise(
 
 
 def _hung_stacks(supervisor: Supervisor, hangs: HangWatch) -> HungStacks:
-    """Have the stacks of a hung worker told before it is killed."""
+    """Have the stacks of a hung worker recorded before it is killed."""
     stacks = HungStacks(supervisor, hangs.silent)
     supervisor.on_kill = stacks.examine
     return stacks
 
 
 def _admin(supervisor: Supervisor, routes: Routes, opened: Opened) -> Admin:
-    """Answer the control socket, and where MOORING_ADMIN_BIND and MOORING_PROBE_BIND say.
+    """Serve the control socket, and the addresses of MOORING_ADMIN_BIND and MOORING_PROBE_BIND.
 
-    An abstract control socket has no folder that keeps others out: the peer is checked.
+    The control socket checks its peer, since an abstract socket has no folder that keeps other users out.
     """
     runtime, ports, log = opened.runtime, opened.ports, supervisor.log
     admin = Admin(supervisor.selector, routes.failed)
@@ -139,7 +139,7 @@ def _admin(supervisor: Supervisor, routes: Routes, opened: Opened) -> Admin:
 def _metrics(
     supervisor: Supervisor, routes: Routes, folder: MetricsFolder, account: Account | None, last: ExitStack
 ) -> AppMetrics:
-    """Have /metrics show what the application counts itself."""
+    """Have /metrics show the application's own metrics."""
     client = AppMetrics(folder, supervisor.selector, supervisor.log, account)
     supervisor.on_dying = client.process_gone
     supervisor.on_told_gone = client.told_gone
@@ -181,7 +181,7 @@ def _companions(supervisor: Supervisor, context: Context) -> Companions:
 
 
 def _reconfigure(supervisor: Supervisor, made: Replanned, invocation: Invocation) -> Reconfigure:
-    """Have a roll that is asked for take up new settings."""
+    """Have every roll that is asked for take up new settings."""
     reconfigure = Reconfigure(supervisor, made, partial(replan.remake, invocation, prepare), policy)
     supervisor.on_roll = reconfigure.ask
     return reconfigure
@@ -195,7 +195,7 @@ def _watcher(supervisor: Supervisor, last: ExitStack) -> Watcher:
         if supervisor.fleet.outcome is None:
             more = f" (and {files - 1} more)" if files > 1 else ""
             supervisor.log.info(f"Worker reloading: {path} modified{more}")
-            supervisor.post(lifecycle.Roll())  # a save; new settings come by HUP
+            supervisor.post(lifecycle.Roll())  # with the same settings: HUP takes up new ones
 
     workers = supervisor.workers
     watcher = Watcher(supervisor.plan, supervisor.log, supervisor.selector, changed, workers.started_ns)
@@ -204,7 +204,7 @@ def _watcher(supervisor: Supervisor, last: ExitStack) -> Watcher:
     return watcher
 
 
-# -- what they are given -------------------------------------------------------------------------------------
+# -- callbacks, the policy, and lines for people -------------------------------------------------------------
 
 
 def _reopen(files: LogFiles, log: Log, workers: Workers) -> None:
@@ -216,7 +216,7 @@ def _reopen(files: LogFiles, log: Log, workers: Workers) -> None:
 
 
 def _why(outcome: lifecycle.Outcome | None, settings: Settings) -> str:
-    """Why it could not boot, for the last line on stderr."""
+    """Why the application could not boot, for the last line on stderr."""
     if outcome is None:
         return "the application could not boot"
     if outcome.why.cause is Cause.BOOT_DEADLINE:
@@ -241,7 +241,7 @@ def policy(settings: Settings) -> lifecycle.Policy:
 
 
 def announce(plan: Plan, urls: list[str], log: Log) -> None:
-    """The one line that says what was chosen and why."""
+    """Log the line that says what the plan has chosen and why, and the warnings that concern it."""
     count = f"{plan.workers} worker{'s' if plan.workers != 1 else ''}"
     reason = plan.explained["workers"].reason or plan.explained["workers"].origin
     framework = f" ({plan.framework})" if plan.framework else ""
@@ -258,5 +258,5 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
 
 
 def banner(plan: Plan, url: str) -> str:
-    """The line by which the older images' users know, with live reload, that it serves."""
+    """The line that tells users of older images, with live reload, that the application is served."""
     return engines.row(plan.engine).banner.format(name=plan.engine.capitalize(), url=url)

@@ -3,9 +3,9 @@
     fleet = new_fleet(policy)
     fleet, actions = step(fleet, Tick(), now)  # again for every event, and when next_deadline(fleet) has come
 
-No input or output, no clock, no randomness: the shell (supervisor/loop.py) executes the actions, and tells
-what became of them as events. Not for processes, signals or sockets. The rules are told in docs/lifecycle.md,
-generated in part from the table in table.py; the simulation in tests/simulation checks them.
+No input or output, no clock, no randomness: the shell (supervisor/loop.py) executes the actions, and reports
+their results as events. Not for processes, signals or sockets. docs/lifecycle.md explains the rules; part of
+it is generated from the table in table.py. The simulation in tests/simulation checks the rules.
 
 Read in this order: table (the worker's states), cause (why one ends), model (the values), messages (events
 and actions), core (one step), changes (what an event means for the fleet), reconcile (what is missing or too

@@ -1,7 +1,7 @@
-"""Why a worker ended, is drained or killed, or could not be started: a value to decide by, a text for people.
+"""Why a worker ended, is drained or killed, or could not be started: a value for code, a text for people.
 
-Whatever acts on a cause compares the value. The text is for the log, /status and the last line on stderr; to
-reword it changes nothing else.
+Code that acts on a cause compares the value. The text is for the log, /status and the last line on stderr:
+no code depends on its wording.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ __all__ = ["TEXTS", "Cause", "Reason"]
 
 
 class Cause(Enum):
-    """Why. No StrEnum: a cause equals no text, and mypy refuses to compare them."""
+    """Why. Not a StrEnum: a cause never equals a text, and mypy refuses to compare them."""
 
     # Its process has ended:
     CLEAN_EXIT = auto()
     """with exit code 0"""
     EXIT_CODE = auto()
-    """with another one"""
+    """with another exit code"""
     TERMINATED = auto()
     """by TERM, before it could take that as an order to drain"""
     SIGNAL = auto()
@@ -27,9 +27,9 @@ class Cause(Enum):
     OUT_OF_MEMORY = auto()
     """killed by the kernel for its memory"""
     ENDED_EARLY = auto()
-    """in any of these ways but the last, before it was ready; the detail says how"""
+    """before it was ready, in any of these ways except OUT_OF_MEMORY; the detail says how"""
     FAILED = auto()
-    """it said itself why; the detail is what it said, which may hold anything of the application's"""
+    """it reported why; the detail is its message, which may hold any text of the application"""
 
     # It has never had a process:
     NOT_SPAWNED = auto()
@@ -70,12 +70,12 @@ TEXTS: dict[Cause, str] = {
     Cause.STOPPING: "stopping",
     Cause.STOP_ASKED: "asked to stop",
 }
-"""What people read; `{}` is the reason's detail. How a process ended is worded by system/process.describe."""
+"""The texts for people; `{}` is the reason's detail. system/process.describe says how a process ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A cause and its detail, free text. As a `str` it is the text for people."""
+    """A cause and its detail (free text). `str()` of it is the text for people."""
 
     cause: Cause
     detail: str = ""

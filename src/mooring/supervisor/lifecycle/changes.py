@@ -1,4 +1,4 @@
-"""What the fleet as a whole decides when something happens: fail, back off, roll, roll back, stop."""
+"""Changes of the fleet as a whole after an event: fail, back off, resize, roll, roll back, stop."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ __all__ = [
 ]
 
 BOOT_FAILURE_EXIT = 3
-"""The documented exit code of an application that can't boot, where the worker gave none itself."""
+"""The documented exit code of an application that cannot boot, where the worker gave none."""
 
 
 # -- failing -----------------------------------------------------------------------------------------------
 
 
 def failed(turn: Turn, worker: Worker, why: Reason, exit_code: int = BOOT_FAILURE_EXIT) -> None:
-    """Draw the consequences of a worker that fell while it was starting or ready.
+    """React to a worker that failed while it was starting or ready.
 
-    While booting the application must come up, or the fleet stops. A roll whose new generation never was
-    ready is rolled back. Everything else is between the slot and its backoff, and the rest keeps serving.
+    While the fleet is booting, a boot failure stops it. While it is rolling, a boot failure ends the roll if
+    no worker of the new generation has been ready. After any other failure the worker's slot backs off, and
+    the other workers keep serving.
     """
     fleet = turn.fleet
     if not turn.running:
@@ -45,7 +46,7 @@ def failed(turn: Turn, worker: Worker, why: Reason, exit_code: int = BOOT_FAILUR
         return
     rolling = fleet.state is FleetState.ROLLING
     older = worker.generation < fleet.generation
-    # While rolling, what is older, or was ready elsewhere, is worth another try, or the roll never ends.
+    # While rolling, retry an older worker, and one of a proven generation: otherwise the roll never ends.
     waits = boot and not older and not fleet.policy.boot_failures_fatal and not (rolling and fleet.proven)
     if boot and not older and rolling and not fleet.proven:
         _roll_failed(turn, why)
@@ -53,9 +54,9 @@ def failed(turn: Turn, worker: Worker, why: Reason, exit_code: int = BOOT_FAILUR
 
 
 def spawn_failed(turn: Turn, worker: Worker, why: Reason) -> None:
-    """Draw the consequences of a spawn that the machine refused: not the application's fault, so back off.
+    """React to a spawn that the system refused: back off, since the application is not at fault.
 
-    While booting that goes on for as long as a boot may take.
+    While the fleet is booting, this becomes a boot failure after `boot_timeout` seconds.
     """
     fleet = turn.fleet
     if not turn.running or worker.state is not WorkerState.STARTING:
@@ -78,7 +79,7 @@ def _back_off(turn: Turn, worker: Worker, why: Reason, *, waits: bool = False) -
     policy, now, slot = turn.fleet.policy, turn.now, worker.slot
     if worker.ready_at is not None and now - worker.ready_at >= policy.stable_after:
         turn.failures.pop(slot, None)
-        return  # it had long been fine: replaced at once
+        return  # it was ready for long enough: it is replaced at once
     before = turn.failures.get(slot)
     if before and _paid_off(turn, worker, before):
         before = None
@@ -92,7 +93,8 @@ def _back_off(turn: Turn, worker: Worker, why: Reason, *, waits: bool = False) -
 def _paid_off(turn: Turn, worker: Worker, before: Failures) -> bool:
     """Whether a worker has served for longer than its slot had waited for it.
 
-    Where workers are killed now and then, waits that double would take more from the fleet than the kills do.
+    Then its slot's count starts again: where workers are killed now and then, waits that double would cost
+    the fleet more than the kills do.
     """
     ready_at = worker.ready_at
     if ready_at is None or ready_at < before.last_at:
@@ -104,7 +106,7 @@ def _paid_off(turn: Turn, worker: Worker, before: Failures) -> bool:
 
 
 def resize(turn: Turn, size: int) -> None:
-    """Want this many workers, one at least; what that means for each slot is reconciled."""
+    """Set the wanted number of workers, at least one; `reconcile` then starts or drains workers."""
     previous, size = turn.fleet.size, max(1, size)
     if size == previous or not turn.running:
         return
@@ -118,9 +120,9 @@ def resize(turn: Turn, size: int) -> None:
 
 
 def roll_asked(turn: Turn, policy: Policy | None = None) -> None:
-    """Roll now, or once the present roll has ended: then exactly once, however often it was asked.
+    """Roll now, or once more after the present roll has ended, however often that was asked.
 
-    Where nothing serves that could be overlapped (`mooring dev`), the newest roll replaces the present one.
+    Without overlap, or while `mooring dev` is booting, the new roll replaces the present one at once.
     """
     fleet = turn.fleet
     if not turn.running:
@@ -144,7 +146,7 @@ def may_roll(turn: Turn) -> bool:
 
 
 def begin_roll(turn: Turn) -> None:
-    """Want a new generation. Its slots start without a past: who asks for a roll has changed something."""
+    """Want a new generation. All failures are forgotten: a roll usually brings changed code or settings."""
     fleet = turn.fleet
     booting = fleet.state is FleetState.BOOTING
     back = fleet.policy.overlap and not booting
@@ -187,7 +189,7 @@ def _roll_failed(turn: Turn, why: Reason) -> None:
 
 
 def surge(turn: Turn, width: int) -> None:
-    """Take the answer of a measurement; one that nobody asked for, or no longer, is late."""
+    """Take the result of a measurement; ignore a result that is not, or no longer, awaited."""
     if turn.running and turn.fleet.measuring:
         turn.fleet = replace(turn.fleet, surge=max(0, width), measured=True, measuring=False)
 
@@ -196,9 +198,9 @@ def surge(turn: Turn, width: int) -> None:
 
 
 def begin_stop(turn: Turn, outcome: Outcome) -> None:
-    """Stop, once: a later reason changes neither the deadline nor the exit code.
+    """Begin to stop, once: a later reason changes neither the deadline nor the exit code.
 
-    The one deadline caps what drains already, too, and whoever was spawned under a longer grace.
+    The stop's deadline also caps workers that drain already, and those with a longer grace period.
     """
     fleet, policy = turn.fleet, turn.fleet.in_force
     if not turn.running:
@@ -223,7 +225,7 @@ def begin_stop(turn: Turn, outcome: Outcome) -> None:
 
 
 def stop_now(turn: Turn) -> None:
-    """Kill whatever is left."""
+    """Kill all workers that are left."""
     for worker in list(turn.workers.values()):
         if turn.can(worker, Trigger.STOP_NOW):
             turn.kill(worker, Trigger.STOP_NOW, Cause.STOP_NOW)

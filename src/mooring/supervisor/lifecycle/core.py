@@ -41,7 +41,7 @@ from mooring.supervisor.lifecycle.turn import LIVE, Turn
 __all__ = ["next_deadline", "step"]
 
 PAUSE = 2.0
-"""Seconds. A step that comes later than this after its deadline means: we were frozen, no worker has hung."""
+"""Seconds. A step this much after its deadline means that the supervisor was frozen: no worker has hung."""
 
 DEADLINES = {
     WorkerState.STARTING: "boot",
@@ -55,7 +55,7 @@ MISSED = {
     WorkerState.READY: Cause.HEARTBEAT_DEADLINE,
     WorkerState.DRAINING: Cause.GRACE_DEADLINE,
 }
-"""Why a worker is killed. One that is killed again is so for the cause of its first kill."""
+"""Why a worker is killed at its deadline. A repeated kill keeps the cause of the first one."""
 
 
 def step(fleet: Fleet, event: Event, now: float) -> tuple[Fleet, tuple[Action, ...]]:
@@ -74,7 +74,7 @@ def step(fleet: Fleet, event: Event, now: float) -> tuple[Fleet, tuple[Action, .
 
 
 def next_deadline(fleet: Fleet) -> float | None:
-    """Return when a `Tick` is due at the latest; None: not before something happens.
+    """Return when a `Tick` is due at the latest; None: not before another event.
 
     After a step at `now` it is later than `now`, unless that step gave actions (a grace of 0 ends at once).
     """
@@ -146,7 +146,7 @@ def _expire(turn: Turn) -> None:
         if worker.deadline is not None and worker.deadline <= now:
             _deadline_passed(turn, worker)
     for slot, failures in list(turn.failures.items()):
-        # Also where the spawn has to wait for something else: an expired time never wakes the loop twice.
+        # Also where the spawn must still wait for something else: a time that has passed wakes the loop once.
         if failures.retry_at is not None and failures.retry_at <= now:
             turn.forget_backoff(slot)
     for worker in _recovering(turn.workers, turn.failures):
@@ -165,9 +165,9 @@ def _deadline_passed(turn: Turn, worker: Worker) -> None:
 
 
 def _recovering(workers: Mapping[int, Worker], failing: Mapping[int, Failures]) -> list[Worker]:
-    """Return the ready workers that are younger than their slot's last failure.
+    """Return the ready workers that became ready after their slot's last failure.
 
-    An older one that still serves beside a failing replacement proves nothing about it.
+    An older worker that serves beside a failing replacement proves nothing about the replacement.
     """
     found = []
     for worker in workers.values() if failing else ():
@@ -182,7 +182,7 @@ def _stable_at(fleet: Fleet, worker: Worker) -> float:
 
 
 def _forgive_pause(turn: Turn) -> None:
-    """Renew the live workers' time after a freeze (docker pause, say): they were frozen with us."""
+    """Renew the live workers' deadlines after a freeze (docker pause, for example): they were frozen too."""
     due = next_deadline(turn.fleet)
     if due is not None and turn.now - due > PAUSE:
         turn.renew(turn.in_state(*LIVE))

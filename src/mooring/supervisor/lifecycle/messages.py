@@ -45,7 +45,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """A `Spawn` could not be executed: there is no such process (fork gave EAGAIN, say)."""
+    """A `Spawn` could not be executed: the worker has no process (fork raised EAGAIN, for example)."""
 
     serial: int
     detail: str = "no process"
@@ -54,7 +54,7 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker says that it serves."""
+    """The worker has reported that it serves."""
 
     serial: int
 
@@ -68,7 +68,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Beats:
-    """These workers have: at once, since each step also expires whoever was not named yet."""
+    """These workers have shown that they are alive. One event for all: each step also expires deadlines."""
 
     serials: tuple[int, ...]
 
@@ -80,14 +80,14 @@ class Exited:
     serial: int
     reason: Reason = _EXITED
     exit_code: int | None = None
-    """One of mooring's documented codes, where the worker left with one."""
+    """One of mooring's documented exit codes, where the worker reported one."""
     fatal: bool = False
-    """The worker said that the application can't boot; then `exit_code` becomes ours, while booting."""
+    """The worker reported that the application cannot boot. While booting, mooring exits with `exit_code`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """Want so many workers more (TTIN: 1) or fewer (TTOU: -1); never below one."""
+    """Want `delta` workers more (TTIN: 1; TTOU: -1); never below one."""
 
     delta: int
 
@@ -103,8 +103,8 @@ class SetSize:
 class Roll:
     """Replace the generation by the next (HUP).
 
-    The new generation takes up `policy`, where there is one; it may differ from the present one in its times
-    alone. Asked several times before a roll begins, the newest one counts.
+    The new generation takes up `policy`, where it is set; only its times and its edition may differ from the
+    present policy. Of several policies that come before a roll begins, the newest counts.
     """
 
     policy: Policy | None = None
@@ -112,14 +112,14 @@ class Roll:
 
 @dataclass(frozen=True, slots=True)
 class Surge:
-    """The answer to `Measure`: so many processes may there be above the size, 0 or more, for now."""
+    """The answer to `Measure`: how many processes there may be above the size for now, 0 or more."""
 
     width: int
 
 
 @dataclass(frozen=True, slots=True)
 class RecycleDue:
-    """Replace this one worker, once it can be spared."""
+    """Replace this worker, as soon as the fleet can spare it."""
 
     serial: int
     why: str = "due"
@@ -153,7 +153,7 @@ Event = (
 
 
 class Notice(StrEnum):
-    """What an `Announce` is about, and the keys of its data. `why` is a `Reason`, but of RECYCLING a text."""
+    """What an `Announce` is about, with the keys of its data. `why` is a `Reason`; of RECYCLING, a text."""
 
     SPAWNED = "spawned"
     """serial, slot, generation"""
@@ -164,9 +164,9 @@ class Notice(StrEnum):
     ROLLING = "rolling"
     """generation, previous: a roll begins"""
     ROLL_QUEUED = "roll queued"
-    """generation: the wanted one for now"""
+    """generation: the one wanted now"""
     ROLLED = "rolled"
-    """generation: nothing older serves"""
+    """generation: the only one that serves now"""
     ROLL_FAILED = "roll failed"
     """failed, generation: the one wanted now, why, rolled_back: whether the older one still serves"""
     RECYCLING = "recycling"
@@ -178,10 +178,10 @@ class Notice(StrEnum):
     DEADLINE = "deadline exceeded"
     """serial, slot, deadline: boot, heartbeat, grace or reap"""
     EXITED = "exited"
-    """serial, slot, generation, state: the one it left from, why, failed: whether it should not have,
-    ordered: the cause of its drain, or of the kill that came first; None where it was told neither"""
+    """serial, slot, generation, state: its last one, why, failed: whether it should not have ended,
+    ordered: the cause of its first kill, else of its drain; None where it was neither killed nor drained"""
     BACKOFF = "backoff"
-    """slot, seconds: infinite until the next roll, failures: in a row, why"""
+    """slot, seconds: infinity means until the next roll, failures: in a row, why"""
     BOOT_FAILED = "boot failed"
     """serial, slot, why, exit_code"""
     STOPPING = "stopping"
@@ -192,7 +192,7 @@ class Notice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a process for this worker; it answers with `Ready`, `Exited` or `SpawnFailed`."""
+    """Start a process for this worker; `Ready`, `Exited` or `SpawnFailed` follows."""
 
     serial: int
     slot: int
@@ -201,7 +201,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Tell the worker to finish what is in flight until the deadline (on the clock of `now`), and leave."""
+    """Tell the worker to finish its requests before the deadline (on the clock of `now`), and to end."""
 
     serial: int
     deadline: float
@@ -217,12 +217,12 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Find out how many more fit the memory, and answer with `Surge`: replacing waits for it."""
+    """Find out how many more workers fit into memory, and answer with `Surge`: replacing waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Something for the log and for /status to say; `kind` names the keys of `data`."""
+    """A notice for the log and /status; its `kind` decides the keys of `data`."""
 
     kind: Notice
     data: Mapping[str, object]
@@ -230,7 +230,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """Nothing is left: leave with this code. The last action there is."""
+    """No worker is left: exit with this code. No action follows."""
 
     code: int
 

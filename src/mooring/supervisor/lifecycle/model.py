@@ -1,4 +1,4 @@
-"""What the supervisor knows: the policy, the workers, the fleet. Plain frozen values."""
+"""The lifecycle's values: policy, worker, failures, fleet. All are frozen."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The times (in seconds) and limits that the lifecycle keeps to. Raises ValueError with every bad one."""
+    """The lifecycle's times (in seconds) and limits. Raises ValueError, which names every bad value."""
 
     boot_timeout: float = 60.0
     """From spawn to ready."""
@@ -43,9 +43,9 @@ class Policy:
     reap: float = 1.0
     """How long a kill may take before the worker is killed again."""
     stable_after: float = 10.0
-    """A worker ready for this long makes its slot's failures forgotten."""
+    """How long a worker must be ready before its slot's failures are forgotten."""
     backoff_initial: float = 0.5
-    """The wait after a slot's first failure; doubled by each further one."""
+    """The wait after a slot's first failure; each further failure doubles it."""
     backoff_max: float = 30.0
     """The longest wait after a failure."""
     jitter: float = 0.0
@@ -53,8 +53,7 @@ class Policy:
     jitter_seed: float = 0.0
     """Where this instance starts in the sequence of jitters: any number, drawn once by the shell."""
     surge: int = 1
-    """How many processes there may be above the size, whatever their state, while nothing has been measured;
-    at least 1."""
+    """How many processes there may be above the size, in any state, before a measurement; at least 1."""
     max_draining_generations: int = 1
     """No roll begins while this many generations, other than the wanted one, drain; at least 1."""
     drain_delay: float = 0.0
@@ -62,9 +61,9 @@ class Policy:
     boot_failures_fatal: bool = True
     """True: a boot failure while booting stops the fleet. False (dev): its slot waits for the next roll."""
     overlap: bool = True
-    """True: a roll's new worker is ready before the old drains. False (dev): the old must be gone first."""
+    """True: a roll's new worker is ready before the old one drains. False (dev): the old one ends first."""
     edition: int = 0
-    """Which settings these are of: for the shell alone, which may give each roll another policy."""
+    """The number of the settings that this policy was made from. Only the shell uses it."""
 
     def __post_init__(self) -> None:
         positive = ("boot_timeout", "reap", "stable_after", "backoff_initial", "backoff_max")
@@ -80,13 +79,13 @@ class Policy:
             raise ValueError("; ".join(wrong))
 
     def longest_wait(self, failures: int) -> float:
-        """As `backoff`, without the jitter, which only shortens it."""
+        """Seconds, as `backoff` without the jitter, which only shortens the wait."""
         return min(self.backoff_max, self.backoff_initial * 2.0 ** min(failures - 1, 32))
 
     def backoff(self, failures: int, serial: int) -> float:
         """Seconds to wait after the given number of failures in a row, the last one of this worker."""
         delay = self.longest_wait(failures)
-        # Multiples of the golden ratio spread evenly: no two neighbours alike, and no randomness here.
+        # Multiples of the golden ratio spread evenly: neighbours differ, without randomness.
         return delay * (1 - self.jitter * ((self.jitter_seed + serial * 0.6180339887498949) % 1))
 
 
@@ -104,12 +103,12 @@ class Worker:
     """When it is killed (again). None only while it is ready and heartbeats are not watched."""
     spawned_at: float
     policy: Policy
-    """The one it was spawned under: its times are of that, whatever a later roll brings."""
+    """The policy at its spawn, whose times it keeps after a later roll."""
     ready_at: float | None = None
     stale: bool = False
     """Its recycling is due: it serves until its replacement is ready."""
     due: str = ""
-    """Why it is."""
+    """Why its recycling is due."""
     ordered: Cause | None = None
     """Why it is draining or killed."""
 
@@ -122,12 +121,12 @@ class Failures:
     first_at: float
     last_at: float
     retry_at: float | None
-    """No spawn before; None once that has passed; infinity: not before the next roll."""
+    """No spawn before this time; None: it has passed; infinity: not before the next roll."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended."""
+    """Why the fleet stops, and with which exit code."""
 
     reason: StopReason
     exit_code: int
@@ -137,29 +136,29 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Everything the lifecycle knows at one moment. Made by `new_fleet`, moved on by `step` alone."""
+    """Everything the lifecycle knows at one moment. Made by `new_fleet`, changed by `step` alone."""
 
     policy: Policy
     size: int
     state: FleetState = FleetState.BOOTING
     generation: int = 1
-    """The wanted one."""
+    """The wanted generation."""
     previous: int | None = None
-    """What a failed roll goes back to; set only while rolling with overlap."""
+    """The generation that a failed roll goes back to; set only while rolling with overlap."""
     previous_policy: Policy | None = None
-    """The policy of that generation."""
+    """The policy of `previous`."""
     proven: bool = False
-    """A worker of the wanted generation has been ready: while rolling, there is no going back."""
+    """A worker of the wanted generation has been ready: the roll does not go back any more."""
     queued: bool = False
-    """One more roll is to begin as soon as it may."""
+    """One more roll waits to begin."""
     surge: int = 1
     """How many processes there may be above the size: the policy's, or as measured for a roll or recycle."""
     measured: bool = False
     """The surge was measured, and nothing has happened since that changes it: replacing may begin."""
     measuring: bool = False
-    """It was asked for."""
+    """A measurement was asked for, and its result is awaited."""
     next_policy: Policy | None = None
-    """What the next roll takes up; None: it keeps the present policy."""
+    """The policy that the next roll takes up; None: it keeps the present one."""
     workers: Mapping[int, Worker] = field(default_factory=lambda: MappingProxyType({}))
     """By serial, which is never used twice."""
     failures: Mapping[int, Failures] = field(default_factory=lambda: MappingProxyType({}))
@@ -169,13 +168,13 @@ class Fleet:
     drain_at: float | None = None
     """While stopping: when the ready workers are drained; None afterwards."""
     stop_deadline: float | None = None
-    """Once stopping: the one moment that caps every drain."""
+    """Once stopping: when every drain must have ended."""
     outcome: Outcome | None = None
     """Set once stopping begins."""
 
     @property
     def in_force(self) -> Policy:
-        """The policy that holds for the fleet as a whole: a roll's, once that cannot go back any more."""
+        """The policy for the fleet as a whole: during a roll the previous one, until `proven`."""
         return self.policy if self.proven or self.previous_policy is None else self.previous_policy
 
 

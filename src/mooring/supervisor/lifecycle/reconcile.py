@@ -1,9 +1,9 @@
-"""Compare what is with what is wanted, and act on the difference. Level-triggered: no event can be missed.
+"""Compares the fleet with what is wanted, and acts on the difference. Level-triggered: no event is missed.
 
-Wanted is, in every slot of the size, one ready worker of the wanted generation, and nothing else. On the way:
+Wanted is one ready worker of the wanted generation in each slot of the size, and no other. On the way:
 - at most size + surge processes, draining and killed ones included: a spawn waits until there is room;
 - a ready worker is drained only when a newer one of its slot is ready, or when its slot is beyond the size,
-  or, where not one process more fits, as the only one that is missing: its replacement then fits after it;
+  or, where no further process fits, while all other slots serve: its replacement then starts after its end;
 - empty slots come first, then the roll, then the recycling of one worker at a time;
 - nothing is replaced before the surge was measured, and only one worker before the new generation is proven.
 """
@@ -23,7 +23,7 @@ __all__ = ["reconcile"]
 
 
 def reconcile(turn: Turn) -> None:
-    """Do whatever brings the fleet closer to what is wanted, and can be done now."""
+    """Do everything that can be done now to bring the fleet closer to what is wanted."""
     if turn.fleet.state is FleetState.STOPPING:
         _wind_down(turn)
     elif turn.running:
@@ -43,7 +43,7 @@ def _wind_down(turn: Turn) -> None:
     fleet = turn.fleet
     due = fleet.drain_at is None or turn.now >= fleet.drain_at
     for worker in turn.in_state(*LIVE):
-        # Nothing has been sent to a worker that starts: it need not stay for the drain delay.
+        # A starting worker has no requests yet: it need not wait for the drain delay.
         if due or worker.state is WorkerState.STARTING:
             turn.drain(worker, Trigger.STOPPING, Cause.STOPPING)
     if due:
@@ -68,7 +68,7 @@ def _drain_unwanted(turn: Turn) -> None:
 
 
 def _replaced(worker: Worker) -> Cause:
-    """Why a worker is drained that another one takes the place of."""
+    """The cause of the drain of a worker that is replaced."""
     return Cause.RECYCLED if worker.stale else Cause.SUPERSEDED
 
 
@@ -78,14 +78,14 @@ def _pointless(fleet: Fleet, worker: Worker, slot_serves: bool) -> bool:
         return False
     if _gone_first(fleet):
         return True
-    # Overlapping, whatever serves stays until it is replaced. A start is given up where its generation was
-    # rolled back, or where it would only replace (recycle) what the roll is about to replace anyway.
+    # With overlap, a ready worker stays until it is replaced. A starting one is given up where its generation
+    # was rolled back, or where it would only recycle a worker that the roll is about to replace anyway.
     rolled_back = worker.generation > fleet.generation
     return worker.state is WorkerState.STARTING and (rolled_back or slot_serves)
 
 
 def _gone_first(fleet: Fleet) -> bool:
-    """Whether the old must be gone before the new may start."""
+    """Whether the old workers must have ended before the new ones may start."""
     return not fleet.policy.overlap or fleet.state is FleetState.BOOTING
 
 
@@ -93,14 +93,14 @@ def _gone_first(fleet: Fleet) -> bool:
 
 
 def _settle(turn: Turn) -> None:
-    """End the booting, or the roll, where it has arrived."""
+    """End the booting, or the roll, once every slot serves."""
     fleet, slots = turn.fleet, turn.live()
     if fleet.state is FleetState.BOOTING:
         if all(_serves(fleet, workers) for workers in slots.values()):
             turn.fleet = replace(fleet, state=FleetState.SERVING)
             turn.announce(Notice.SERVING, generation=fleet.generation, size=fleet.size)
     elif fleet.state is FleetState.ROLLING:
-        # An empty slot that backs off has nothing older in it: it heals by itself, the roll doesn't wait.
+        # The roll does not wait for an empty slot that backs off: it has no older worker, and is retried.
         arrived = all(
             _serves(fleet, workers) or (not workers and slot in turn.failures)
             for slot, workers in slots.items()
@@ -132,7 +132,7 @@ def _spawn_missing(turn: Turn) -> None:
 
 
 def _room(turn: Turn) -> int:
-    """How many processes more there may be. The only worker is never taken away first: one fits beside it."""
+    """How many more processes there may be: at a size of 1 always one, so its worker never drains first."""
     fleet = turn.fleet
     surge = max(1, fleet.surge) if fleet.size == 1 else fleet.surge
     return fleet.size + surge - len(turn.workers)
@@ -142,9 +142,9 @@ def _room(turn: Turn) -> int:
 
 
 def _replace(turn: Turn) -> None:
-    """Start whatever takes the place of a worker that serves, as far as it was measured that there is room.
+    """Start the replacements of workers that serve, as far as the measured surge leaves room.
 
-    Where there never is (a surge of 0), make room: retire one worker, while all others serve.
+    With a surge of 0, make room: drain one worker first, while all others serve.
     """
     replaceable = _replaceable(turn)
     if not replaceable:
@@ -161,7 +161,7 @@ def _replace(turn: Turn) -> None:
         if turn.fleet.state is FleetState.SERVING:
             turn.announce(Notice.RECYCLING, serial=worker.serial, slot=worker.slot, why=worker.due)
         if retires:
-            turn.failures.pop(worker.slot, None)  # else it ends the roll, empty as it is
+            turn.failures.pop(worker.slot, None)  # else the roll would not wait for the empty slot
             turn.drain(worker, Trigger.NO_ROOM, _replaced(worker))
         else:
             turn.spawn(worker.slot)
@@ -175,7 +175,7 @@ def _replaceable(turn: Turn) -> list[Worker]:
         found = [workers[0] for workers in slots if _lacks_generation(fleet, workers)]
         if fleet.proven:
             return found
-        # The first of a generation shows whether it can boot, and what memory it takes.
+        # The first worker of a generation shows whether it can boot, and how much memory a worker takes.
         tried = any(w.generation == fleet.generation for workers in live.values() for w in workers)
         return [] if tried else found[:1]
     if fleet.state is FleetState.SERVING and not _recycling(turn):
@@ -185,7 +185,7 @@ def _replaceable(turn: Turn) -> list[Worker]:
 
 
 def _spared(turn: Turn, worker: Worker) -> bool:
-    """Whether every slot has a ready worker, and nothing else takes the room that this one would leave."""
+    """Whether a worker may be drained first: every slot has a ready one, and there is no process too many."""
     ready = all(any(w.state is WorkerState.READY for w in workers) for workers in turn.live().values())
     return ready and worker.state is WorkerState.READY and len(turn.workers) <= turn.fleet.size
 
@@ -196,12 +196,12 @@ def _may_retry(turn: Turn, slot: int) -> bool:
 
 
 def _lacks_generation(fleet: Fleet, workers: list[Worker]) -> bool:
-    """Whether a slot has the old generation only; where that still starts, the first to be ready serves."""
+    """Whether a slot has live workers, starting or ready, but none of the wanted generation."""
     return bool(workers) and all(worker.generation != fleet.generation for worker in workers)
 
 
 def _recycling(turn: Turn) -> bool:
-    """Whether a replacement is on its way, or the worker that it replaced still drains."""
+    """Whether a replacement is starting, or a recycled worker still drains."""
     if any(len(workers) > 1 for workers in turn.live().values()):
         return True
     return any(worker.stale for worker in turn.in_state(WorkerState.DRAINING))

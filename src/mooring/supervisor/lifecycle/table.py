@@ -1,9 +1,9 @@
 """The worker's state machine, as a table. Every change of a worker's state is looked up here.
 
 The rules:
-- A state and a trigger that have no row here mean that the news is late: it is ignored.
-- A worker is known from the decision to spawn it until its exit was seen; `gone` is no state but its absence.
-- There is no way back: what drains is never ready again, what was killed is killed until it is gone.
+- A state and a trigger without a row here mean that the event came too late: it is ignored.
+- A worker is known from the decision to spawn it until its exit was seen; `gone` means no longer known.
+- No transition goes back: a draining worker is never ready again, a killed one stays killed until it is gone.
 - Every state has a deadline: boot, heartbeat (where it is watched), grace, reap.
 
 The diagram and the table in docs/lifecycle.md are generated from here; a test holds them equal.
@@ -18,7 +18,7 @@ __all__ = ["NEXT", "TABLE", "Transition", "Trigger", "WorkerState", "as_markdown
 
 
 class WorkerState(StrEnum):
-    """Where a worker stands."""
+    """The state of a worker."""
 
     STARTING = "starting"
     READY = "ready"

@@ -1,6 +1,6 @@
-"""One step in the making: a private, mutable copy of the fleet, and the actions so far.
+"""One step while it is computed: a private, mutable copy of the fleet, and the actions so far.
 
-The moves of a single worker, each one looked up in the table. What the fleet wants is not decided here.
+The moves of a single worker, each one looked up in the table. Not for what the fleet wants: changes.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Turn:
         return replace(fleet, workers=workers, failures=failures)
 
     def announce(self, kind: Notice, **data: object) -> None:
-        """Say something to the log and to /status."""
+        """Add a notice for the log and /status."""
         self.actions.append(Announce(kind, data))
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class Turn:
     # -- moving one worker ---------------------------------------------------------------------------------
 
     def can(self, worker: Worker | None, trigger: Trigger) -> bool:
-        """Whether the table has a row for this; where not, the news is late."""
+        """Whether the table has a row for this; if it has none, the event came too late."""
         return worker is not None and (worker.state, trigger) in NEXT
 
     def spawn(self, slot: int) -> None:
@@ -80,12 +80,12 @@ class Turn:
         self.announce(Notice.SPAWNED, serial=serial, slot=slot, generation=fleet.generation)
 
     def ready(self, worker: Worker) -> None:
-        """Take a worker's word that it serves; it proves its generation."""
+        """Note that a worker is ready; this proves its generation."""
         self._move(worker, Trigger.READY, self._heartbeat_deadline(worker), ready_at=self.now)
         if worker.generation == self.fleet.generation:
-            # At once: another one's boot failure in the same step must not roll this one back.
+            # At once: another worker's boot failure in the same step must not roll this generation back.
             self.fleet = replace(self.fleet, proven=True)
-        self.measure_anew()  # what it takes is known now
+        self.measure_anew()  # the worker's memory is known now
         seconds = self.now - worker.spawned_at
         who = {"serial": worker.serial, "slot": worker.slot, "generation": worker.generation}
         self.announce(Notice.READY, **who, seconds=seconds)
@@ -109,13 +109,13 @@ class Turn:
         self.announce(Notice.DRAINING, **who, why=Reason(cause), seconds=deadline - self.now)
 
     def cap(self, deadline: float) -> None:
-        """Let no drain take longer than until then."""
+        """Let no drain last longer than until this deadline."""
         for worker in self.in_state(WorkerState.DRAINING):
             if worker.deadline is not None and worker.deadline > deadline:
                 self.workers[worker.serial] = replace(worker, deadline=deadline)
 
     def kill(self, worker: Worker, trigger: Trigger, cause: Cause) -> None:
-        """Kill a worker, again where it was already, and look after it in `reap` seconds."""
+        """Kill a worker, for the first time or again; the next kill is due in `reap` seconds."""
         self._move(worker, trigger, self.now + self.fleet.policy.reap, ordered=cause)
         self.actions.append(Kill(worker.serial, cause))
 
@@ -128,7 +128,7 @@ class Turn:
         self.announce(Notice.EXITED, **who, **how)
 
     def renew(self, workers: Iterable[Worker]) -> None:
-        """Give live workers their whole time again."""
+        """Start the deadlines of live workers again."""
         for worker in workers:
             boot = self.now + worker.policy.boot_timeout
             deadline = boot if worker.state is WorkerState.STARTING else self._heartbeat_deadline(worker)

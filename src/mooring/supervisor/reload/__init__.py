@@ -1,1 +1,1 @@
-"""Live reload: which files count, who watches them, and what a change starts."""
+"""Live reload: which files count, which process watches them, and what a change starts."""

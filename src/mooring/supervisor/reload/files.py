@@ -1,6 +1,6 @@
-"""Which files live reload looks at: the rules of includes and excludes, and one look at the folders.
+"""Which files live reload watches: the rules of includes and excludes, and one look at the folders.
 
-Standard library only, no waiting and no notifications: those are in process.py.
+Standard library only. Not for waiting and notifications: process.py and sources.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-# What editors leave beside a file, and bytecode. Names with a leading dot are skipped by a rule of their own.
+# Temporary files of editors, and bytecode. Another rule skips names with a leading dot.
 _LITTER = ("*~", "#*#", "*.py[co]", "*___jb_*___", "flycheck_*")
 _SKIPPED_FOLDERS = {"__pycache__", "node_modules"}
 _MOST_KNOWN = 100_000
@@ -21,7 +21,7 @@ Stamp = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class WatchedFolder:
-    """A folder that is looked at: the root that it was reached from, and whether an include names it."""
+    """A watched folder: the root that it lies below, and whether an include matches it."""
 
     root: str
     included: bool = False
@@ -29,7 +29,10 @@ class WatchedFolder:
 
 @dataclass(slots=True)
 class Tree:
-    """What one look found. `links` are the targets of linked files, each with the link's path."""
+    """What one look found. `links` maps the target of each linked file to the link's path.
+
+    `missing` are the roots that do not exist.
+    """
 
     folders: dict[str, WatchedFolder] = field(default_factory=dict)
     files: dict[str, Stamp] = field(default_factory=dict)
@@ -40,9 +43,9 @@ class Tree:
 class FileRules:
     """Includes and excludes.
 
-    A pattern without a slash is for names (`*.html`, `migrations`), one with a slash for paths from the
-    root (`app/templates/*.html`, `**/fixtures/*.json`), one that begins with a slash for whole paths. A
-    folder that matches stands for all that is in it. As in a shell, `*` matches no leading dot. `*.py` is
+    A pattern without a slash matches names (`*.html`, `migrations`), one with a slash matches paths from the
+    root (`app/templates/*.html`, `**/fixtures/*.json`), one that begins with a slash matches absolute paths.
+    A folder that matches includes everything in it. As in a shell, `*` matches no leading dot. `*.py` is
     always included, and an exclude wins over an include.
     """
 
@@ -52,7 +55,7 @@ class FileRules:
         self._known: dict[str, bool] = {}
 
     def counts(self, folder: WatchedFolder, path: str) -> bool:
-        """Whether a change of this file, which is in this folder, makes a reload."""
+        """Whether a change of the file `path`, which is in `folder`, causes a reload."""
         known = self._known.get(path)
         if known is None:
             if len(self._known) > _MOST_KNOWN:
@@ -70,7 +73,7 @@ class FileRules:
         )
 
     def enter(self, folder: WatchedFolder, path: str) -> WatchedFolder | None:
-        """The folder at this path, which is in that folder; None where it is not looked at."""
+        """The folder at `path`, which is in `folder`; None where it is not watched."""
         name = os.path.basename(path)
         if name.startswith(".") or name in _SKIPPED_FOLDERS or _any(self._excludes, folder.root, path):
             return None
@@ -80,7 +83,7 @@ class FileRules:
 
 
 def _parts(pattern: str) -> tuple[str, ...]:
-    """A pattern by its slashes; the first part of a whole path is empty."""
+    """A pattern, split at its slashes; the first part of an absolute path is empty."""
     if pattern.startswith("/"):
         return tuple(os.path.normpath(pattern).split("/"))
     return (
@@ -113,7 +116,7 @@ def _one(name: str, pattern: str) -> bool:
 
 
 def look(roots: Iterable[str], rules: FileRules) -> Tree:
-    """Every folder and every file that counts. Linked folders are followed, each folder is looked at once."""
+    """Find every folder and every file that counts. Follow links to folders; read each folder once."""
     tree = Tree()
     seen: set[tuple[int, int]] = set()
     waiting: list[tuple[str, WatchedFolder]] = []
@@ -124,12 +127,12 @@ def look(roots: Iterable[str], rules: FileRules) -> Tree:
             tree.missing += (root,)
     linked: list[tuple[str, WatchedFolder]] = []
     while waiting or linked:
-        path, folder = waiting.pop() if waiting else linked.pop()  # links last: the path without one is shown
+        path, folder = waiting.pop() if waiting else linked.pop()  # links last: prefer paths without one
         try:
             facts = os.stat(path)
             entries = list(os.scandir(path))
         except OSError:
-            continue  # gone meanwhile, or not ours to read
+            continue  # gone meanwhile, or not readable
         if (facts.st_dev, facts.st_ino) in seen:
             continue
         seen.add((facts.st_dev, facts.st_ino))
@@ -156,11 +159,11 @@ def _take(
             if entry.is_symlink():
                 tree.links[os.path.realpath(entry.path)] = entry.path
     except OSError:
-        pass  # gone meanwhile, or a link to nowhere
+        pass  # gone meanwhile, or a broken link
 
 
 def refresh(tree: Tree, path: str) -> None:
-    """Note what a file is now."""
+    """Note a file's present stamp in the tree."""
     try:
         tree.files[path] = _stamp(os.stat(path))
     except OSError:
@@ -179,5 +182,5 @@ def changed(before: Mapping[str, Stamp], after: Mapping[str, Stamp]) -> set[str]
 
 
 def changed_since(files: Mapping[str, Stamp], moment: int) -> Iterator[str]:
-    """The files that were written, or put where they are, after a moment in nanoseconds since the epoch."""
+    """The files that were written, or moved here, after `moment` (nanoseconds since the epoch)."""
     return (path for path, (_, _, ctime) in files.items() if ctime > moment)

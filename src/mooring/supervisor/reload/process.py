@@ -1,6 +1,6 @@
-"""The watcher's process: waits for changes, by notification or by polling, and reports one for each burst.
+"""The watcher's process: waits for changes, by notification or by polling, and reports each burst once.
 
-In a process of its own because watchfiles runs threads, and the supervisor, which forks, must not
+It is a process of its own because watchfiles runs threads, and the supervisor must not, since it forks
 (watcher.py is the supervisor's side). Which files count: files.py; where changes come from: sources.py.
 """
 
@@ -21,7 +21,7 @@ from mooring.system import mounts
 if TYPE_CHECKING:
     from mooring.logs.log import Log
 
-_LONGEST_BURST = 5.0  # seconds; a file that is written without end must not put off the reload for ever
+_LONGEST_BURST = 5.0  # seconds; a file that is written without end must not delay the reload forever
 
 
 def run(watch: WatchOrder, log: Log, report: int) -> int:
@@ -33,7 +33,7 @@ def run(watch: WatchOrder, log: Log, report: int) -> int:
                 line = {"path": min(burst), "files": len(burst)}
                 os.write(report, json.dumps(line).encode() + b"\n")
         except BrokenPipeError:
-            break  # nobody is there to tell
+            break  # the supervisor is gone
         except OSError as error:
             source = _fall_back(watch, log, error, source.tree)
     return 0
@@ -66,8 +66,8 @@ def _why_polling(watch: WatchOrder) -> str:
 
 
 def _fall_back(watch: WatchOrder, log: Log, error: Exception, tree: Tree | None) -> Source | None:
-    """Poll from now on. None, where polling is off or was what failed."""
-    why = str(error).partition(" about [")[0]  # and then Rust's own view of it
+    """Poll from now on. None where polling is off, or has failed itself."""
+    why = str(error).partition(" about [")[0]  # without the paths that Rust adds
     if watch.polling != "auto":
         log.error(f"live reload is off: {why}")
         return None
@@ -83,11 +83,11 @@ def _tell(watch: WatchOrder, log: Log, source: Source, polling: str) -> None:
 
 
 def bursts(source: Source, quiet: float) -> Iterator[set[str]]:
-    """Changes, joined until `quiet` seconds have passed without one, or _LONGEST_BURST in all."""
+    """Sets of changed paths. One ends after `quiet` seconds without a change, or after _LONGEST_BURST."""
     while True:
         found = source.wait(None)
         end = time.monotonic() + max(_LONGEST_BURST, quiet)
-        with contextlib.suppress(OSError):  # the next wait says it again: what was found comes first
+        with contextlib.suppress(OSError):  # the next wait raises it again: first report what was found
             while time.monotonic() < end and (more := source.wait(quiet)):
                 found |= more
         yield found

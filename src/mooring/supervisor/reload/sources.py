@@ -1,4 +1,4 @@
-"""Where live reload's changes come from: inotify through watchfiles, or looking again and again.
+"""Where live reload's changes come from: inotify through watchfiles, or polling.
 
 Runs in the watcher's process (process.py). Which files count: files.py.
 """
@@ -17,12 +17,11 @@ from mooring.supervisor.reload.files import FileRules, Tree
 
 _STEP = 50  # milliseconds between two looks at what inotify has sent: 20 wake-ups a second, 0.1 % of a core
 _LEAST_INTERVAL, _MOST_INTERVAL = 0.3, 10.0  # seconds between two polls
-_SHARE = 0.005  # of a core, for polling
-_LOOK_FOR_MISSING = 1.0
+_SHARE = 0.005  # of a core, that polling may take
+_LOOK_FOR_MISSING = 1.0  # seconds between two looks for folders that did not exist
 _TRIES = 10
-_COARSE_CLOCK = (
-    10_000_000  # nanoseconds by which a file's times may be behind the clock: a tick of the kernel's
-)
+# Nanoseconds by which a file's times may be behind the clock: one tick of the kernel.
+_COARSE_CLOCK = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +44,11 @@ class Source(Protocol):
     tree: Tree
 
     def wait(self, timeout: float | None) -> set[str]:
-        """The next changes; empty after `timeout` seconds without. Raises OSError where it cannot go on."""
+        """The changed paths; empty after `timeout` seconds without one. Raises OSError if it cannot go on."""
 
 
 class Polled:
-    """Looks again and again, for at most _SHARE of a core; begins with what is known already."""
+    """Polls, with at most _SHARE of a core. First reports what differs from `tree`, where that is given."""
 
     def __init__(self, watch: WatchOrder, tree: Tree | None = None) -> None:
         self._watch = watch
@@ -83,7 +82,7 @@ class Polled:
 
 
 class Notified:
-    """Listens to inotify through watchfiles, folder by folder, so that what is skipped costs no watch."""
+    """Listens to inotify through watchfiles, folder by folder, so that skipped folders cost no watch."""
 
     def __init__(self, watch: WatchOrder) -> None:
         self._watch = watch
@@ -105,12 +104,12 @@ class Notified:
         return found
 
     def _arm(self) -> set[str]:
-        """Listen to the folders that there are now; returns what has changed since the last look."""
+        """Listen to the folders that exist now; returns what has changed since the last look."""
         before = self.tree
         try:
             return self._arm_anew(before)
         except (OSError, RuntimeError):
-            self.tree = before  # so that whoever goes on from here misses nothing
+            self.tree = before  # so that the polling that follows misses no change
             raise
 
     def _arm_anew(self, before: Tree) -> set[str]:
@@ -129,9 +128,10 @@ class Notified:
                 rust_timeout=_STEP,
                 yield_on_timeout=True,
                 force_polling=False,
-                ignore_permission_denied=False,  # it would hide that inotify's limits are reached
+                ignore_permission_denied=False,  # True would hide that an inotify limit is reached
             )
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # since the look: look again
+            # Suppressed where a folder has gone, or was closed, since the look: then look again.
+            with contextlib.suppress(FileNotFoundError, PermissionError):
                 first = next(self._batches)
                 after = files.look(self._watch.roots, self._watch.rules)
                 if after.folders.keys() == self.tree.folders.keys():
@@ -142,7 +142,7 @@ class Notified:
     def _hear(self) -> set[str]:
         try:
             found, arm = self._understand(next(self._batches))
-        except RuntimeError:  # WatchfilesRustInternalError: a name that is no UTF-8
+        except RuntimeError:  # WatchfilesRustInternalError: a name that is not UTF-8
             found, arm = set(), True
         now = time.monotonic()
         if self.tree.missing and now >= self._look_at:
@@ -155,7 +155,7 @@ class Notified:
             return found
 
     def _understand(self, batch: set[tuple[Any, str]]) -> tuple[set[str], bool]:
-        """The files of a batch that count, and whether there are other folders to listen to now."""
+        """The files of a batch that count, and whether the folders to listen to may have changed."""
         found, arm = set(), False
         for _, place in batch:
             path = self.tree.links.get(place, place)
@@ -169,12 +169,12 @@ class Notified:
             elif self._watch.rules.counts(folder, path):
                 files.refresh(self.tree, path)
                 found.add(path)
-                arm = arm or os.path.islink(path)  # it may lead elsewhere now
+                arm = arm or os.path.islink(path)  # the link may have another target now
         return found, arm
 
 
 def _is_text(path: str) -> bool:
-    """Whether a path is UTF-8, which watchfiles wants."""
+    """Whether a path is UTF-8, which watchfiles requires."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Live reload, the supervisor's side: keeps the watcher (process.py) running, and hears what changed."""
+"""Live reload, the supervisor's side: keeps the watcher (process.py) running, and reads its reports."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mooring.supervisor.reload.sources import WatchOrder
 from mooring.system import process
 from mooring.system.child import NEVER, Child, Restarts
 
-_RESTARTS = Restarts(stable=5.0, give_up=3)  # at once, but no more than twice in a row
-_LEAST_QUIET = 0.01
+_RESTARTS = Restarts(stable=5.0, give_up=3)  # at once, but at most twice in a row
+_LEAST_QUIET = 0.01  # seconds
 
 
 class Watcher(Part):
@@ -33,7 +33,7 @@ class Watcher(Part):
         changed: Callable[[str, int], None],
         since: int,
     ) -> None:
-        """`since`, in nanoseconds since the epoch: what was saved later may not be what worker 0 has read."""
+        """`since` (nanoseconds since the epoch): worker 0 may not have read what was saved later."""
         self.log = log
         self.selector = selector
         self.changed = changed
@@ -64,13 +64,13 @@ class Watcher(Part):
         self._child.stop()
 
     def exited(self, ended: process.Reaped, /) -> None:
-        """The supervisor has reaped a process that is no worker: when it was the watcher, start another."""
+        """React to the end of a process that is not a worker: if it was the watcher, start another."""
         if not self._child.ended(ended.pid):
             return
         self._hear()
         self._child.deafen()
         if ended.code == 0:
-            return  # it has said why
+            return  # it has logged why
         if self._child.failed() == NEVER:
             self.log.error("live reload is off: its watcher keeps ending; restart mooring to have it back")
             return
@@ -85,7 +85,7 @@ class Watcher(Part):
         except BlockingIOError:
             return
         if not data:
-            self._child.deafen()  # it has ended: the reaper will tell
+            self._child.deafen()  # it has ended: `exited` follows
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         if lines:
@@ -95,7 +95,7 @@ class Watcher(Part):
 
 
 def roots(plan: Plan) -> tuple[str, ...]:
-    """The folders to watch: those of the settings, else the application root and where else its module is."""
+    """The folders to watch: those of the settings, else the application root and the module's folders."""
     base: str = plan.settings.app_root or "."
     if plan.settings.reload_dirs:
         return tuple(dict.fromkeys(_folder(base, name) for name in plan.settings.reload_dirs))
@@ -106,7 +106,7 @@ def roots(plan: Plan) -> tuple[str, ...]:
 
 
 def _folder(base: str, name: str) -> str:
-    """A folder as a user names it: from the application root, or else from the working folder."""
+    """The path of a folder that a user names: below the application root, or else the working folder."""
     inside = os.path.abspath(os.path.join(base, name))
     here = os.path.abspath(name)
     return here if os.path.isdir(here) and not os.path.isdir(inside) else inside
