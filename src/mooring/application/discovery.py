@@ -67,7 +67,7 @@ def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -
     if variable and (attribute is None or resolved.rank("variable_name") > resolved.rank("app")):
         attribute = variable
     origin = resolved.origins["app"].text
-    reason = "named on the command line" if origin == "cli" else f"named by {_name(resolved, 'app')}"
+    reason = "named on the command line" if origin == "cli" else f"named by {resolved.origin_name('app')}"
     if parsed.path:
         module, search = _from_path(parsed.path, root)
     else:
@@ -76,18 +76,10 @@ def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -
 
 
 def _from_module(resolved: Resolved, module: str, variable: str | None, root: Path) -> Target:
-    reason = f"named by {_name(resolved, 'module_name')}"
+    reason = f"named by {resolved.origin_name('module_name')}"
     if variable:
-        reason += f" and {_name(resolved, 'variable_name')}"
+        reason += f" and {resolved.origin_name('variable_name')}"
     return Target(module, variable, resolved.origins["module_name"].text, reason, _search(module, root))
-
-
-def _name(resolved: Resolved, setting: str) -> str:
-    """A setting's origin as users write it: `APP_MODULE`, `--module-name`, `/app/mooring.toml: app`."""
-    kind, _, rest = resolved.origins[setting].text.partition(":")
-    if kind == "cli":
-        return "APP" if setting == "app" else "--" + setting.replace("_", "-")
-    return rest if kind == "env" else f"{rest}: {setting}"
 
 
 def _search(module: str, root: Path) -> tuple[Path, ...]:
