@@ -105,10 +105,11 @@ def preload(assignment: Assignment) -> Application:
 
 
 def _set_up(assignment: Assignment) -> None:
-    """Before the application is imported: where log lines go, and that they can be reopened."""
+    """Before the application is imported: where lines go, at once, and that log files can be reopened."""
     from mooring.logs.bridge import configure
     from mooring.worker import bytecode, debugger, setup
 
+    setup.print_lines_at_once()
     level = setup.engine_log_level(assignment.plan)
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
