@@ -66,16 +66,31 @@ def seconds(default, *names):
 
 
 def log_file(default, *names):
-    """Here an empty value means off."""
-    return next((os.environ[name].strip() or None for name in names if name in os.environ), default)
+    """Here an empty value means off; a switch's words are - and off."""
+    text = next((os.environ[name].strip() for name in names if name in os.environ), default)
+    if (text or "").lower() in ("1", "true", "yes", "on", "y", "t"):
+        return "-"
+    off = ("", "0", "false", "no", "off", "n", "f", "none", "null")
+    return None if (text or "").lower() in off else text
 
 
 LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
-LEVELS.update(warn="warning", fatal="critical", trace="debug")
+LEVELS.update(dict.fromkeys(("notset", "all", "trace", "verbose", "finest", "finer", "fine"), "debug"))
+LEVELS.update(dict.fromkeys(("success", "notice", "information"), "info"))
+LEVELS.update(dict.fromkeys(("err", "severe", "exception"), "error"))
+LEVELS.update(dict.fromkeys(("fatal", "crit", "alert", "emergency", "emerg", "panic"), "critical"))
+LEVELS.update(warn="warning")
 
 
 def log_level(default, *names):
-    return parsed(lambda text: LEVELS[text.lower()], default, "one of " + ", ".join(list(LEVELS)[:5]), *names)
+    """A level's name, or the nearest to a number as in Python's logging."""
+
+    def parse(text):
+        if re.fullmatch("[0-9]{1,3}", text) and int(text) <= 100:
+            return list(LEVELS)[min(max(int(text) + 4, 10) // 10, 5) - 1]
+        return LEVELS[text.lower()]
+
+    return parsed(parse, default, "one of " + ", ".join(list(LEVELS)[:5]), *names)
 
 
 # Where to listen: BIND, else HOST and PORT.

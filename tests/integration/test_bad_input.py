@@ -69,7 +69,9 @@ CASES = [
     Case("an unknown worker class", CONFIGURATION, ("WORKER_CLASS", "nosuch", "asyncio, uvloop, trio"), APP, (), {"MOORING_ENGINE": "hypercorn", "WORKER_CLASS": "nosuch"}),
     Case("a peer that is none", CONFIGURATION, ("FORWARDED_ALLOW_IPS='10.0.0.300'", "10.0.0.0/8"), {"main.py": "1/0\n"}, (), {"FORWARDED_ALLOW_IPS": "10.0.0.300"}),
     # -- listeners and TLS
-    Case("an address that is not here", BIND, ("192.0.2.1", "no interface"), APP, (), {"HOST": "192.0.2.1"}),
+    Case("an address that is not here", BIND, ("192.0.2.1", "no interface", "(HOST=192.0.2.1, "), APP, (), {"HOST": "192.0.2.1"}),
+    Case("a host without an address", BIND, ("shop.invalid", "cannot be resolved", "(HOST=shop.invalid, "), APP, (), {"HOST": "shop.invalid"}),
+    Case("a port in quotes", CONFIGURATION, ("PORT='\"8000\"'", "quotes"), APP, (), {"PORT": '"8000"'}),
     Case("a unix socket in no folder", BIND, ("unix:/nonexistent/x.sock", "does not exist"), APP, (), {"BIND": "unix:/nonexistent/x.sock"}),
     Case("a descriptor that is not open", BIND, ("fd://77", "not open"), APP, (), {"BIND": "fd://77"}),
     Case("no systemd", BIND, ("systemd",), APP, (), {"BIND": "systemd"}),

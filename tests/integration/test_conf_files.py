@@ -52,8 +52,10 @@ GRID: list[dict[str, str]] = [
         for text in (":81", "[::1]:81", "unix:/run/x.sock", "/run/x.sock", "a:1, b:2", "fd://3")
     ),
     {"BIND": "127.0.0.1:8081", "HOST": "10.0.0.1", "PORT": "9000"},
-    *({"LOG_LEVEL": text} for text in ("WARNING", "warn", "Debug", "")),
+    *({"LOG_LEVEL": text} for text in ("WARNING", "warn", "Debug", "", "SUCCESS", "fatal", "0", "14", "46")),
     {"ACCESS_LOG": "", "ERROR_LOG": ""},
+    {"ACCESS_LOG": "True", "ERROR_LOG": "1"},
+    {"ACCESS_LOG": "off", "ERROR_LOG": "none"},
     {"ACCESS_LOG": "/tmp/a.log", "ERROR_LOG": " ", "MOORING_ACCESS_LOG": ""},
     {"TIMEOUT": "20", "GRACEFUL_TIMEOUT": "20.0", "KEEP_ALIVE": "1.5"},
     {"TIMEOUT": "0", "GRACEFUL_TIMEOUT": "", "KEEP_ALIVE": " 7 "},

@@ -39,12 +39,15 @@ def open_ports(settings: Settings, environ: Mapping[str, str]) -> Ports:
             ports.close()
             raise ConfigurationError(f"{name}=systemd: those sockets are BIND's; use HOST:PORT or unix:PATH")
         try:
-            opened.extend(_open(binds or (), settings, environ))
-        except BindError as error:
+            opened.extend(_open(binds or (), settings, environ, name))
+        except BindError:
             ports.close()
-            raise BindError(f"{error} ({name})") from None
+            raise
     return ports
 
 
-def _open(binds: tuple[Address, ...], settings: Settings, environ: Mapping[str, str]) -> list[Listener]:
-    return open_listeners(binds, backlog=_BACKLOG, unix_mode=settings.unix_mode, environ=environ)
+def _open(
+    binds: tuple[Address, ...], settings: Settings, environ: Mapping[str, str], source: str
+) -> list[Listener]:
+    mode = settings.unix_mode
+    return open_listeners(binds, backlog=_BACKLOG, unix_mode=mode, environ=environ, source=source)

@@ -41,9 +41,10 @@ class Target(NamedTuple):
         return self.module if self.attribute is None else f"{self.module}:{self.attribute}"
 
 
-def find(resolved: Resolved) -> Target:
+def find(resolved: Resolved, interface: str | None = None) -> Target:
     """The application that the settings name or that a search finds.
 
+    The search prefers asgi.py or wsgi.py where `interface` is asgi or wsgi (None: as the setting says).
     Raises ApplicationError, which lists every place that was searched, if nothing is found.
     """
     root = Path(resolved.settings.app_root or ".").absolute()
@@ -55,7 +56,7 @@ def find(resolved: Resolved) -> Target:
         return _from_module(resolved, module, variable, root)
     if resolved.profile.modules:
         return _profile_order(resolved, variable, root)
-    return _wide_order(resolved, variable, root)
+    return _wide_order(resolved, variable, root, interface or resolved.settings.interface)
 
 
 # What the settings name
@@ -67,7 +68,7 @@ def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -
     if variable and (attribute is None or resolved.rank("variable_name") > resolved.rank("app")):
         attribute = variable
     origin = resolved.origins["app"].text
-    reason = "named on the command line" if origin == "cli" else f"named by {_name(resolved, 'app')}"
+    reason = "named on the command line" if origin == "cli" else f"named by {resolved.origin_name('app')}"
     if parsed.path:
         module, search = _from_path(parsed.path, root)
     else:
@@ -76,18 +77,10 @@ def _from_app(resolved: Resolved, text: str, variable: str | None, root: Path) -
 
 
 def _from_module(resolved: Resolved, module: str, variable: str | None, root: Path) -> Target:
-    reason = f"named by {_name(resolved, 'module_name')}"
+    reason = f"named by {resolved.origin_name('module_name')}"
     if variable:
-        reason += f" and {_name(resolved, 'variable_name')}"
+        reason += f" and {resolved.origin_name('variable_name')}"
     return Target(module, variable, resolved.origins["module_name"].text, reason, _search(module, root))
-
-
-def _name(resolved: Resolved, setting: str) -> str:
-    """A setting's origin as users write it: `APP_MODULE`, `--module-name`, `/app/mooring.toml: app`."""
-    kind, _, rest = resolved.origins[setting].text.partition(":")
-    if kind == "cli":
-        return "APP" if setting == "app" else "--" + setting.replace("_", "-")
-    return rest if kind == "env" else f"{rest}: {setting}"
 
 
 def _search(module: str, root: Path) -> tuple[Path, ...]:
@@ -168,11 +161,11 @@ def _holds_python(resolved: Resolved, root: Path) -> bool:
     return bool(unreadable)
 
 
-def _wide_order(resolved: Resolved, variable: str | None, root: Path) -> Target:
+def _wide_order(resolved: Resolved, variable: str | None, root: Path, interface: str) -> Target:
     names = source_scan.USUAL if variable is None else {import_string.parse_attribute(variable).names[0]}
     looked: list[str] = []
     without: list[search_order.Candidate] = []
-    for place in search_order.places(root, resolved.settings.interface):
+    for place in search_order.places(root, interface):
         if not place.path.is_file():
             looked.append(place.shown(root))
         elif place.attribute is not None or source_scan.holds_application(place.path, names):

@@ -10,7 +10,8 @@ wins:
    __init__.py
 
 A src/ that is a package itself (src/__init__.py) is imported as `src.main`. A package with a settings.py is
-taken as Django's: its wsgi.py comes first. Forcing the interface to wsgi puts wsgi.py before asgi.py.
+taken as Django's: its wsgi.py comes first. Forcing the interface to wsgi puts wsgi.py before asgi.py. An
+engine or a worker class that serves one interface alone forces it too (plan/interface.py).
 """
 
 from __future__ import annotations

@@ -93,8 +93,8 @@ def django_application(base: Path, interface: str) -> tuple[str, str] | None:
     """The application of the Django project whose manage.py is in a folder, as (module, attribute), or None.
 
     Django's startproject writes both wsgi.py and asgi.py, and names only wsgi.py in the settings. So it is
-    wsgi.py, unless the settings name an ASGI_APPLICATION, the interface is forced to asgi, or there is only
-    asgi.py (https://docs.djangoproject.com/en/stable/howto/deployment/).
+    wsgi.py, unless the settings name an ASGI_APPLICATION, the interface is forced to asgi (by its setting, or
+    by an engine that serves ASGI alone), or there is only asgi.py (https://docs.djangoproject.com/en/stable/howto/deployment/).
     """
     found = _DJANGO_SETTINGS.search(_text(base / "manage.py"))
     if not found:

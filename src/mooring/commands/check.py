@@ -137,7 +137,8 @@ def _bind(plan: Plan, environ: Mapping[str, str]) -> str:
         return f"the instance {name} is running: its listeners and its runtime folder were not tried"
     binds = [bind for bind in plan.binds if bind.kind == "tcp"]
     with ExitStack() as last:
-        opened = listeners.open_listeners(binds, backlog=1, unix_mode=0o600, environ={})
+        source = plan.bind_source
+        opened = listeners.open_listeners(binds, backlog=1, unix_mode=0o600, environ={}, source=source)
         last.callback(listeners.close_listeners, opened)
         address = opened[0].address if opened else first
         last.callback(instance.open_instance(settings, address, environ).close)

@@ -16,7 +16,7 @@ from mooring.errors import ConfigurationError
 from mooring.plan import development
 from mooring.settings import engines
 from mooring.settings.profiles import Profile
-from mooring.settings.resolve import CLI, Resolved
+from mooring.settings.resolve import CLI, Resolved, origin_name
 from mooring.settings.table import MOST_WORKERS, ROWS, Settings, show
 from mooring.system.address import Address
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mooring.resources import Resources
 
 
+_BY_PORT = "HOST:PORT"  # how the reason begins of listeners that were made of host and port
 _SPARE_THREADS = 2  # of a WSGI worker: they refuse excess requests while the other threads are busy
 
 
@@ -96,6 +97,17 @@ class Plan:
     def tls(self) -> bool:
         """Whether the listeners speak TLS."""
         return self.settings.tls_certificate is not None
+
+    @property
+    def bind_source(self) -> str:
+        """Where the listeners' addresses come from, for an error: `HOST=x, PORT=80`, `from --bind`."""
+        bind = self.explained["bind"]
+        if not bind.reason.startswith(_BY_PORT):
+            return f"from {origin_name('bind', bind.origin) or bind.origin}"
+        given = [(name, self.explained[name]) for name in ("host", "port")]
+        named = [(origin_name(name, item.origin), item.value) for name, item in given]
+        found = ", ".join(f"{name}={value}" for name, value in named if name)
+        return found or "the default: set HOST, PORT or BIND"
 
     def as_json(self) -> dict[str, dict[str, Any]]:
         """{NAME: {"value", "origin", "reason"}}; secrets are not shown."""
@@ -198,7 +210,7 @@ def _binds(resolved: Resolved, settings: Settings, explained: dict[str, Explaine
     origin = resolved.origins["port"]
     if resolved.rank("host") > origin.rank:
         origin = resolved.origins["host"]
-    reason = "HOST:PORT" if given is None else f"HOST:PORT, from a stronger origin than bind ({show(given)})"
+    reason = _BY_PORT if given is None else f"{_BY_PORT}, from a stronger origin than bind ({show(given)})"
     explained["bind"] = Explained((by_port,), origin.text, reason)
     return (by_port,)
 

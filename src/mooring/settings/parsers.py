@@ -93,6 +93,55 @@ def choice(*names: str, **synonyms: str) -> Parser:
     return parse
 
 
+_MOST_SEVERE = 100  # the greatest number of a level
+
+# Levels of other libraries (loguru, uvicorn, syslog, log4j, .NET), each with the nearest of ours.
+_OTHER_LEVELS = {
+    **dict.fromkeys(("notset", "all", "trace", "verbose", "finest", "finer", "fine"), "debug"),
+    **dict.fromkeys(("success", "notice", "information"), "info"),
+    "warn": "warning",
+    **dict.fromkeys(("err", "severe", "exception"), "error"),
+    **dict.fromkeys(("fatal", "crit", "alert", "emergency", "emerg", "panic"), "critical"),
+}
+
+
+def log_level(value: str) -> str:
+    """One of mooring's levels: by its name, or the nearest to another library's, or to a number of `logging`.
+
+    A number in the middle, such as 25, is the less severe one: no line is lost.
+    """
+    from mooring.logs.log import LEVELS
+
+    name = value.lower()
+    name = _OTHER_LEVELS.get(name, name)
+    if name.isascii() and name.isdigit() and len(name) <= 3 and int(name) <= _MOST_SEVERE:
+        given = int(name)
+        name = min(LEVELS, key=lambda level: abs(LEVELS[level] - given))
+    if name not in LEVELS:
+        raise ValueError("one of " + ", ".join(LEVELS) + f", or a number from 0 to {_MOST_SEVERE}")
+    return name
+
+
+def log_file(value: str) -> str | None:
+    """Where a log goes: - or a path. True is -, false and none are None, which is off.
+
+    Other servers have a switch under the same variable, and nobody means a file called true.
+    """
+    lowered = value.lower()
+    if lowered in _FALSE or lowered in {"none", "null"}:
+        return None
+    if lowered in _TRUE:
+        return "-"
+    if quoted(value):
+        raise ValueError("-, a path, true or false")
+    return value
+
+
+def quoted(value: str) -> bool:
+    """Whether quotes are around a value: `docker --env-file` and systemd's own files keep some of them."""
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+
+
 def octal_mode(value: str) -> int:
     """File permission bits in octal, such as 660."""
     if not value or set(value) - set("01234567") or int(value, 8) > 0o777:

@@ -6,6 +6,7 @@ All bad values are reported at once. Nothing downstream reads the environment ag
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,19 @@ class Origin(NamedTuple):
     text: str
 
 
+def origin_name(setting: str, origin: str) -> str:
+    """An origin's text as users write it: `PORT`, `--port`, `/app/mooring.toml: port`, `profile image: port`.
+
+    Empty for what nobody has given: a default, or what was tuned.
+    """
+    kind, _, rest = origin.partition(":")
+    if kind == "cli":
+        return "APP" if setting == "app" else ROWS[setting].option  # the application is mostly an argument
+    if kind == "profile":
+        return f"profile {rest}: {setting}"
+    return {"env": rest, "file": f"{rest}: {setting}"}.get(kind, "")
+
+
 class Resolved(NamedTuple):
     """The settings, the origin of each, their profile, and warnings (variables without effect)."""
 
@@ -37,6 +51,10 @@ class Resolved(NamedTuple):
         """The strongest rank among some settings' origins."""
         return max(self.origins[name].rank for name in names)
 
+    def origin_name(self, setting: str) -> str:
+        """A setting's origin as users write it: see the function of that name."""
+        return origin_name(setting, self.origins[setting].text)
+
 
 class _Reader:
     """Collects values and errors from all origins."""
@@ -48,6 +66,7 @@ class _Reader:
         self.file_name = ""
         self.profile = PROFILES["none"]
         self.errors: list[str] = []
+        self.warnings: list[str] = []
 
     def parse(self, row: Setting, text: str, where: str) -> Any:
         stripped = text.strip()
@@ -59,13 +78,26 @@ class _Reader:
             return row.parse(stripped)
         except ValueError as error:
             shown = "(not shown)" if row.secret else repr(text)
-            self.errors.append(f"{where.removeprefix('env:')}={shown}: expected {error}")
+            hint = "; the quotes are a part of the value" if parsers.quoted(stripped) else ""
+            self.errors.append(f"{where.removeprefix('env:')}={shown}: expected {error}{hint}")
             return row.default
 
     def variables(self, row: Setting) -> tuple[str, ...]:
         first = self.profile.first_variable.get(row.name)
         order = [row.canonical, *([first] if first else []), *row.bare]
         return tuple(name for name in dict.fromkeys(order) if name not in self.profile.ignored)
+
+    def foreign(self, variable: str, text: str) -> bool:
+        """Whether someone else than the user has set a variable that is a setting's by its name."""
+        if _service_link(variable, text):
+            return True
+        if not _conda_host(variable, text.strip(), self.environ):
+            return False
+        self.warnings.append(
+            f"HOST={text.strip()} is passed over: conda's compilers have set it, and it is no address; "
+            "set MOORING_HOST or BIND to say where to listen"
+        )
+        return True
 
     def value(self, row: Setting) -> tuple[Any, Origin]:
         """The row's value from its strongest origin; an empty value of most settings means unset."""
@@ -75,11 +107,9 @@ class _Reader:
             return self.parse(row, given, where), Origin(CLI, "cli")
         for variable in self.variables(row):
             text = self.environ.get(variable)
-            if (
-                text is not None
-                and (text.strip() or row.empty_disables)
-                and not _service_link(variable, text)
-            ):
+            if text is None or not (text.strip() or row.empty_disables):
+                continue
+            if not self.foreign(variable, text):
                 return self.parse(row, text, f"env:{variable}"), Origin(ENVIRONMENT, f"env:{variable}")
         if self.file.get(row.name, "").strip() or (row.name in self.file and row.empty_disables):
             where = f"{self.file_name}: {row.name}"
@@ -96,6 +126,19 @@ _SERVICE_LINKS = ("MOORING_SERVICE_", "MOORING_PORT_")
 def _service_link(variable: str, text: str) -> bool:
     """Whether Kubernetes, not the user, has set a variable: tcp://IP:PORT, for a Service called mooring."""
     return variable == "MOORING_PORT" and text.startswith(("tcp://", "udp://"))
+
+
+_TRIPLET = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+)?-(linux-gnu\w*|linux-musl\w*|apple-darwin[\d.]*)")
+
+
+def _conda_host(variable: str, text: str, environ: Mapping[str, str]) -> bool:
+    """Whether HOST is what conda sets when it activates its compilers: the kind of machine they build for."""
+    if variable != "HOST" or not text:
+        return False
+    if text == environ.get("CONDA_TOOLCHAIN_HOST"):
+        return True
+    by_conda = "-conda" in text or any(name.startswith("CONDA_") for name in environ)
+    return by_conda and _TRIPLET.fullmatch(text) is not None
 
 
 def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Resolved:
@@ -116,7 +159,8 @@ def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) ->
     _refuse(reader)
     root = folder / (values["app_root"] or ".")
     values["app_root"] = str(root.resolve())
-    return Resolved(Settings(**values), origins, reader.profile, _warnings(environ, reader.profile))
+    warnings = (*dict.fromkeys(reader.warnings), *_warnings(environ, reader.profile))
+    return Resolved(Settings(**values), origins, reader.profile, warnings)
 
 
 def resolve_some(
@@ -144,8 +188,7 @@ def _refuse(reader: _Reader) -> None:
 def _choose_profile(reader: _Reader) -> None:
     name, origin = reader.value(ROWS["profile"])
     if name not in PROFILES:
-        kind, _, rest = origin.text.partition(":")
-        where = {"env": rest, "file": f"{rest}: profile"}.get(kind, "--profile")
+        where = origin_name("profile", origin.text)
         reader.errors.append(f"{where}={name!r}: expected one of " + ", ".join(PROFILES))
         return
     reader.profile = PROFILES[name]

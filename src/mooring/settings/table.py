@@ -160,13 +160,13 @@ class Settings:
 
     companions: tuple[str, ...] = _row(START, parsers.commands, (), "Commands that run beside the workers, once each, separated by semicolons or lines: a scheduler, a queue's worker; started again where they end, stopped with the workers", shown_default="none", restart=True)
 
-    log_level: str = _row(LOGS, parsers.choice("debug", "info", "warning", "error", "critical", warn="warning", fatal="critical", trace="debug"), "info", "The least severe level that is logged", "LOG_LEVEL")
+    log_level: str = _row(LOGS, parsers.log_level, "info", "The least severe level that is logged: debug, info, warning, error or critical; another library's name for it, or a number as in Python's logging, is the nearest of these", "LOG_LEVEL")
     log_format: str = _row(LOGS, parsers.choice("text", "json"), "text", "The form of mooring's own log", restart=True)
-    access_log: str | None = _row(LOGS, parsers.text, "-", "Where the access log goes: - is stdout, a path is a file, empty is off", "ACCESS_LOG", empty_disables=True, shown_default="-", restart=True)
+    access_log: str | None = _row(LOGS, parsers.log_file, "-", "Where the access log goes: - or true is stdout, a path is a file, empty or false is off", "ACCESS_LOG", empty_disables=True, shown_default="-", restart=True)
     access_log_format: str | None = _row(LOGS, parsers.line_format, None, "A line of the access log: common, combined, json, uvicorn, hypercorn, or a text with gunicorn's atoms, such as %(h)s %(r)s %(s)s %(M)s", shown_default="the profile's; without one, common")
     access_log_skip: tuple[str, ...] = _row(LOGS, parsers.access_log_skip, (), "What the access log leaves out: paths (/healthz, /static/*) and statuses (304, 2xx)", shown_default="nothing")
     access_log_sample: tuple[str, ...] = _row(LOGS, parsers.access_log_sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
-    error_log: str | None = _row(LOGS, parsers.text, "-", "Where mooring's own log goes: - is stderr, a path is a file, empty leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-", restart=True)
+    error_log: str | None = _row(LOGS, parsers.log_file, "-", "Where mooring's own log goes: - or true is stderr, a path is a file, empty or false leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-", restart=True)
 
     reload: bool = _row(DEVELOPMENT, parsers.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false", restart=True)
     reload_dirs: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Folders to watch", "RELOAD_DIRS", shown_default="the application root", restart=True)

@@ -41,7 +41,9 @@ def parse_port(text: str) -> int:
 
 
 def parse_host(text: str) -> str:
-    """A host name or address; an IPv6 address may be in brackets, as in a URL."""
+    """A host name or address; an IPv6 address may be in brackets, as in a URL. Raises ValueError."""
+    if any(c.isspace() or c in "/,\"'" for c in text):
+        raise ValueError("a host name or an address of this machine")
     inner = text.removeprefix("[").removesuffix("]")
     return inner if text == f"[{inner}]" else text
 

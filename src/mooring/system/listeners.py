@@ -49,12 +49,13 @@ class Listener:
 
 
 def open_listeners(
-    binds: Sequence[Address], *, backlog: int, unix_mode: int, environ: Mapping[str, str]
+    binds: Sequence[Address], *, backlog: int, unix_mode: int, environ: Mapping[str, str], source: str = ""
 ) -> list[Listener]:
     """Open every address; a host name may give several listeners, `systemd` as many as were handed over.
 
     `[::]` accepts IPv4 too, as with uvicorn and gunicorn, unless `binds` has an IPv4 address with the same
-    port. Raises BindError after closing the listeners that it has opened.
+    port. Raises BindError after closing the listeners that it has opened; its text ends with `source`, which
+    says in words where `binds` come from.
     """
     opened: list[Listener] = []
     try:
@@ -63,9 +64,11 @@ def open_listeners(
                 opened.append(listener)
                 listener.socket.setblocking(False)
                 listener.socket.set_inheritable(False)
-    except BindError:
+    except BindError as error:
         close_listeners(opened)
-        raise
+        if not source:
+            raise
+        raise BindError(f"{error} ({source})") from None
     return opened
 
 

@@ -106,10 +106,11 @@ def preload(assignment: Assignment) -> Application:
 
 
 def _set_up(assignment: Assignment) -> None:
-    """Before the application is imported: set up logging, live reload and the debugger."""
+    """Before the application is imported: set up logging, line buffering, live reload and the debugger."""
     from mooring.logs.bridge import configure
     from mooring.worker import bytecode, debugger, setup
 
+    setup.print_lines_at_once()
     level = setup.engine_log_level(assignment.plan)
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)

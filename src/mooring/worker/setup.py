@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import sys
 from typing import Any
@@ -86,6 +87,18 @@ def _with_tls_files(plan: Plan, copy: bool) -> Plan:
                 os.write(fd, source.read())
             changes[name] = f"/proc/self/fd/{fd}"
     return dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, **changes))
+
+
+def print_lines_at_once() -> None:
+    """Have what the application prints written at the end of each line, also into a pipe or a file.
+
+    Python would keep up to 8 KiB of it, which a killed worker takes along: the lines that say why it hung.
+    Nothing is done to a stream that is closed, or is the application's own.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(line_buffering=True)
 
 
 def engine_log_level(plan: Plan) -> str:

@@ -263,6 +263,16 @@ def test_forcing_wsgi_prefers_wsgi(root: Path) -> None:
     assert str(find(root, MOORING_INTERFACE="wsgi")) == "wsgi"
 
 
+def test_an_interface_that_is_given_counts_as_a_forced_one(root: Path) -> None:
+    write(root, "asgi.py", "wsgi.py")
+    resolved = resolve.resolve({}, {"MOORING_APP_ROOT": str(root)}, root)
+    assert [str(discovery.find(resolved, each)) for each in ("auto", "asgi", "wsgi")] == [
+        "asgi",
+        "asgi",
+        "wsgi",
+    ]
+
+
 MANAGE = 'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "{}")\n'
 
 

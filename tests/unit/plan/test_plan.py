@@ -226,6 +226,33 @@ def test_a_port_from_the_environment_beats_a_bind_from_a_file(tmp_path: Path) ->
     assert show(planned(tmp_path, {"PORT": "9"}).binds) == "127.0.0.1:9"
 
 
+@pytest.mark.parametrize(
+    ("environ", "profile", "source"),
+    [
+        ({"HOST": "shop.invalid"}, "none", "HOST=shop.invalid"),
+        ({"HOST": "shop.invalid", "MOORING_PORT": "81"}, "none", "HOST=shop.invalid, MOORING_PORT=81"),
+        ({"BIND": "shop.invalid:81", "PORT": "9"}, "none", "from BIND"),
+        ({"MOORING_BIND": "unix:/x"}, "none", "from MOORING_BIND"),
+        ({"HOST": "::1"}, "image", "HOST=::1, profile image: port=80"),
+        ({}, "none", "the default: set HOST, PORT or BIND"),
+    ],
+)
+def test_where_the_addresses_come_from_is_said(
+    tmp_path: Path, environ: dict[str, str], profile: str, source: str
+) -> None:
+    assert planned(tmp_path, environ, profile).bind_source == source
+
+
+def test_an_address_of_a_file_or_of_the_command_line_is_said_too(tmp_path: Path) -> None:
+    (tmp_path / "mooring.toml").write_text('bind = "127.0.0.1:1"')
+    assert planned(tmp_path).bind_source == f"from {tmp_path}/mooring.toml: bind"
+    resolved = resolve({"port": "9"}, {}, tmp_path)
+    target = Target("main", "app", "default", "here", (tmp_path,))
+    assert plan(resolved, machine(), target, None).bind_source == "--port=9"
+    conf = ServerConf("gunicorn", "g.py", {"bind": (Address("tcp", "", 7),)}, {"bind": "file:g.py"})
+    assert plan(resolve({}, {}, tmp_path), machine(), target, conf).bind_source == "from g.py: bind"
+
+
 def test_tls_needs_both_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="tls_key is not set"):
         planned(tmp_path, {"MOORING_TLS_CERTIFICATE": "x"})

@@ -242,3 +242,113 @@ def test_a_bad_profile_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({}, {"MOORING_PROFILE": "nope"}, tmp_path)
     assert str(caught.value).count("nope") == 1
+
+
+# -- names and words that others use too
+
+
+CONDA = {"CONDA_PREFIX": "/opt/conda", "CONDA_BUILD_SYSROOT": "/opt/conda/sysroot"}
+
+
+@pytest.mark.parametrize(
+    ("host", "more"),
+    [
+        ("x86_64-conda-linux-gnu", CONDA),
+        ("x86_64-conda_cos6-linux-gnu", {}),
+        ("aarch64-unknown-linux-gnu", CONDA),
+        ("whatever", {"CONDA_TOOLCHAIN_HOST": "whatever"}),
+    ],
+)
+def test_the_host_that_condas_compilers_set_is_passed_over_with_a_warning(
+    tmp_path: Path, host: str, more: dict[str, str]
+) -> None:
+    found = resolve({}, {"HOST": host, **more}, tmp_path)
+    assert (found.settings.host, found.origins["host"].text) == ("127.0.0.1", "default")
+    assert [text for text in found.warnings if text.startswith(f"HOST={host} is passed over")]
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"MOORING_HOST": "x86_64-conda-linux-gnu", **CONDA},
+        {"HOST": "x86_64-pc-linux-gnu"},
+        {"HOST": "0.0.0.0", **CONDA},
+        {"HOST": "my-laptop", **CONDA},
+        {"HOST": "localhost", **CONDA},
+    ],
+)
+def test_any_other_host_is_the_users(tmp_path: Path, environ: dict[str, str]) -> None:
+    found = resolve({}, environ, tmp_path)
+    assert found.settings.host == next(iter(environ.values()))
+    assert found.warnings == ()
+
+
+def test_a_stronger_host_needs_no_warning_of_condas(tmp_path: Path) -> None:
+    environ = {"MOORING_HOST": "::1", "HOST": "x86_64-conda-linux-gnu", **CONDA}
+    assert resolve({}, environ, tmp_path).warnings == ()
+
+
+@pytest.mark.parametrize("variable", ["ACCESS_LOG", "MOORING_ACCESS_LOG", "ERROR_LOG", "MOORING_ERROR_LOG"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((text, "-") for text in ("true", "1", "YES", "On", "-")),
+        *((text, None) for text in ("false", "0", "no", "OFF", "None", "")),
+        ("/var/log/true", "/var/log/true"),
+        ("./true", "./true"),
+    ],
+)
+def test_a_log_is_switched_by_a_boolean_too(
+    tmp_path: Path, variable: str, text: str, expected: str | None
+) -> None:
+    name = variable.removeprefix("MOORING_").lower()
+    assert getattr(resolve({}, {variable: text}, tmp_path).settings, name) == expected
+    (tmp_path / "mooring.toml").write_text(f"{name} = {text!r}\n")
+    assert getattr(resolve({}, {}, tmp_path).settings, name) == expected
+
+
+def test_a_log_is_switched_by_a_boolean_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mooring.toml").write_text("access_log = true\nerror_log = false\nlog_level = 30\n")
+    found = resolve({}, {}, tmp_path).settings
+    assert (found.access_log, found.error_log, found.log_level) == ("-", None, "warning")
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        *((text, "debug") for text in ("TRACE", "verbose", "notset", "0", "5", "10", "15")),
+        *((text, "info") for text in ("SUCCESS", "notice", "20", "25")),
+        *((text, "warning") for text in ("WARN", "26", "30")),
+        *((text, "error") for text in ("err", "40")),
+        *((text, "critical") for text in ("FATAL", "Critical", "46", "50", "60", "100")),
+    ],
+)
+def test_a_level_of_another_library_is_the_nearest_of_ours(tmp_path: Path, text: str, level: str) -> None:
+    assert resolve({}, {"LOG_LEVEL": text}, tmp_path).settings.log_level == level
+
+
+@pytest.mark.parametrize("text", ["loud", "-1", "101", "1000", "true", "2.5", "info,debug", "\u0663"])
+def test_what_is_no_level_of_anyones_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"LOG_LEVEL={text!r}: expected one of debug")):
+        resolve({}, {"LOG_LEVEL": text}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("PORT", '"8000"'),
+        ("HOST", '"0.0.0.0"'),
+        ("BIND", "'0.0.0.0:80'"),
+        ("WEB_CONCURRENCY", '"2"'),
+        ("TIMEOUT", "'30'"),
+        ("LOG_LEVEL", "'info'"),
+        ("ACCESS_LOG", '"-"'),
+        ("ERROR_LOG", "'/tmp/error.log'"),
+        ("RELOAD", '"true"'),
+    ],
+)
+def test_quotes_that_came_with_a_value_are_named(tmp_path: Path, variable: str, text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, {variable: text}, tmp_path)
+    assert f"{variable}={text!r}: expected " in str(caught.value)
+    assert str(caught.value).endswith("; the quotes are a part of the value")

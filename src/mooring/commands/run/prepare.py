@@ -9,6 +9,7 @@ from mooring import resources
 from mooring.application import discovery
 from mooring.instrument.otel import variables
 from mooring.plan import tls
+from mooring.plan.interface import intended
 from mooring.plan.plan import Plan
 from mooring.plan.plan import plan as make_plan
 from mooring.plan.server_config import find
@@ -18,8 +19,11 @@ from mooring.system.signals import SignalQueue
 
 def prepare(resolved: Resolved, environ: Mapping[str, str], signals: SignalQueue | None = None) -> Plan:
     """The plan's first stage, all that it needs read and checked. Raises Stopped as server_config.find."""
-    target = discovery.find(resolved)
+    wanted = intended(resolved)
+    target = discovery.find(resolved, wanted)  # first: without an application nothing is evaluated
     conf = find.find(resolved, environ, signals)
+    if (by_conf := intended(resolved, conf)) != wanted:
+        target = discovery.find(resolved, by_conf)
     found = resources.read(environ=environ)
     plan = make_plan(resolved, found, target, conf)
     if plan.tls:

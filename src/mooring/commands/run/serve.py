@@ -48,6 +48,7 @@ def serve(made: Replanned, invocation: Invocation, context: Context, queue: Sign
             backlog=plan.settings.backlog,
             unix_mode=plan.settings.unix_mode,
             environ=context.environ,
+            source=plan.bind_source,
         )
         last.callback(listeners.close_listeners, opened)
         runtime = instance.open_instance(plan.settings, opened[0].address, context.environ)

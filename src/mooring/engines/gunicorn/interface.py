@@ -6,6 +6,7 @@ each of its workers imports it, as when the user names the worker class.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -38,6 +39,8 @@ def find_interface(serving: Serving) -> str:
 
 
 def _child(serving: Serving, reports: Reports, write: int) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=False)  # the workers print what the import prints
     try:
         os.write(write, serving.load().interface.encode())
     except MooringError as error:

@@ -21,6 +21,9 @@ WORKERS = {
     "gevent_pywsgi": "gevent",
     "tornado": "tornado",
 }
+# Those of gunicorn's classes that serve WSGI alone; of others, only the name says something.
+_WSGI = tuple(name for name in WORKERS if name != "asgi")
+_WSGI_MODULES = ("gunicorn.workers.", "meinheld.", "egg:meinheld")
 # These images had a worker class of their own, and the variable had no effect (docs/profiles.md).
 _LENIENT = {"conda-starlette": "uvicorn", "meinheld-flask": "granian"}
 
@@ -51,6 +54,18 @@ def brings_gunicorn(resolved: Resolved, insisted: str, warnings: list[str]) -> b
     if problem:
         raise ConfigurationError(f"{shown}: {problem}")
     return True
+
+
+def interface(name: str | None) -> str:
+    """What a worker class of gunicorn serves, by its name: asgi, wsgi, or auto where that does not say.
+
+    Users' own classes count too: mysite.workers.RestrictedUvicornWorker serves ASGI.
+    """
+    if name is None:
+        return "auto"
+    if "uvicorn" in name.lower() or "asgi" in name.lower():
+        return "asgi"
+    return "wsgi" if name in _WSGI or name.startswith(_WSGI_MODULES) else "auto"
 
 
 def _problem(name: str, root: Path) -> str:
