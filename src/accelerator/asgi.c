@@ -36,15 +36,45 @@ static bool grow(PyObject *exchange, Py_ssize_t more) {
 
 /* -- a response's messages ------------------------------------------------------------------------ */
 
-static int status_of(PyObject *opening, long *status) {
+/* -1: an error is set; the message is an odd one. */
+static int status_of(const Asgi *self, PyObject *opening, long *status) {
     Py_INCREF(opening); /* getting the value may run Python code that replaces the message in the exchange */
     PyObject *value = must(opening, t_status);
     Py_DECREF(opening);
     if (value == NULL)
         return -1;
-    *status = PyLong_AsLong(value);
+    int overflow = 0;
+    long number = PyLong_CheckExact(value) ? PyLong_AsLongAndOverflow(value, &overflow) : -1;
+    if (number < 0 || number > 999) {
+        PyObject *found = PyObject_CallOneArg(self->status_of, value);
+        number = found == NULL ? -1 : PyLong_AsLong(found);
+        Py_XDECREF(found);
+    }
     Py_DECREF(value);
-    return *status == -1 && PyErr_Occurred() ? -1 : 0;
+    if (number == -1 && PyErr_Occurred())
+        return -1;
+    *status = number;
+    return 0;
+}
+
+/* The bytes of a part of the body; -1: an error is set, and it has none. As size_of of instrument/asgi_line.py. */
+static Py_ssize_t size_of(PyObject *data) {
+    if (PyBytes_CheckExact(data))
+        return PyBytes_GET_SIZE(data);
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0)
+        return -1;
+    Py_ssize_t size = view.len;
+    PyBuffer_Release(&view);
+    return size;
+}
+
+/* Nothing that is odd in a message is to be seen in the application's send(): the engine judges it. */
+static int forgive(void) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_Clear();
+    return 0;
 }
 
 /* Free the exchange's place among the requests in flight. Called before everything else at a response's end, since the
@@ -73,7 +103,7 @@ static int end(Asgi *self, PyObject *exchange, long status, bool failed) {
 static int body(Asgi *self, PyObject *exchange, PyObject *message) {
     PyObject *data = look(message, t_body);
     if (data != NULL) {
-        Py_ssize_t size = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
+        Py_ssize_t size = size_of(data);
         Py_DECREF(data);
         if (size < 0 || !grow(exchange, size))
             return -1;
@@ -89,32 +119,36 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
         return last < 0 ? -1 : 0;
     PyObject *opening = PyList_GET_ITEM(exchange, OPENING);
     long status = FAILED;
+    if (opening != Py_None && status_of(self, opening, &status) < 0)
+        return -1; /* if it was the last one, finish() counts the request */
     if (leave(self, exchange) < 0)
-        return -1;
-    if (opening != Py_None && status_of(opening, &status) < 0)
         return -1;
     return end(self, exchange, status, false);
 }
 
-/* A response's start as it is to be sent, in place of the reference to `message`. NULL: an error is set. */
-static PyObject *start(Asgi *self, PyObject *exchange, PyObject *message) {
+/* What `make` makes of the message takes its place; an odd one stays as it is. -1: an error is set. */
+static int replace(PyObject **message, PyObject *make, PyObject *with) {
+    PyObject *made = PyObject_CallFunctionObjArgs(make, *message, with, NULL);
+    if (made == NULL)
+        return forgive();
+    Py_SETREF(*message, made);
+    return 0;
+}
+
+/* The message as it is to be sent takes the place of the reference given. -1: an error is set. */
+static int start(Asgi *self, PyObject *exchange, PyObject **message) {
     PyObject *ids = PyList_GET_ITEM(exchange, IDS);
     PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == ID_COUNT ? PyTuple_GET_ITEM(ids, ID_HEADERS) : NULL;
-    if (extra != NULL && PyObject_IsTrue(extra) == 1)
-        Py_SETREF(message, PyObject_CallFunctionObjArgs(self->with_headers, message, extra, NULL));
-    PyObject *begun = message == NULL ? NULL : PyObject_GetAttr(self->drain, t_begun);
-    if (begun == NULL) {
-        Py_XDECREF(message);
-        return NULL;
-    }
-    if (begun == Py_True) {
-        PyObject *scope = PyList_GET_ITEM(exchange, SCOPE);
-        Py_SETREF(message, PyObject_CallFunctionObjArgs(self->closing, message, scope, NULL));
-    }
+    if (extra != NULL && PyObject_IsTrue(extra) == 1 && replace(message, self->with_headers, extra) < 0)
+        return -1;
+    PyObject *begun = PyObject_GetAttr(self->drain, t_begun);
+    if (begun == NULL)
+        return -1;
+    bool last = begun == Py_True;
     Py_DECREF(begun);
-    if (message != NULL)
-        PyList_SetItem(exchange, OPENING, Py_NewRef(message));
-    return message;
+    if (last && replace(message, self->closing, PyList_GET_ITEM(exchange, SCOPE)) < 0)
+        return -1;
+    return PyList_SetItem(exchange, OPENING, Py_NewRef(*message));
 }
 
 static int path_sent(Asgi *self, PyObject *exchange, PyObject *message) {
@@ -139,22 +173,24 @@ static PyObject *Asgi_sending(Asgi *self, PyObject *const *args, Py_ssize_t coun
         return NULL;
     }
     PyObject *exchange = args[0], *message = args[1];
-    PyObject *kind = is_exchange(exchange) ? must(message, t_type) : NULL;
-    if (kind == NULL)
+    if (!is_exchange(exchange))
         return NULL;
+    PyObject *kind = must(message, t_type);
     Py_INCREF(message);
-    int outcome = 0;
-    if (is_text(kind, t_response_body))
+    int outcome = kind == NULL ? -1 : 0;
+    if (kind == NULL)
+        ;
+    else if (is_text(kind, t_response_body))
         outcome = body(self, exchange, message);
     else if (is_text(kind, t_response_start))
-        outcome = (message = start(self, exchange, message)) == NULL ? -1 : 0;
+        outcome = start(self, exchange, &message);
     else if (is_text(kind, t_response_pathsend))
         outcome = path_sent(self, exchange, message);
-    Py_DECREF(kind);
+    Py_XDECREF(kind);
     PyObject *passed = NULL;
-    if (outcome == 0)
+    if (outcome == 0 || forgive() == 0)
         passed = PyObject_CallOneArg(PyList_GET_ITEM(exchange, SEND), message);
-    Py_XDECREF(message);
+    Py_DECREF(message);
     return passed;
 }
 
@@ -173,8 +209,11 @@ static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count
         return NULL;
     bool failed = raised || (status == FAILED && opening == Py_None);
     int sized = PyObject_IsTrue(PyList_GET_ITEM(exchange, SIZE));
-    if (opening != Py_None && (sized || !raised) && status_of(opening, &status) < 0)
-        return NULL;
+    if (opening != Py_None && (sized || !raised) && status_of(self, opening, &status) < 0) {
+        if (forgive() < 0)
+            return NULL;
+        status = FAILED; /* nobody can tell what an engine has made of it */
+    }
     if (end(self, exchange, status, failed) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -187,7 +226,7 @@ static PyMethodDef Asgi_methods[] = {
 };
 
 #define MEMBERS(DO)                                                                                              \
-    DO(row) DO(drain) DO(closing) DO(with_headers) DO(file_size) DO(entries) DO(wanted) DO(nameless) DO(methods) \
+    DO(row) DO(drain) DO(closing) DO(with_headers) DO(file_size) DO(status_of) DO(entries) DO(wanted) DO(nameless) DO(methods) \
         DO(targets) DO(target_field) DO(agents) DO(agent_field)
 
 static int Asgi_traverse(Asgi *self, visitproc visit, void *arg) {
@@ -211,16 +250,17 @@ static void Asgi_dealloc(Asgi *self) {
 }
 
 static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"row",     "drain",   "closing",      "with_headers", "file_size",   "entries", "wanted", "nameless",
-                            "methods", "targets", "target_field", "agents",       "agent_field", "date",    "timed",  NULL};
+    static char *names[] = {"row",      "drain",   "closing", "with_headers", "file_size", "status_of",   "entries", "wanted",
+                            "nameless", "methods", "targets", "target_field", "agents",    "agent_field", "date",    "timed",
+                            NULL};
     Asgi *self = (Asgi *)type->tp_alloc(type, 0);
     PyObject *date;
     int timed;
     if (self == NULL)
         return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOOOUO!O!OO!OOp", names, &Row_Type, &self->row, &self->drain,
-                                     &self->closing, &self->with_headers, &self->file_size, &self->entries, &self->wanted,
-                                     &self->nameless, &PyFrozenSet_Type, &self->methods, &PyDict_Type, &self->targets,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOOOOUO!O!OO!OOp", names, &Row_Type, &self->row, &self->drain,
+                                     &self->closing, &self->with_headers, &self->file_size, &self->status_of, &self->entries,
+                                     &self->wanted, &self->nameless, &PyFrozenSet_Type, &self->methods, &PyDict_Type, &self->targets,
                                      &self->target_field, &PyDict_Type, &self->agents, &self->agent_field, &date, &timed)) {
 #define FORGET(name) self->name = NULL;
         MEMBERS(FORGET) /* their references are borrowed until HOLD */

@@ -12,7 +12,7 @@ enum { SEND, SCOPE, PATH, QUERY, BEGAN, BASE, PLACE, IDS, SIZE, OPENING, DONE, E
 typedef struct {
     PyObject_HEAD
     Row *row;
-    PyObject *drain, *closing, *with_headers, *file_size;
+    PyObject *drain, *closing, *with_headers, *file_size, *status_of;
     PyObject *entries;                                /* None: no access log */
     PyObject *wanted, *nameless;                      /* None: every request has a line */
     PyObject *methods, *targets, *target_field, *agents, *agent_field;

@@ -2,7 +2,8 @@
 
 It does in one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in
 flight, the access log's line. The wrapper for WSGI is wsgi.py, WebSockets are in websocket.py. Lifespan and
-`receive` pass through unchanged. Scopes are changed in place, never copied. Not for the form of a line
+`receive` pass through unchanged. Scopes are changed in place, never copied. A message that breaks the ASGI
+specification is passed to the engine unchanged, which judges it. Not for the form of a line
 (logs/access/line.py), nor for which peers to trust (proxy.py).
 """
 
@@ -32,11 +33,13 @@ from mooring.instrument.asgi_line import (
     Entries,
     Exchange,
     asgi_entries,
+    size_of,
+    status_of,
 )
 from mooring.instrument.disconnect import client_left
 from mooring.instrument.drain import CLOSE
 from mooring.instrument.meter import Begin, Meter, lines_agree, table
-from mooring.instrument.request_id import with_headers
+from mooring.instrument.request_id import is_named, with_headers
 from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
 from mooring.logs.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
@@ -105,37 +108,44 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
     begin, end = table(meter.row)
     give = meter.row.free.append
 
-    def sending(exchange: Exchange, message: Any) -> Awaitable[None]:
-        kind = message["type"]
-        if kind == "http.response.body":
-            if "body" in message:
-                exchange[SIZE] += len(message["body"])
-            if not ((message.get("more_body")) or exchange[DONE]):
-                exchange[DONE] = True
-                # Written out, like table(): calls would cost more than the work. The place is freed first,
-                # since the rest may fail on what the application has sent.
-                place = exchange[PLACE]
-                if place:
-                    cells[place] = 0.0
-                    give(place)
-                else:
-                    cells[OVERFLOW] -= 1.0
-                status = exchange[OPENING]["status"] if exchange[OPENING] else FAILED
-                now = clock()
-                seconds = now - exchange[BEGAN]
-                cells[exchange[BASE] + (status // 100 & 7)] += 1.0
-                cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
-                cells[DURATIONS] += seconds
-                if entries is not None:
-                    entries(exchange, status, seconds, now)
-        elif kind == "http.response.start":
-            if exchange[IDS][2]:
-                message = with_headers(message, exchange[IDS][2])
-            if drain.begun:
-                message = last_of_connection(message, exchange[SCOPE])
-            exchange[OPENING] = message
-        elif kind == "http.response.pathsend":
-            exchange[SIZE] += _file_size(message["path"])
+    def sending(exchange: Exchange, message: Any) -> Awaitable[None]:  # noqa: C901, PLR0912
+        try:
+            kind = message["type"]
+            if kind == "http.response.body":
+                if "body" in message:
+                    body = message["body"]
+                    exchange[SIZE] += len(body) if body.__class__ is bytes else size_of(body)
+                if not ((message.get("more_body")) or exchange[DONE]):
+                    status = FAILED
+                    if exchange[OPENING] is not None:
+                        status = exchange[OPENING]["status"]
+                        if status.__class__ is not int or not 0 <= status < 1000:
+                            status = status_of(status)
+                    exchange[DONE] = True
+                    # Written out, as is table(): a call for each would cost more than what it does.
+                    place = exchange[PLACE]
+                    if place:
+                        cells[place] = 0.0
+                        give(place)
+                    else:
+                        cells[OVERFLOW] -= 1.0
+                    now = clock()
+                    seconds = now - exchange[BEGAN]
+                    cells[exchange[BASE] + (status // 100 & 7)] += 1.0
+                    cells[HISTOGRAM + bisect(bounds, seconds)] += 1.0
+                    cells[DURATIONS] += seconds
+                    if entries is not None:
+                        entries(exchange, status, seconds, now)
+            elif kind == "http.response.start":
+                exchange[OPENING] = message
+                if exchange[IDS][2]:
+                    exchange[OPENING] = message = with_headers(message, exchange[IDS][2])
+                if drain.begun:
+                    exchange[OPENING] = message = last_of_connection(message, exchange[SCOPE])
+            elif kind == "http.response.pathsend":
+                exchange[SIZE] += _file_size(message["path"])
+        except Exception:
+            pass  # an odd message: if it was the last one, finish() counts the request
         passed: Awaitable[None] = exchange[SEND](message)
         return passed
 
@@ -144,7 +154,12 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
         end(exchange[PLACE])
         # No engine sends the head before the first part of the body: without a part, a failure is a 500.
         seen = exchange[OPENING] is not None and (exchange[SIZE] or not raised)
-        status = exchange[OPENING]["status"] if seen else unanswered
+        status = unanswered
+        if seen:
+            try:
+                status = status_of(exchange[OPENING]["status"])
+            except Exception:  # nobody can tell what an engine has made of it
+                status = FAILED
         now = clock()
         seconds = now - exchange[BEGAN]
         cells[exchange[BASE] + (status // 100 & 7)] += 1.0
@@ -178,6 +193,7 @@ def _accelerated(meter: Meter) -> tuple[Begin, Sending, Finish] | None:
         closing=last_of_connection,
         with_headers=with_headers,
         file_size=_file_size,
+        status_of=status_of,
         entries=asgi_entries(meter, every=True),
         wanted=lines.wanted if lines is not None else None,
         nameless=lines.nameless if lines is not None else "-",
@@ -196,7 +212,7 @@ def last_of_connection(message: Any, scope: Scope) -> Any:
     """A copy of a response's first message with `Connection: close`, not in HTTP/2 (RFC 9113, 8.2.2)."""
     if not scope["http_version"].startswith("1"):
         return message
-    own = [header for header in message.get("headers") or () if header[0].lower() != b"connection"]
+    own = [header for header in message.get("headers") or () if not is_named(header, b"connection")]
     return {**message, "headers": [*own, CLOSE]}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mooring.instrument.meter import Meter
+from mooring.logs.access.parts import Entry
 from mooring.logs.escape import (
     HOST_LIMIT,
     HOST_OTHERS,
@@ -55,6 +56,19 @@ def agrees() -> bool:
     )
 
 
+def size_of(body: Any) -> int:
+    """The bytes of a body's part that is no `bytes`. Raises TypeError where it has none, as None or text."""
+    return memoryview(body).nbytes
+
+
+def status_of(status: Any) -> int:
+    """The number of a response's status. Raises TypeError or ValueError where it is no number of a status."""
+    number = int(status)
+    if not 0 <= number < 1000:
+        raise ValueError(f"{number} is no status")
+    return number
+
+
 def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noqa: C901 (written out, for its speed)
     """A function that makes a request's line and gives it to the log; None if there is no log.
 
@@ -70,10 +84,8 @@ def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noq
     if every:
         wanted = None
 
-    def entries(exchange: Exchange, status: int, seconds: float, now: float) -> None:  # noqa: C901
+    def text_of(exchange: Exchange, status: int, seconds: float) -> str:
         _, scope, path, query, _, _, _, ids, size, opening, _ = exchange
-        if wanted is not None and not wanted(path, status):
-            return
         client = scope.get("client")
         host, port = client if client and client[0] else (nameless, None)
         host = hosts.get(host) or host_field(host)
@@ -112,19 +124,44 @@ def asgi_entries(meter: Meter, *, every: bool = False) -> Entries | None:  # noq
             ids[1],
             extra,
         )
+        return line(entry)
+
+    def entries(exchange: Exchange, status: int, seconds: float, now: float) -> None:
+        if wanted is not None and not wanted(exchange[PATH], status):
+            return
         try:
-            data = line(entry).encode()
+            text = text_of(exchange, status, seconds)
+        except Exception:  # the scope, or the response's headers, are not as they should be
+            try:
+                text = line(_plain_entry(exchange, status, seconds))
+            except Exception:
+                cells[DROPPED] += 1.0
+                return
+        try:
+            data = text.encode()
         except UnicodeEncodeError:
-            data = line(entry).encode("utf-8", "backslashreplace")
+            data = text.encode("utf-8", "backslashreplace")
         if not write(data, now):
             cells[DROPPED] += 1.0
 
     return entries
 
 
+def _plain_entry(exchange: Exchange, status: int, seconds: float) -> Entry:
+    """A request's entry without what the application can have changed: the scope's client and headers."""
+    _, scope, path, query, _, _, _, ids, size, _, _ = exchange
+    target = target_field(path + b"?" + query if query else path)
+    method = scope.get("method")
+    method = method if method in METHODS else "-"
+    return ("-", None, method, target, "-", status, size, seconds, "-", "-", ids[0], ids[1], ({}, ()))
+
+
 def _declared(opening: Any) -> int | None:
     """The Content-Length of a response's first message."""
-    for name, value in (opening or {}).get("headers", ()):
-        if name.lower() == b"content-length" and value.isdigit():
-            return int(value)
+    try:
+        for name, value in (opening or {}).get("headers") or ():
+            if name.lower() == b"content-length" and value.isdigit():
+                return int(value)
+    except Exception:  # odd headers: those behind them are not looked at
+        return None
     return None

@@ -97,7 +97,7 @@ def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callabl
                 nonlocal begun, ended
                 begun = True
                 await send(message)
-                if message["type"] in _BODIES and not message.get("more_body"):
+                if _ends(message):
                     ended = True
                     lift()
 
@@ -111,6 +111,14 @@ def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callabl
         await _answer(send, 504, _LATE)
 
     return timed
+
+
+def _ends(message: Any) -> bool:
+    """Whether it is a response's last message; False for an odd one, since nobody knows what became of it."""
+    try:
+        return message["type"] in _BODIES and not message.get("more_body")
+    except Exception:
+        return False
 
 
 async def _within(work: Callable[[Callable[[], None]], Awaitable[None]], seconds: float) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mooring.application.model import ASGI, Receive, Scope, Send
-from mooring.instrument.asgi_line import Entries
+from mooring.instrument.asgi_line import Entries, status_of
 from mooring.instrument.meter import Meter, table
 from mooring.instrument.request_id import with_headers
 from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
@@ -21,7 +21,7 @@ FAILED, LEFT, ACCEPTED = 500, 499, 101
 _ANSWERS = {"websocket.accept": ACCEPTED, "websocket.close": 403}
 
 
-def wrap_websocket(
+def wrap_websocket(  # noqa: C901
     application: ASGI,
     prepare: Callable[[Scope], None],
     meter: Meter,
@@ -53,12 +53,16 @@ def wrap_websocket(
 
         def sending(message: Any) -> Awaitable[None]:
             if not status:
-                kind = message["type"]
-                code = message["status"] if kind == "websocket.http.response.start" else _ANSWERS.get(kind)
-                if code is not None:
-                    answer(code, message)
-                    if ids[2] and kind != "websocket.close":
-                        message = with_headers(message, ids[2])
+                try:
+                    kind = message["type"]
+                    refused = kind == "websocket.http.response.start"
+                    code = status_of(message["status"]) if refused else _ANSWERS.get(kind)
+                    if code is not None:
+                        answer(code, message)
+                        if ids[2] and kind != "websocket.close":
+                            message = with_headers(message, ids[2])
+                except Exception:
+                    pass  # an odd message, which the engine judges: asgi.py
             found: Awaitable[None] = send(message)
             return found
 

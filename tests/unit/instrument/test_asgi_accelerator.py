@@ -193,7 +193,7 @@ def test_it_refuses_memory_that_is_no_ring_and_no_row():
         accelerator.c.Writer(bytearray(4096), 0, 4096, SIZE, FULL, 0.05)
     with pytest.raises(ValueError, match="not in that row"):
         accelerator.row(type("Small", (), {"data": bytearray(64)}))
-    rest = (None, None, None, None, None, None, "-", frozenset(), {}, None, {}, None, None, False)
+    rest = (None, None, None, None, None, None, None, "-", frozenset(), {}, None, {}, None, None, False)
     asgi = accelerator.c.Asgi(accelerator.row(Row()), *rest)
     with pytest.raises(TypeError, match="exchange"):
         asgi.sending([], {})

@@ -3,7 +3,6 @@ in flight, and no line is forged.
 """
 
 import asyncio
-import contextlib
 import json
 from time import monotonic
 
@@ -11,6 +10,7 @@ import pytest
 from wrapping import Log, Server, call, environ, hello, http, ok, streaming, websocket, wrapped
 
 from mooring.instrument.asgi import wrap_asgi
+from mooring.instrument.limits import limit
 from mooring.instrument.meter import Meter
 from mooring.scoreboard.row import BUCKETS, CLASSES, HISTOGRAM, METHOD_BASE, RAISED, REQUESTS, Row
 
@@ -55,17 +55,165 @@ def test_what_is_sent_after_the_application_has_returned_is_not_counted(row):
 
 @pytest.mark.parametrize("start", [{}, {"status": "200 OK"}, {"status": None}])
 def test_a_status_that_is_none_leaves_nothing_in_flight(row, start):
+    """It is the engine's to judge, and counted as a failure, since nobody can tell what that made of it."""
+
     async def app(scope, receive, send):
         await send({"type": "http.response.start", **start})
         await send({"type": "http.response.body", "body": b"x"})
 
-    async def catches(scope, receive, send):
+    async def headless(scope, receive, send):
         await send({"type": "http.response.start", **start})
 
-    for each in (app, catches):
-        with pytest.raises((KeyError, TypeError)):
-            call(wrapped(each, meter=Meter(row)), http())
+    for number, each in enumerate((app, headless), 1):
+        call(wrapped(each, meter=Meter(row)), http())
+        assert classes(row) == {5: number}
         assert idle(row)
+
+
+# -- messages that are not as ASGI says: the engine judges them --------------------------------------------
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+BODY = {"type": "http.response.body"}
+
+
+class Uncertain:
+    """What is neither true nor false, as an array of numpy's."""
+
+    def __bool__(self):
+        raise ValueError("ambiguous")
+
+
+def sending(*messages):
+    async def app(scope, receive, send):
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("body", "size"),
+    [
+        (b"four", 4),
+        (bytearray(b"four"), 4),
+        (memoryview(b"four"), 4),
+        (memoryview(b"fourfour").cast("I"), 8),
+        (None, 0),
+        ("text", 0),
+        (7, 0),
+        ([1, 2], 0),
+    ],
+)
+def test_any_body_goes_to_the_engine_and_what_can_be_counted_is(row, body, size):
+    log = Log("all")
+    messages = [START, {**BODY, "body": body}]
+    assert call(wrapped(sending(*messages), log=log), http()) == messages
+    [entry] = log
+    assert entry[5:7] == (200, size)
+    assert idle(log.meter.row)
+
+
+@pytest.mark.parametrize("more", [None, "", 0, [], Uncertain()])
+def test_an_odd_more_body_ends_the_response_or_is_left_to_the_engine(row, more):
+    messages = [START, {**BODY, "body": b"x", "more_body": more}]
+    assert call(wrapped(sending(*messages), meter=Meter(row)), http()) == messages
+    assert classes(row) == {2: 1}
+    assert idle(row)
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"type": None}, {"type": ["x"]}, [], 7, None, {"type": "http.response.pathsend"}]
+)
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_message_that_is_none_goes_to_the_engine(row, odd, limited):
+    app = sending(START, odd, BODY)
+    if limited:
+        app = limit(app, "asgi", row, 0, 60.0)
+    assert call(wrapped(app, meter=Meter(row)), http()) == [START, odd, BODY]
+    assert classes(row) == {2: 1}
+    assert idle(row)
+
+
+@pytest.mark.parametrize("start", [{**START, "status": 200.0}, {**START, "status": "200"}])
+def test_a_status_that_is_a_number_otherwise_is_one(row, start):
+    assert call(wrapped(sending(start, BODY), meter=Meter(row)), http()) == [start, BODY]
+    assert classes(row) == {2: 1}
+
+
+@pytest.mark.parametrize("status", [10**30, -1, 1000, "200 OK", b"2x", None, float("nan")])
+def test_any_status_goes_to_the_engine(row, status):
+    start = {**START, "status": status}
+    assert call(wrapped(sending(start, BODY), log=(log := Log())), http()) == [start, BODY]
+    assert " 500" in log[0]
+    assert idle(log.meter.row)
+
+
+@pytest.mark.parametrize(
+    "headers", [None, 7, [None], [7], [(b"a",)], [("a", "b")], [(b"a", b"b", b"c")], b"x"]
+)
+@pytest.mark.parametrize("form", ["common", "combined", "uvicorn", "json", "%(h)s %({a}o)s", "%(b)s"])
+@pytest.mark.parametrize("drains", [False, True])
+def test_odd_headers_go_to_the_engine(form, headers, drains):
+    log = Log(form)
+    if drains:
+        log.meter.drain.begin()
+    app = wrapped(sending({**START, "headers": headers}, BODY), log=log, request_id="x-request-id")
+    start, body = call(app, http())
+    for header in headers if isinstance(headers, list) else ():
+        assert header in start["headers"]
+    assert body == BODY
+    assert len(log) == 1
+    assert idle(log.meter.row)
+
+
+def test_odd_headers_do_not_hide_an_id_of_the_applications():
+    headers = [(b"a",), [b"X-Request-Id", b"own"]]
+    app = wrapped(sending({**START, "headers": headers}, BODY), request_id="x-request-id")
+    assert call(app, http())[0]["headers"] == headers
+
+
+@pytest.mark.parametrize("odd", [{"client": 7}, {"client": (7,)}, {"headers": None}, {"method": 7}, None])
+@pytest.mark.parametrize("form", ["common", "combined", "uvicorn", "json", "%(h)s %({a}i)s"])
+def test_a_scope_that_the_application_has_spoilt_has_a_line(form, odd):
+    async def app(scope, receive, send):
+        scope.clear() if odd is None else scope.update(odd)
+        await sending(START, BODY)(scope, receive, send)
+
+    log = Log(form)
+    assert call(wrapped(app, log=log), http("/here")) == [START, BODY]
+    assert len(log) == 1
+    assert idle(log.meter.row)
+
+
+def test_an_odd_last_message_that_the_engine_refuses_is_a_500(row):
+    async def refuses(message):
+        if message.get("body", b"") is None:
+            raise TypeError("the engine's")
+
+    app = wrapped(sending(START, {**BODY, "body": None}), meter=Meter(row))
+    with pytest.raises(TypeError, match="the engine's"):
+        asyncio.run(app(http(), None, refuses))
+    assert classes(row) == {5: 1}
+    assert row.read(RAISED) == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        7,
+        {"type": "websocket.http.response.start"},
+        {"type": "websocket.http.response.start", "status": "x"},
+        {"type": "websocket.accept", "headers": 7},
+        {"type": "websocket.accept", "headers": [None]},
+        {"type": ["x"]},
+    ],
+)
+def test_an_odd_message_of_a_websocket_goes_to_the_engine(row, odd):
+    app = wrapped(sending(odd), meter=Meter(row), request_id="x-request-id")
+    [sent] = call(app, websocket())
+    assert sent == odd or None in sent["headers"]
+    assert idle(row)
 
 
 def test_a_failure_before_the_application_leaves_nothing_in_flight(row):
@@ -83,8 +231,7 @@ def test_a_refused_handshake_whose_status_is_none_leaves_nothing_in_flight(row, 
     async def app(scope, receive, send):
         await send({"type": "websocket.http.response.start", "status": status})
 
-    with contextlib.suppress(TypeError):
-        call(wrapped(app, meter=Meter(row)), websocket())
+    assert call(wrapped(app, meter=Meter(row)), websocket())
     assert idle(row)
 
 

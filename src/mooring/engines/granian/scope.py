@@ -16,6 +16,7 @@ from typing import Any
 
 from mooring.engines.granian.websocket import ClientLeftError, Live, WebSocket
 from mooring.instrument import drain
+from mooring.instrument.request_id import is_named
 
 _NO_HOST = (b"host", b"")
 _BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body
@@ -80,7 +81,7 @@ async def _http(call: Call, scope: dict[str, Any], proto: Any) -> None:
         return message
 
     async def send(message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
+        if _type(message) == "http.response.start":
             if not ended and _has_body(scope):
                 message = _last_of_connection(message)
             elif "headers" not in message:
@@ -88,9 +89,17 @@ async def _http(call: Call, scope: dict[str, Any], proto: Any) -> None:
         await proto.send(message)
 
     async def send_head(message: dict[str, Any]) -> None:
-        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+        await send({**message, "body": b""} if _type(message) == "http.response.body" else message)
 
     await call(scope, receive, send_head if scope["method"] == "HEAD" else send)
+
+
+def _type(message: Any) -> object:
+    """A message's type; None for what has none: granian judges that."""
+    try:
+        return message["type"]
+    except Exception:
+        return None
 
 
 def _has_body(scope: dict[str, Any]) -> bool:
@@ -105,7 +114,7 @@ def _last_of_connection(message: dict[str, Any]) -> dict[str, Any]:
 
     Granian closes that connection, but does not always send the header: the client's next request would fail.
     """
-    own = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+    own = [header for header in message.get("headers") or () if not is_named(header, b"connection")]
     return {**message, "headers": [*own, drain.CLOSE]}
 
 

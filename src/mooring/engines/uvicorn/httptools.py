@@ -10,6 +10,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from mooring.instrument.request_id import is_named
+
 MAX_HEAD = 64 * 1024  # bytes of a request's line and headers that are always taken
 
 
@@ -21,12 +23,16 @@ class UnchunkedCycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         """As uvicorn's, which needs a length or chunks: without a length, each part's own length is given."""
         if message["type"] == "http.response.start":
-            names = {name.lower() for name, _ in message.get("headers", ())}
-            self.endless = b"content-length" not in names
+            headers = [*(message.get("headers") or ())]  # an iterable: it may be one that is read once
+            message = {**message, "headers": headers}
+            self.endless = not any(is_named(header, b"content-length") for header in headers)
             if self.endless:
                 self.chunked_encoding = False
         elif self.endless:
-            self.expected_content_length = len(message.get("body", b""))
+            body = message.get("body")
+            if not body:  # None: uvicorn takes it as empty where it sends chunks
+                message = {**message, "body": b""}
+            self.expected_content_length = len(body) if body else 0
         await super().send(message)
 
 

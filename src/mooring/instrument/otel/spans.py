@@ -64,22 +64,59 @@ def wrap_asgi(call: ASGI, excluded: ExcludeList) -> ASGI:
 
     # A coroutine function: asgiref would take a plain function for an ASGI 2 application.
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[_BEGUN] = True
-        await call(scope, receive, send)
+        way, scope[_BEGUN] = scope[_BEGUN], True
+        await call(scope, receive, way.through(send))
 
     options: Any = {"excluded_urls": excluded, "exclude_spans": ["receive", "send"]}
     traced = asgi.OpenTelemetryMiddleware(inner, **options)
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("type") == "lifespan":
+            await call(scope, receive, send)
+            return
+        scope[_BEGUN] = way = _Way(send)
         try:
-            await traced(scope, receive, send)
+            await traced(scope, receive, way.send)
         except Exception:
-            if _BEGUN in scope:
+            if scope.get(_BEGUN) is not way:
                 raise
             _LOG.exception("A request goes without a span")
             await call(scope, receive, send)
 
     return outer
+
+
+class _Way:
+    """A response's messages through the middleware. It raises for one that is not as it should be: such a
+    message goes past it, since the engine is to judge it.
+    """
+
+    __slots__ = ("_engine", "_inside")
+
+    def __init__(self, engine: Send) -> None:
+        self._engine = engine
+        self._inside = set[int]()  # ids of the messages that are in the middleware
+
+    async def send(self, message: Any) -> None:
+        """What the middleware sends to."""
+        self._inside.discard(id(message))
+        await self._engine(message)
+
+    def through(self, middleware: Send) -> Send:
+        """What the application sends to."""
+
+        async def send(message: Any) -> None:
+            self._inside.add(id(message))
+            try:
+                await middleware(message)
+            except Exception:
+                if id(message) not in self._inside:  # the engine's own
+                    raise
+                await self._engine(message)
+            finally:
+                self._inside.discard(id(message))
+
+        return send
 
 
 def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:

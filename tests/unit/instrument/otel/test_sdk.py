@@ -129,6 +129,29 @@ def test_a_failing_middleware_is_passed_by_but_the_applications_error_is_its_own
     assert calls == ["/", "/broken"]  # once each
 
 
+@pytest.mark.parametrize("odd", [{}, {"type": "http.response.start"}, {"type": 7, "headers": [None]}])
+def test_a_message_that_the_middleware_does_not_take_goes_to_the_engine(odd):
+    sent = []
+
+    async def application(scope, receive, send):
+        await send(odd)
+        await send({"type": "http.response.body"})
+
+    async def send(message):
+        sent.append(message)
+        if message is odd:
+            raise LookupError("the engine's")
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/", "headers": [], "scheme": "http", "query_string": b"",
+        "http_version": "1.1", "server": ("x", 80), "client": None,
+    }  # fmt: skip
+    wrapped = spans.wrap_asgi(application, parse_excluded_urls(""))
+    with pytest.raises(LookupError, match="the engine's"):
+        asyncio.run(wrapped(scope, None, send))
+    assert sent == [odd]  # once
+
+
 def test_what_a_wsgi_application_is_given_has_no_trace_of_ours():
     seen = []
 
