@@ -34,7 +34,7 @@ def serve(kind: str) -> None:
     if kind == "without":
         wrap.wrap = unwrapped  # type: ignore[assignment]
         workers.Workers._seat = no_seat  # type: ignore[method-assign]
-        run.seats.ready = lambda *_: None  # type: ignore[attr-defined]
+        run.memory.watch = lambda *_: None  # type: ignore[attr-defined]
     sys.argv = ["mooring", *sys.argv[3:]]
     __main__.main()
 

@@ -17,7 +17,7 @@ from mooring.supervisor.lifecycle import WorkerState
 from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.part import Part
 from mooring.system import units
-from mooring.worker.seat import SAMPLE
+from mooring.worker.memory import SAMPLE
 
 LOOK = 0.5  # seconds between two looks at requests and ages
 LOOK_MEMORY = SAMPLE * 1.25  # longer than the worker's sampling interval, so that each look sees a new sample

@@ -21,7 +21,7 @@ from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
 from mooring.system import process
-from mooring.worker import descriptors, fork_safety, heartbeat, messages
+from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
 from mooring.worker import seat as seats
 from mooring.worker import wrap as wrapping
 from mooring.worker.assignment import Assignment
@@ -142,7 +142,7 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if desk is None:
             limited = plan.settings.max_worker_memory is not None
-            _serves(loaded[0].row(), assignment.context.log, seats.SAMPLE if limited else seats.LOOK)
+            _serves(loaded[0].row(), assignment.context.log, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
@@ -189,9 +189,10 @@ def _desk(assignment: Assignment) -> ArbiterDesk | None:
     return ArbiterDesk(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
-def _serves(row: Row, log: Log, look: float = seats.LOOK) -> None:
+def _serves(row: Row, log: Log, look: float = memory.LOOK) -> None:
     """Note that the process serves; from now on, watch its memory and its descriptors."""
-    seats.ready(row, look)
+    memory.watch(row, look)
+    seats.ready(row)
     descriptors.watch(log)
 
 

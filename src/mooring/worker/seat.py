@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import NamedTuple
 
 from mooring.scoreboard.ring import Write, writer
-from mooring.scoreboard.row import DRAINING, FREE, GONE, MEMORY, READY, STATE, Board, Row
-from mooring.system import process
-from mooring.system.unpatched import native
-
-LOOK, SAMPLE = 10.0, 2.0  # seconds between two looks at the worker's own memory; with a memory limit
+from mooring.scoreboard.row import DRAINING, FREE, GONE, READY, STATE, Board, Row
 
 
 class Seat(NamedTuple):
@@ -53,22 +49,14 @@ def take(seat: Seat, index: int | None) -> Taken:
     return Taken(row, write)
 
 
-def ready(row: Row, look: float = LOOK) -> None:
-    """Mark the row's worker as ready, and keep its memory in the row, measured every `look` seconds."""
-    row.cells[MEMORY] = process.proportional_set_size() or 0
+def ready(row: Row) -> None:
+    """Mark the row's worker as ready."""
     row.cells[STATE] = READY
-    native("_thread", "start_new_thread")(_watch_memory, (row, look, native("time", "sleep")))
 
 
 def draining(row: Row) -> None:
     """Mark the row's worker as draining: it takes no new requests."""
     row.cells[STATE] = DRAINING
-
-
-def _watch_memory(row: Row, look: float, sleep: Callable[[float], None]) -> None:
-    while True:
-        sleep(look)
-        row.cells[MEMORY] = process.proportional_set_size() or 0
 
 
 class ArbiterDesk:
