@@ -37,3 +37,9 @@ def test_the_architecture_page_names_all_packages() -> None:
         *("plan", "application", "settings", "logs", "scoreboard", "resources", "system"),
     ]
     assert len(NAMED.findall(page)) > 30
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports each by its file's name."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
