@@ -42,9 +42,10 @@ class SignalQueue:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
-        self._before = {number: signal.signal(number, _enqueue) for number in SUPERVISED}
+        # The descriptor before the handlers: a signal that comes between the two would be handled, and lost.
         # A full pipe means that the loop is behind by 65,536 signals: it will look at everything anyway.
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _enqueue) for number in SUPERVISED}
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISED)  # commands/run/reexec.py has blocked them
 
