@@ -49,6 +49,9 @@ enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
 TEXTS(DECLARE)
 #undef DECLARE
 
+/* The bytes of a part of a body; -1: an error is set, and it has none. */
+Py_ssize_t bytes_of(PyObject *part);
+
 /* Make them. -1: an error is set. */
 int text_intern(void);
 

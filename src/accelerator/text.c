@@ -1,4 +1,4 @@
-/* The texts that are looked for, whether a text is one of them, and whether it is an address as host_field of
+/* The texts that are looked for, whether a text is one of them, how many bytes a part of a body has, and whether it is an address as host_field of
  * logs/escape.py wants it. Has no twin of its name: Python needs none. Not for escaping, which is left to that file. */
 
 #include "accelerator.h"
@@ -15,6 +15,17 @@ int text_intern(void) {
         if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
             return -1;
     return 0;
+}
+
+Py_ssize_t bytes_of(PyObject *part) {
+    if (PyBytes_CheckExact(part))
+        return PyBytes_GET_SIZE(part);
+    Py_buffer view;
+    if (PyObject_GetBuffer(part, &view, PyBUF_FULL_RO) < 0)
+        return -1;
+    Py_ssize_t size = view.len;
+    PyBuffer_Release(&view);
+    return size;
 }
 
 bool is_text(PyObject *text, PyObject *other) {
