@@ -108,6 +108,8 @@ def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
     def start(environ: Environ) -> Arrival:
         now = clock()
         target = target_of(environ)
+        environ.setdefault("RAW_URI", target)  # as gunicorn gives it
+        environ.setdefault("REQUEST_URI", target)  # as uWSGI and mod_wsgi do
         base = base_of(environ["REQUEST_METHOD"], OTHER_BASE)
         return now, target, base, begin(base, target.partition("?")[0].encode("latin-1", "replace"), now)
 

@@ -335,6 +335,30 @@ def test_wsgi_a_body_that_is_none_leaves_nothing_in_flight(row, body):
     assert idle(row)
 
 
+@pytest.mark.parametrize(
+    ("given", "raw", "uri"),
+    [
+        (
+            {"PATH_INFO": "/a b/\xc3\xa9", "QUERY_STRING": "q=%2F"},
+            "/a%20b/%C3%A9?q=%2F",
+            "/a%20b/%C3%A9?q=%2F",
+        ),
+        ({"PATH_INFO": "/a/b", "RAW_URI": "/a%2Fb?"}, "/a%2Fb?", "/a%2Fb?"),
+        ({"PATH_INFO": "/a/b", "RAW_URI": "/a%2fb", "REQUEST_URI": "/own"}, "/a%2fb", "/own"),
+    ],
+)
+def test_wsgi_the_application_has_the_target_as_it_was_requested(given, raw, uri):
+    """Whatever becomes of SCRIPT_NAME and PATH_INFO."""
+    seen = []
+
+    def app(env, start_response):
+        seen.append((env["RAW_URI"], env["REQUEST_URI"]))
+        return hello(env, start_response)
+
+    wrapped(app, "wsgi", root="/a")(environ(**given), Server())
+    assert seen == [(raw, uri)]
+
+
 def test_wsgi_what_fails_behind_write_has_had_its_status(row):
     def app(env, start_response):
         start_response("200 OK", [])(b"written")

@@ -50,10 +50,23 @@ class WsgiApplication:
                 raise _DisconnectedError
             await send(message)
 
+        run = self._abandon(sync_spawn)
+
+        async def spawn(function: Any, environ: dict[str, Any], *more: Any) -> Any:
+            if "raw_path" in scope:
+                environ["RAW_URI"] = _target(scope)  # the instrumentation makes REQUEST_URI of it
+            return await run(function, environ, *more)
+
         try:
-            await self._wsgi(scope, connected, to_client, self._abandon(sync_spawn), call_soon)
+            await self._wsgi(scope, connected, to_client, spawn, call_soon)
         except _DisconnectedError:
             return
+
+
+def _target(scope: Any) -> str:
+    """Path and query as the client sent them; a `?` without a query behind it is lost."""
+    raw, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return f"{raw}?{query}" if query else raw
 
 
 def _completed(app: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
