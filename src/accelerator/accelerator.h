@@ -37,7 +37,8 @@ enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
     DO(type, "type") DO(body, "body") DO(more_body, "more_body") DO(status, "status") DO(path, "path")             \
     DO(client, "client") DO(method, "method") DO(headers, "headers") DO(http_version, "http_version")              \
     DO(response_start, "http.response.start") DO(response_body, "http.response.body")                              \
-    DO(response_pathsend, "http.response.pathsend") DO(RAW_URI, "RAW_URI") DO(SCRIPT_NAME, "SCRIPT_NAME")          \
+    DO(response_pathsend, "http.response.pathsend") DO(RAW_URI, "RAW_URI") DO(REQUEST_URI, "REQUEST_URI")          \
+    DO(SCRIPT_NAME, "SCRIPT_NAME")                                                                                 \
     DO(PATH_INFO, "PATH_INFO") DO(QUERY_STRING, "QUERY_STRING") DO(REQUEST_METHOD, "REQUEST_METHOD")               \
     DO(SERVER_PROTOCOL, "SERVER_PROTOCOL") DO(REMOTE_ADDR, "REMOTE_ADDR") DO(CONTENT_LENGTH, "CONTENT_LENGTH")     \
     DO(HTTP_HOST, "HTTP_HOST") DO(HTTP_REFERER, "HTTP_REFERER") DO(HTTP_USER_AGENT, "HTTP_USER_AGENT")             \
@@ -49,6 +50,9 @@ enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
 #define DECLARE(name, text) extern PyObject *t_##name;
 TEXTS(DECLARE)
 #undef DECLARE
+
+/* The bytes of a part of a body; -1: an error is set, since the object has no bytes. */
+Py_ssize_t bytes_of(PyObject *part);
 
 /* Intern the texts. -1: an error is set. */
 int text_intern(void);

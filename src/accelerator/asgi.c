@@ -57,18 +57,6 @@ static int status_of(const Asgi *self, PyObject *opening, long *status) {
     return 0;
 }
 
-/* The bytes of a part of the body; -1: an error is set, and it has none. As size_of of instrument/asgi_line.py. */
-static Py_ssize_t size_of(PyObject *data) {
-    if (PyBytes_CheckExact(data))
-        return PyBytes_GET_SIZE(data);
-    Py_buffer view;
-    if (PyObject_GetBuffer(data, &view, PyBUF_FULL_RO) < 0)
-        return -1;
-    Py_ssize_t size = view.len;
-    PyBuffer_Release(&view);
-    return size;
-}
-
 /* Nothing that is odd in a message is to be seen in the application's send(): the engine judges it. */
 static int forgive(void) {
     if (!PyErr_ExceptionMatches(PyExc_Exception))
@@ -103,7 +91,7 @@ static int end(Asgi *self, PyObject *exchange, long status, bool failed) {
 static int body(Asgi *self, PyObject *exchange, PyObject *message) {
     PyObject *data = look(message, t_body);
     if (data != NULL) {
-        Py_ssize_t size = size_of(data);
+        Py_ssize_t size = bytes_of(data);
         Py_DECREF(data);
         if (size < 0 || !grow(exchange, size))
             return -1;

@@ -12,7 +12,7 @@ typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
     PyObject *application, *base, *running, *empty; /* base: in each environ; running: requests; empty: an input */
-    PyObject *handle, *body_of, *closing, *join, *stream, *rest, *log, *status_of, *again; /* functions */
+    PyObject *handle, *body_of, *closing, *join, *cut, *stream, *rest, *log, *status_of, *again; /* functions */
 } Granian;
 
 /* One call of the application: its start_response, and the arguments that it was called with. */

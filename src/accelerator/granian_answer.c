@@ -1,4 +1,4 @@
-/* Sends the response to a request on granian. Has no twin of its name: `stream`, `begun` and head_of of
+/* Sends the response to a request on granian. Has no twin of its name: `stream`, `begun`, `joined`, `cut` and head_of of
  * engines/granian/response.py are the specification. Responses that are neither a list nor one complete chunk are left
  * to that file. */
 
@@ -28,33 +28,46 @@ static int send(const Granian *self, PyObject *proto, Response *response, PyObje
     return sent == NULL ? -1 : 0;
 }
 
-/* The Content-Length of a response; -1: it has none, or the headers are an uncommon case, which is left to Python. */
+enum { NONE = -1, OTHER = -2 };
+
+/* The Content-Length of a response; NONE: it has none; OTHER: an uncommon case, which is left to Python. */
 static Py_ssize_t declared(PyObject *headers) {
     static const char wanted[] = "content-length";
     if (!PyList_CheckExact(headers))
-        return -1;
+        return OTHER;
     for (Py_ssize_t index = 0; index < PyList_GET_SIZE(headers); index++) {
         PyObject *pair = PyList_GET_ITEM(headers, index);
         if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2)
-            return -1;
+            return OTHER;
         PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
         if (!PyUnicode_CheckExact(name) || !PyUnicode_CheckExact(value) || !PyUnicode_IS_ASCII(name))
-            return -1;
+            return OTHER;
         if (PyUnicode_GET_LENGTH(name) != sizeof wanted - 1 ||
             PyOS_strnicmp((const char *)PyUnicode_1BYTE_DATA(name), wanted, sizeof wanted - 1))
             continue;
         Py_ssize_t digits = PyUnicode_GET_LENGTH(value), length = 0;
         if (!PyUnicode_IS_ASCII(value) || !digits || digits > 15)
-            return -1;
+            return OTHER;
         for (Py_ssize_t at = 0; at < digits; at++) {
             Py_UCS1 digit = PyUnicode_1BYTE_DATA(value)[at];
             if (digit < '0' || digit > '9')
-                return -1;
+                return OTHER;
             length = length * 10 + (digit - '0');
         }
         return length;
     }
-    return -1;
+    return NONE;
+}
+
+/* No more of a body than was declared; takes the reference. */
+static PyObject *cut(const Granian *self, Response *response, PyObject *body) {
+    Py_ssize_t length = declared(response->headers);
+    if (length == NONE || length >= PyBytes_GET_SIZE(body))
+        return body;
+    PyObject *part = length >= 0 ? PyBytes_FromStringAndSize(PyBytes_AS_STRING(body), length)
+                                 : PyObject_CallFunctionObjArgs(self->cut, response, body, NULL);
+    Py_DECREF(body);
+    return part;
 }
 
 /* Call the result's close(), if it has one, even where an error is set; an error of close() replaces that error. */
@@ -104,11 +117,13 @@ static int run_out(const Granian *self, PyObject *chunks, PyObject *result) {
 
 /* Send an iterable. In the common case, its first chunk has all bytes of the declared length. */
 static int iterate(const Granian *self, PyObject *proto, Response *response, PyObject *result, Py_ssize_t length) {
+    PyObject *headers = Py_NewRef(response->headers); /* until the first byte, start_response may be called again */
     PyObject *chunks = PyObject_GetIter(result), *chunk = chunks == NULL ? NULL : PyIter_Next(chunks);
     int outcome = -1;
     if (chunk == NULL && PyErr_Occurred()) {
         finish(result);
-    } else if (chunk != NULL && PyBytes_CheckExact(chunk) && PyBytes_GET_SIZE(chunk) == length && response->written == NULL) {
+    } else if (chunk != NULL && PyBytes_CheckExact(chunk) && PyBytes_GET_SIZE(chunk) == length &&
+               response->written == NULL && response->headers == headers) {
         response->sent = 1;
         outcome = send(self, proto, response, chunk);
         if (outcome == 0)
@@ -116,14 +131,14 @@ static int iterate(const Granian *self, PyObject *proto, Response *response, PyO
     } else {
         PyObject *first = chunk == NULL ? PyList_New(0) : Py_BuildValue("[O]", chunk);
         PyObject *done = first == NULL ? NULL
-                                       : PyObject_CallFunction(self->rest, "OOOOOn", proto, response, result, chunks,
-                                                               first, length);
+                                       : PyObject_CallFunctionObjArgs(self->rest, proto, response, result, chunks, first, NULL);
         outcome = done == NULL ? -1 : 0;
         Py_XDECREF(first);
         Py_XDECREF(done);
     }
     Py_XDECREF(chunk);
     Py_XDECREF(chunks);
+    Py_DECREF(headers);
     return outcome;
 }
 
@@ -131,10 +146,12 @@ int granian_answer(const Granian *self, PyObject *proto, PyObject *environ, Resp
     PyObject *method = PyDict_GetItemWithError(environ, t_REQUEST_METHOD);
     bool head = method != NULL && is_text(method, t_HEAD);
     if (!head && response->status && PyList_Check(result)) {
-        PyObject *body = PyList_GET_SIZE(result) == 1 && response->written == NULL ? PyList_GET_ITEM(result, 0) : NULL;
+        bool one = PyList_CheckExact(result) && PyList_GET_SIZE(result) == 1 && response->written == NULL;
+        PyObject *body = one ? PyList_GET_ITEM(result, 0) : NULL;
         body = body != NULL && PyBytes_CheckExact(body)
                    ? Py_NewRef(body)
                    : PyObject_CallFunctionObjArgs(self->join, response, result, NULL);
+        body = body == NULL ? NULL : cut(self, response, body);
         int outcome = body == NULL ? -1 : send(self, proto, response, body);
         Py_XDECREF(body);
         return outcome;

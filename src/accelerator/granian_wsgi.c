@@ -57,8 +57,8 @@ static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t
 }
 
 #define MEMBERS(DO)                                                                                           \
-    DO(application) DO(base) DO(running) DO(empty) DO(handle) DO(body_of) DO(closing) DO(join) DO(stream) DO(rest) \
-        DO(log) DO(status_of) DO(again)
+    DO(application) DO(base) DO(running) DO(empty) DO(handle) DO(body_of) DO(closing) DO(join) DO(cut) DO(stream) \
+        DO(rest) DO(log) DO(status_of) DO(again)
 
 static int Granian_traverse(Granian *self, visitproc visit, void *arg) {
 #define VISIT(name) Py_VISIT(self->name);
@@ -80,15 +80,15 @@ static void Granian_dealloc(Granian *self) {
 
 static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"application", "base",   "running", "empty", "handle",    "body_of", "closing",
-                            "join",        "stream", "rest",    "log",   "status_of", "again",   NULL};
+                            "join",        "cut",    "stream",  "rest",  "log",       "status_of", "again", NULL};
     Granian *self = (Granian *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     if (PyType_Ready(&Response_Type) < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "OO!O!OOOOOOOOOO", names, &self->application, &PyDict_Type, &self->base,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OO!O!OOOOOOOOOOO", names, &self->application, &PyDict_Type, &self->base,
                                      &PySet_Type, &self->running, &self->empty, &self->handle, &self->body_of,
-                                     &self->closing, &self->join, &self->stream, &self->rest, &self->log,
-                                     &self->status_of, &self->again)) {
+                                     &self->closing, &self->join, &self->cut, &self->stream, &self->rest,
+                                     &self->log, &self->status_of, &self->again)) {
 #define FORGET(name) self->name = NULL;
         MEMBERS(FORGET) /* their references are borrowed until HOLD */
         Py_DECREF(self);

@@ -1,6 +1,6 @@
-/* The interned texts that other files look for, and two checks: whether a text equals one of them, and whether it is an
- * address that host_field of logs/escape.py would not change. Has no twin of its name: Python needs none. Not for
- * escaping: logs/escape.py. */
+/* The interned texts that other files look for, and three checks: whether a text equals one of them, how many bytes a
+ * part of a body has, and whether a text is an address that host_field of logs/escape.py would not change. Has no twin
+ * of its name: Python needs none. Not for escaping: logs/escape.py. */
 
 #include "accelerator.h"
 
@@ -16,6 +16,17 @@ int text_intern(void) {
         if (*texts[index].place == NULL && (*texts[index].place = PyUnicode_InternFromString(texts[index].text)) == NULL)
             return -1;
     return 0;
+}
+
+Py_ssize_t bytes_of(PyObject *part) {
+    if (PyBytes_CheckExact(part))
+        return PyBytes_GET_SIZE(part);
+    Py_buffer view;
+    if (PyObject_GetBuffer(part, &view, PyBUF_FULL_RO) < 0)
+        return -1;
+    Py_ssize_t size = view.len;
+    PyBuffer_Release(&view);
+    return size;
 }
 
 bool is_text(PyObject *text, PyObject *other) {

@@ -10,7 +10,7 @@ static Py_ssize_t size_of(PyObject *list) {
     Py_ssize_t size = 0;
     for (Py_ssize_t index = 0; index < PyList_GET_SIZE(list); index++) {
         PyObject *part = PyList_GET_ITEM(list, index);
-        Py_ssize_t more = PyBytes_CheckExact(part) ? PyBytes_GET_SIZE(part) : PyObject_Size(part);
+        Py_ssize_t more = bytes_of(part);
         if (more < 0)
             return -1;
         size += more;

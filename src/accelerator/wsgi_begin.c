@@ -26,14 +26,14 @@ static bool is_plain(PyObject *text) {
 
 /* Path and query as they were requested; a new reference to a text. */
 static PyObject *target_of(const Wsgi *self, PyObject *environ) {
+    PyObject *raw = PyDict_GetItemWithError(environ, t_RAW_URI);
+    if (raw != NULL && PyUnicode_CheckExact(raw))
+        return Py_NewRef(raw);
     PyObject *script = PyDict_GetItemWithError(environ, t_SCRIPT_NAME);
     PyObject *path = PyDict_GetItemWithError(environ, t_PATH_INFO);
     PyObject *query = PyDict_GetItemWithError(environ, t_QUERY_STRING);
-    PyObject *raw = PyDict_GetItemWithError(environ, t_RAW_URI);
     if (PyErr_Occurred())
         return NULL;
-    if (raw != NULL && PyUnicode_CheckExact(raw))
-        return Py_NewRef(raw);
     if (raw != NULL || script == NULL || path == NULL || !is_plain(script) || !is_plain(path) ||
         (query != NULL && !(PyUnicode_CheckExact(query) && PyUnicode_IS_ASCII(query))))
         return PyObject_CallOneArg(self->target_of, environ);
@@ -90,6 +90,10 @@ Request *wsgi_request(Wsgi *self, PyObject *environ, PyObject *start_response) {
     PyObject *target = target_of(self, environ);
     if (target == NULL)
         return NULL;
+    if (PyDict_SetDefault(environ, t_RAW_URI, target) == NULL || PyDict_SetDefault(environ, t_REQUEST_URI, target) == NULL) {
+        Py_DECREF(target);
+        return NULL;
+    }
     Request *request = PyObject_GC_New(Request, &Request_Type);
     if (request == NULL) {
         Py_DECREF(target);

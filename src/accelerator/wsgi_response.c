@@ -147,7 +147,7 @@ static PyObject *advance(Stream *self) {
 static PyObject *Stream_next(Stream *self) {
     PyObject *chunk = advance(self);
     if (chunk != NULL) {
-        Py_ssize_t size = PyBytes_CheckExact(chunk) ? PyBytes_GET_SIZE(chunk) : PyObject_Size(chunk);
+        Py_ssize_t size = bytes_of(chunk);
         if (size >= 0) {
             self->size += size;
             return chunk;
@@ -167,7 +167,8 @@ static PyObject *Stream_close(Stream *self, PyObject *Py_UNUSED(none)) {
     self->close_body = NULL;
     PyObject *closed = close_body == NULL ? Py_NewRef(Py_None) : PyObject_CallNoArgs(close_body);
     Py_XDECREF(close_body);
-    PyObject *status = self->failed ? NULL : self->request->status; /* read after close(), which may have changed it */
+    /* Read after close(), which may have changed it. */
+    PyObject *status = self->failed && !self->request->written ? NULL : self->request->status;
     Py_ssize_t size = self->size + self->request->written;
     Py_XINCREF(status);
     if (closed == NULL)

@@ -73,7 +73,7 @@ def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identi
             return counted
 
         def finish(stream: Stream) -> None:
-            code = "" if stream.failed else status
+            code = "" if stream.failed and not written else status
             report(environ, arrival, code, stream.size + written, headers, ids)
 
         try:
@@ -82,7 +82,7 @@ def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identi
             if not isinstance(body, list):
                 stream = Stream(body, finish)
                 return body if is_watched_file(environ, body, stream, headers) else stream
-            size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+            size = sum(map(_size, body))
         except BaseException:
             report(environ, arrival, "", 0, headers, ids)
             raise
@@ -105,6 +105,8 @@ def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
     def start(environ: Environ) -> Arrival:
         now = clock()
         target = target_of(environ)
+        environ.setdefault("RAW_URI", target)  # as gunicorn gives it
+        environ.setdefault("REQUEST_URI", target)  # as uWSGI and mod_wsgi do
         base = base_of(environ["REQUEST_METHOD"], OTHER_BASE)
         return now, target, base, begin(base, target.partition("?")[0].encode("latin-1", "replace"), now)
 
@@ -179,6 +181,11 @@ def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:
             log(entry, now)
 
     return line
+
+
+def _size(part: Any) -> int:
+    """The bytes of a part of a body. Raises TypeError for what has none, as the server would."""
+    return len(part) if part.__class__ is bytes else memoryview(part).nbytes
 
 
 def _counter(cells: memoryview[float], end: Callable[[int], None]) -> Count:

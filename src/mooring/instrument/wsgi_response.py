@@ -19,7 +19,10 @@ _CLOSE = ("Connection", "close")
 
 
 class Stream:
-    """An application's iterable on its way to the server: counts bytes, calls `finish(self)` once."""
+    """An application's iterable on its way to the server: counts bytes, calls `finish(self)` once.
+
+    A chunk that is no bytes fails here, as it would in the server.
+    """
 
     __slots__ = ("body", "close_body", "failed", "finish", "size")
 
@@ -33,7 +36,7 @@ class Stream:
     def __iter__(self) -> Iterator[bytes]:
         try:
             for chunk in self.body:
-                self.size += len(chunk)
+                self.size += len(chunk) if chunk.__class__ is bytes else memoryview(chunk).nbytes
                 yield chunk
         except Exception:
             self.failed = self.size == 0

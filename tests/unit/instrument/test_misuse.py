@@ -7,7 +7,7 @@ import json
 from time import monotonic
 
 import pytest
-from wrapping import Log, Server, call, environ, hello, http, ok, streaming, websocket, wrapped
+from wrapping import Body, Log, Server, call, environ, hello, http, ok, streaming, websocket, wrapped
 
 from mooring.instrument.asgi import wrap_asgi
 from mooring.instrument.limits import limit
@@ -327,12 +327,53 @@ def test_wsgi_a_status_that_is_none_is_a_500(row, status):
     assert idle(row)
 
 
-@pytest.mark.parametrize("body", [[None], [b"x", 7], 7, None])
+@pytest.mark.parametrize("body", [[None], [b"x", 7], 7, None, ["text"], ("text",)])
 def test_wsgi_a_body_that_is_none_leaves_nothing_in_flight(row, body):
     with pytest.raises(TypeError):
         Server().run(wrapped(streaming(body), "wsgi", meter=Meter(row)), environ())
     assert classes(row) == {5: 1}
     assert idle(row)
+
+
+@pytest.mark.parametrize(
+    ("given", "raw", "uri"),
+    [
+        (
+            {"PATH_INFO": "/a b/\xc3\xa9", "QUERY_STRING": "q=%2F"},
+            "/a%20b/%C3%A9?q=%2F",
+            "/a%20b/%C3%A9?q=%2F",
+        ),
+        ({"PATH_INFO": "/a/b", "RAW_URI": "/a%2Fb?"}, "/a%2Fb?", "/a%2Fb?"),
+        ({"PATH_INFO": "/a/b", "RAW_URI": "/a%2fb", "REQUEST_URI": "/own"}, "/a%2fb", "/own"),
+    ],
+)
+def test_wsgi_the_application_has_the_target_as_it_was_requested(given, raw, uri):
+    """Whatever becomes of SCRIPT_NAME and PATH_INFO."""
+    seen = []
+
+    def app(env, start_response):
+        seen.append((env["RAW_URI"], env["REQUEST_URI"]))
+        return hello(env, start_response)
+
+    wrapped(app, "wsgi", root="/a")(environ(**given), Server())
+    assert seen == [(raw, uri)]
+
+
+def test_wsgi_what_fails_behind_write_has_had_its_status(row):
+    def app(env, start_response):
+        start_response("200 OK", [])(b"written")
+        return Body(fail=LookupError())
+
+    with pytest.raises(LookupError):
+        Server(write=len).run(wrapped(app, "wsgi", meter=Meter(row)), environ())
+    assert classes(row) == {2: 1}
+
+
+def test_wsgi_other_bytes_are_counted():
+    log = Log("all")
+    for body in ([bytearray(b"four")], iter([memoryview(b"four")])):
+        Server().run(wrapped(streaming(body), "wsgi", log=log), environ())
+    assert [entry[6] for entry in log] == [4, 4]
 
 
 def test_wsgi_what_comes_after_the_answer_is_not_counted(row):

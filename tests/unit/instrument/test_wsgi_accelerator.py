@@ -43,6 +43,7 @@ _environs = st.fixed_dictionaries(
     optional={
         "QUERY_STRING": _texts,
         "RAW_URI": _texts,
+        "REQUEST_URI": _texts,
         "REMOTE_ADDR": st.sampled_from(["127.0.0.1", "", "9.9.9.9", "::1", '1.1.1.1 "x"', "\n", "\ud800"]),
         "REMOTE_PORT": st.sampled_from(["5000", "50 00"]),
         "HTTP_USER_AGENT": st.one_of(_texts, st.just("curl/7.88.1")),

@@ -8,8 +8,8 @@ And it closes a connection whose request body was not read, sometimes without `C
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 from mooring.engines.granian.input import Input
@@ -17,6 +17,13 @@ from mooring.instrument.wsgi_line import declared_size
 
 LOG = logging.getLogger("_granian")
 _CLOSE = ("Connection", "close")
+
+
+class _End(bytes):
+    """An empty chunk that is no application's: there are no more."""
+
+
+_END = _End()
 
 
 class Response:
@@ -77,8 +84,19 @@ def last_of_connection(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def joined(response: Response, result: list[bytes]) -> bytes:
-    """The complete body; data passed to write() comes first."""
-    return b"".join(response.written + result)
+    """The complete body; data passed to write() comes first. A subclass of list may have a close()."""
+    if result.__class__ is list:
+        return b"".join(response.written + result)
+    try:
+        return b"".join([*response.written, *result])
+    finally:
+        _close(result)
+
+
+def cut(response: Response, body: bytes) -> bytes:
+    """No more of a body than was declared: PEP 3333, Handling the Content-Length Header."""
+    length = declared_size(response.headers)
+    return body if length is None else body[:length]
 
 
 def stream(proto: Any, response: Response, result: Iterable[bytes], head: bool = False) -> None:
@@ -93,10 +111,6 @@ def stream(proto: Any, response: Response, result: Iterable[bytes], head: bool =
             first.append(next(chunks, b""))
             if not response.status and not first[-1]:
                 raise AssertionError("the application did not call start_response")
-        # PEP 3333: headers go out with the first chunk, so take it: it may be the whole body
-        length = None if head else declared_size(response.headers)
-        if length and not first and not response.written:
-            first.extend(islice(chunks, 1))
     except BaseException:
         _close(result)
         raise
@@ -104,31 +118,32 @@ def stream(proto: Any, response: Response, result: Iterable[bytes], head: bool =
         _close(result)
         proto.response_bytes(*head_of(response), b"")
     else:
-        begun(proto, response, result, chunks, first, length)
+        begun(proto, response, result, chunks, first)
 
 
-def begun(  # noqa: PLR0917
-    proto: Any,
-    response: Response,
-    result: Iterable[bytes],
-    chunks: Iterator[bytes],
-    first: list[bytes],
-    length: int | None,
+def begun(
+    proto: Any, response: Response, result: Iterable[bytes], chunks: Iterator[bytes], first: list[bytes]
 ) -> None:
-    """Respond with an iterable whose first chunks have been taken; `length` is the declared Content-Length.
+    """Respond with an iterable whose first chunks have been taken.
 
-    A body that these chunks complete is sent at once, which costs granian less than a stream.
+    The headers go out with the first byte of the body (PEP 3333), so what fails before it is a 500. A body
+    that is complete by then is sent at once, which costs granian less than a stream.
     """
     try:
-        data = b"".join(map(_bytes, first)) if length and not response.written else b""
+        data = b"".join(map(_bytes, (*response.written, *first)))
+        while not data:
+            data = _bytes(next(chunks, _END))
+            if data is _END:
+                break
+        length = declared_size(response.headers)  # of now: until here, start_response could be called again
     except BaseException:
         _close(result)
         raise
     response.sent = True
-    if not length or len(data) != length:
-        proto.response_iter(*head_of(response), _body(response, first, chunks, result))
+    if length is None or len(data) < length:
+        proto.response_iter(*head_of(response), _body(data, chunks, length, result))
         return
-    proto.response_bytes(*head_of(response), data)
+    proto.response_bytes(*head_of(response), data[:length])
     try:
         try:
             for _ in chunks:  # beyond the declared length: not sent
@@ -145,13 +160,19 @@ def late(error: Exception) -> None:
 
 
 def _body(
-    response: Response, first: list[bytes], chunks: Iterator[bytes], result: Iterable[bytes]
+    data: bytes, chunks: Iterator[bytes], length: int | None, result: Iterable[bytes]
 ) -> Iterator[bytes]:
+    """The body from `data` on, and of it no more than `length` bytes."""
+    left = sys.maxsize if length is None else length - len(data)
     try:
-        for each in (*response.written, *first):
-            yield _bytes(each)
+        if data:
+            yield data
         for each in chunks:
-            yield _bytes(each)
+            chunk = _bytes(each)
+            if len(chunk) > left:
+                chunk = chunk[:left]
+            left -= len(chunk)
+            yield chunk
     finally:
         _close(result)
 

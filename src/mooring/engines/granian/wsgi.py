@@ -28,6 +28,7 @@ from mooring.engines.granian.response import (
     Response,
     again,
     begun,
+    cut,
     head_of,
     joined,
     last_of_connection,
@@ -103,7 +104,7 @@ def handler(
             if environ["REQUEST_METHOD"] == "HEAD":
                 stream(proto, response, result, head=True)
             elif isinstance(result, list) and response.status:
-                body = joined(response, result)
+                body = cut(response, joined(response, result))
                 proto.response_bytes(*head_of(response), body)
             else:
                 stream(proto, response, result)
@@ -126,6 +127,7 @@ def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[obj
         body_of=body_of,
         closing=last_of_connection,
         join=joined,
+        cut=cut,
         stream=stream,
         rest=begun,
         log=late,

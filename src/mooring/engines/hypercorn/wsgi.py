@@ -2,7 +2,8 @@
 
 By itself hypercorn 0.18 sends a 500 for an empty response (a HEAD or 304 from Flask), runs the application
 with half a body when the client disconnects, streams on when the client disconnects later, gives SERVER_PORT
-as a number, uses stdout as wsgi.errors, and ends the trio worker at once because its lifespan returns.
+as a number, uses stdout as wsgi.errors, takes no exc_info and two calls of start_response, and ends the trio
+worker at once because its lifespan returns.
 """
 
 from __future__ import annotations
@@ -50,10 +51,23 @@ class WsgiApplication:
                 raise _DisconnectedError
             await send(message)
 
+        run = self._abandon(sync_spawn)
+
+        async def spawn(function: Any, environ: dict[str, Any], *more: Any) -> Any:
+            if "raw_path" in scope:
+                environ["RAW_URI"] = _target(scope)  # the instrumentation makes REQUEST_URI of it
+            return await run(function, environ, *more)
+
         try:
-            await self._wsgi(scope, connected, to_client, self._abandon(sync_spawn), call_soon)
+            await self._wsgi(scope, connected, to_client, spawn, call_soon)
         except _DisconnectedError:
             return
+
+
+def _target(scope: Any) -> str:
+    """Path and query as the client sent them; a `?` without a query behind it is lost."""
+    raw, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return f"{raw}?{query}" if query else raw
 
 
 def _completed(app: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
@@ -61,23 +75,50 @@ def _completed(app: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
         environ["SERVER_PORT"] = str(environ["SERVER_PORT"])
         environ["wsgi.errors"] = sys.stderr
         environ["wsgi.input_terminated"] = True  # else Werkzeug reads nothing of a chunked body
-        written: list[bytes] = []
-
-        def start(*given: Any) -> Callable[[bytes], None]:
-            start_response(*given)
-            return written.append
-
-        return _chunks(app(environ, start), written)
+        response = _Response(start_response)
+        return _chunks(app(environ, response.start), response)
 
     return call
 
 
-def _chunks(body: Iterable[bytes], written: list[bytes]) -> Iterator[bytes]:
-    """The response's body in at least one chunk; data passed to write() comes first."""
+class _Response:
+    """PEP 3333's start_response on hypercorn's, which knows no exc_info and takes any number of calls."""
+
+    def __init__(self, start_response: Callable[..., Any]) -> None:
+        self._start_response = start_response
+        self._started = False
+        self.sent = False  # whether the head is out
+        self.written: list[bytes] = []
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Begin the response, or begin it anew with an error; raises that one if the head is out."""
+        if exc_info is not None:
+            try:
+                if self.sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # breaks the cycle with this frame
+        elif self._started:
+            raise AssertionError("start_response was called twice, without exc_info")
+        self._start_response(status, headers)
+        self._started = True
+        return self.written.append
+
+
+def _chunks(body: Iterable[bytes], response: _Response) -> Iterator[bytes]:
+    """The response's body in at least one chunk; data passed to write() comes first.
+
+    hypercorn sends the head with the first chunk, so that is the first one with a byte in it (PEP 3333).
+    """
     try:
         iterator = iter(body)
-        first = next(iterator, b"")
-        yield b"".join(written) + first
+        data, ended = b"".join(response.written), False
+        while not data and not ended:
+            chunk = next(iterator, None)
+            ended = chunk is None
+            data = b"".join([*response.written, chunk or b""])
+        response.sent = True
+        yield data
         yield from iterator
     finally:
         close = getattr(body, "close", None)

@@ -57,8 +57,8 @@ _scripts = st.fixed_dictionaries(
     {
         "acts": st.one_of(st.just([("start", "200 OK", [("Content-Length", "3")], False)]), _acts),
         "late": _acts,
-        "kind": st.sampled_from(["list", "tuple", "generator", "closing", "number"]),
-        "chunks": st.one_of(st.just([b"abc"]), st.lists(_chunks, max_size=3)),
+        "kind": st.sampled_from(["list", "listed", "tuple", "generator", "closing", "number", "nothing"]),
+        "chunks": st.one_of(st.just([b"abc"]), st.just([b"", b"abc"]), st.lists(_chunks, max_size=3)),
         "raising": st.sampled_from(["", "", "call", "iteration", "close", "exit"]),
     }
 )
@@ -86,6 +86,19 @@ class Closing:
 
     def __iter__(self):
         return self.chunks
+
+    def close(self):
+        self.told.append("closed")
+        if self.raising == "close":
+            raise BufferError
+
+
+class Listed(list):
+    """A list whose close() is told."""
+
+    def __init__(self, chunks, raising, told):
+        super().__init__(chunks)
+        self.raising, self.told = raising, told
 
     def close(self):
         self.told.append("closed")
@@ -124,8 +137,10 @@ def application(script, told):
             return list(script["chunks"])
         if script["kind"] == "tuple":
             return tuple(script["chunks"])
-        if script["kind"] == "number":
-            return 7
+        if script["kind"] == "listed":
+            return Listed(script["chunks"], script["raising"], told)
+        if script["kind"] in {"number", "nothing"}:
+            return 7 if script["kind"] == "number" else None
         made = chunks(environ, start_response)
         return made if script["kind"] == "generator" else Closing(made, script["raising"], told)
 
@@ -150,6 +165,102 @@ def test_requests_are_answered_alike(scope, script):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accelerator, "c", None)
         assert fast == serve(scope, script)
+
+
+@pytest.fixture(params=["c", "python"])
+def way(request, monkeypatch):
+    """With the accelerator and without it."""
+    if request.param == "python":
+        monkeypatch.setattr(accelerator, "c", None)
+
+
+def answer(result, headers=(), **environ):
+    """What granian was told for what an application returned, and how it ended."""
+    told, running = [], set()
+
+    def app(_environ, start_response):
+        start_response("200 OK", list(headers))
+        return result(told) if callable(result) else result
+
+    scope = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.input": io.BytesIO(), **environ}
+    try:
+        wsgi.handler(app, running, 1)(Protocol(told), scope)
+    except Exception as error:
+        told.append(type(error))
+    assert not running
+    return told
+
+
+def _rows(*chunks, error=None):
+    yield from chunks
+    if error:
+        raise error
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("headers", [(), [("Content-Length", "9")], [("content-length", "0")]])
+@pytest.mark.parametrize(
+    ("result", "error"),
+    [
+        (lambda _: None, TypeError),
+        (lambda _: _rows(error=LookupError), LookupError),
+        (lambda _: _rows(b"", b"", error=LookupError), LookupError),
+        (lambda _: _rows(b"", "text"), TypeError),
+        (lambda _: _rows(None), TypeError),
+        (lambda _: ("text",), TypeError),
+    ],
+)
+def test_a_body_that_fails_before_its_first_byte_has_no_head(result, error, headers):
+    assert answer(result, headers) == [error]
+
+
+@pytest.mark.usefixtures("way")
+def test_a_stream_begins_with_its_first_byte():
+    assert answer(_rows(b"", b"", b"a", b"", b"b")) == [("iter", 200, []), b"a", b"", b"b"]
+    assert answer(_rows(b"", b"")) == [("iter", 200, [])]
+
+
+@pytest.mark.usefixtures("way")
+def test_the_head_may_be_another_until_the_first_byte():
+    told, longer, shorter = [], [("Content-Length", "5")], [("Content-Length", "3")]
+
+    def app(_environ, start_response):
+        def body():
+            try:
+                yield b""
+                raise LookupError
+            except LookupError:
+                start_response("503 Sorry", longer, sys.exc_info())
+            yield b"sor"
+            yield b"ryry"
+
+        start_response("200 OK", shorter)
+        return body()
+
+    scope = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.input": io.BytesIO()}
+    wsgi.handler(app, set(), 1)(Protocol(told), scope)
+    assert told == [("iter", 503, longer), b"sor", b"ry"]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("kind", [list, tuple, iter, lambda chunks: _rows(*chunks)])
+@pytest.mark.parametrize("chunks", [[b"abcdef"], [b"abc", b"def"], [b"", b"abcd"], [b"ab", b"cd", b"ef"]])
+@pytest.mark.parametrize("name", ["Content-Length", "content-length"])
+def test_no_more_is_sent_than_was_declared(kind, chunks, name):
+    [(how, status, _, *sent), *more] = answer(kind(chunks), [("X-More", "1"), (name, "3")])
+    assert status == 200
+    assert b"".join([*sent, *more]) == b"abc"
+    assert how == "bytes" or kind is not list
+    assert b"".join(answer(kind(chunks), [(name, "0")])[0][3:]) == b""
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("raising", ["", "close"])
+@pytest.mark.parametrize("chunks", [[], [b"abc"], [b"ab", b"c"]])
+def test_the_close_of_a_list_is_called(raising, chunks):
+    told = answer(lambda told: Listed(chunks, raising, told))
+    assert told == ["closed", BufferError if raising else ("bytes", 200, [], b"".join(chunks))]
+    assert answer(lambda told: Listed(["text"], "", told)) == ["closed", TypeError]
 
 
 @pytest.fixture
