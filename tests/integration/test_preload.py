@@ -123,6 +123,9 @@ def test_live_reload_goes_without(mooring):
 
 # -- what does not survive a fork --------------------------------------------------------------------------
 
+SQLITE = (
+    "import sqlite3\nkept = sqlite3.connect('shop.db')\nkept.execute('create table if not exists t(x)')\n"
+)
 LEFT = [
     (THREAD, "thread refresher (refresh, "),
     (SOCKET, "a socket connected to 127.0.0.1:"),
@@ -131,8 +134,10 @@ LEFT = [
     (UVLOOP, "an open event loop (uvloop.Loop)"),
     (RUNNING, "a running event loop (asyncio.unix_events._UnixSelectorEventLoop)"),
     ("import select\nkept = select.epoll()\n", "an epoll instance"),
+    (SQLITE, "an open SQLite database, /"),
+    ("import subprocess\nkept = subprocess.Popen(['sleep', '600'])\n", "a child process (sleep, pid "),
 ]
-NAMES = ["thread", "socket", "listener", "loop", "uvloop", "running", "epoll"]
+NAMES = ["thread", "socket", "listener", "loop", "uvloop", "running", "epoll", "sqlite", "child"]
 
 
 @pytest.mark.parametrize(("left", "words"), LEFT, ids=NAMES)
@@ -189,6 +194,8 @@ def test_check_says_what_run_would(mooring):
 def test_what_is_over_by_the_end_of_the_import_is_nothing_to_tell(mooring, listening):
     source = THREAD.replace("600", "0.1") + SOCKET.replace("{port}", str(listening)) + "kept.close()\n"
     source += "import asyncio, concurrent.futures as f\nasyncio.run(asyncio.sleep(0))\n"
+    source += "import sqlite3, subprocess\nsubprocess.run(['true'])\nended = subprocess.Popen(['true'])\n"
+    source += "in_memory = sqlite3.connect(':memory:')\nin_memory.execute('create table t (x)')\n"
     source += "with f.ThreadPoolExecutor() as pool:\n    list(pool.map(str, range(9)))\n"
     app = serve(mooring, source + ASGI)
     assert app.get("/").text == "hello"

@@ -136,7 +136,7 @@ class Settings:
     max_requests_jitter: int | None = _row(WORKERS, parsers.integer(0), None, "Up to so many requests more, different for each worker", shown_default="a tenth of max_requests")
     max_worker_age: float = _row(WORKERS, parsers.seconds(), 0.0, "Recycle a worker after so many seconds, or up to a tenth earlier; 0 is never", shown_default="never")
     max_worker_memory: int | str | None = _row(WORKERS, parsers.memory, None, "Recycle a worker whose memory (proportional set size) stays above a size, such as 256M, or a share of the memory limit, such as 25%", shown_default="no limit")
-    preload: str = _row(WORKERS, parsers.choice("off", "warn", "refuse", on="refuse", true="refuse", false="off"), "off", "Import the application once, in a template process that the workers are forked from: refuse, or only warn of, an application whose import leaves behind what a fork does not carry over (threads, open sockets, event loops)", restart=True)
+    preload: str = _row(WORKERS, parsers.choice("off", "warn", "refuse", on="refuse", true="refuse", false="off"), "off", "Import the application once, in a template process that the workers are forked from: refuse, or only warn of, an application whose import leaves behind what a fork does not carry over (threads, child processes, open sockets and SQLite databases, event loops)", restart=True)
     user: str | None = _row(WORKERS, parsers.text, None, "Started as root: the user (name or uid, optionally :group) that imports and runs the application", restart=True)
 
     timeout: float = _row(TIMES, parsers.seconds(), 30.0, "Seconds without a sign of life after which a worker counts as hung; 0 is never", "TIMEOUT")

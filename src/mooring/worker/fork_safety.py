@@ -1,6 +1,7 @@
 """Finds what an import has left behind that does not survive a fork. For a template, before it forks.
 
-A child has none of the threads; all children share the sockets and event loops.
+A child has none of the threads. All children share the sockets, the event loops and SQLite's connections. A
+process that the import has started is the child of none of them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import stat
 import sys
 import threading
 import time
@@ -24,6 +26,7 @@ _PATIENCE, _NAP = 0.5, 0.02  # seconds: for threads that are about to end; betwe
 _EPOLL = "anon_inode:[eventpoll]"
 _MOST = 20  # findings that are listed
 _NATIVE = "a native thread"
+_SQLITE = b"SQLite format 3\0"  # how a database begins, https://www.sqlite.org/fileformat.html
 
 Descriptors = dict[int, str]
 
@@ -44,10 +47,10 @@ def find(before: Descriptors) -> list[str]:
     if any(text.startswith(_NATIVE) for text in _threads()):
         _rehearse()
     deadline = time.monotonic() + _PATIENCE
-    while (threads := _threads()) and time.monotonic() < deadline:
+    while (running := [*_threads(), *_children()]) and time.monotonic() < deadline:
         time.sleep(_NAP)
     loops = _loops()
-    words = Counter([*threads, *map(_loop, loops), *_descriptors(before, loops)])
+    words = Counter([*running, *map(_loop, loops), *_descriptors(before, loops)])
     return [text if number == 1 else f"{number} times {text}" for text, number in words.items()]
 
 
@@ -64,7 +67,7 @@ def enforce(found: list[str], mode: str, log: Log) -> None:
         )
     log.warning(
         f"MOORING_PRELOAD: the application's import leaves behind what a fork does not carry over: {shown}; "
-        "workers lack the threads, and share the sockets and event loops"
+        "workers lack the threads and child processes, and share the sockets, databases and event loops"
     )
 
 
@@ -112,6 +115,26 @@ def _comm(task: str) -> str:
         return ""
 
 
+# -- child processes ---------------------------------------------------------------------------------------
+
+
+def _children() -> list[str]:
+    """Every child that has not ended, by its name; not multiprocessing's tracker, which forks may share."""
+    tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
+    known = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
+    found = []
+    for name in sorted(filter(str.isdigit, os.listdir("/proc")), key=int):
+        try:
+            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                head, _, rest = file.read().rpartition(")")
+        except OSError:
+            continue  # it has ended
+        state, parent = rest.split()[:2]
+        if int(parent) == os.getpid() and state not in "ZX" and int(name) != known:
+            found.append(f"a child process ({head.partition('(')[2]}, pid {name})")
+    return found
+
+
 # -- event loops -------------------------------------------------------------------------------------------
 
 
@@ -153,7 +176,7 @@ def _own(loop: Any) -> set[int]:
 
 
 def _descriptors(before: Descriptors, loops: list[Any]) -> list[str]:
-    """New sockets and epoll instances that belong to none of these loops."""
+    """New sockets and epoll instances that belong to none of these loops, and open SQLite databases."""
     explained = {fd for loop in loops for fd in _own(loop)}
     silent = sum(not _own(loop) for loop in loops)  # uvloop's loops do not show their epoll instance
     found = []
@@ -166,7 +189,17 @@ def _descriptors(before: Descriptors, loops: list[Any]) -> list[str]:
             silent -= 1
             if silent < 0:
                 found.append(f"an epoll instance (descriptor {fd})")
+        elif _is_sqlite(fd, what):
+            found.append(f"an open SQLite database, {what} (descriptor {fd})")
     return found
+
+
+def _is_sqlite(fd: int, what: str) -> bool:
+    """Whether a descriptor is a database. The file is not opened: closing it would drop SQLite's locks."""
+    try:
+        return what.startswith("/") and stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, 16, 0) == _SQLITE
+    except OSError:
+        return False  # it is open for writing alone
 
 
 def _socket(fd: int) -> str:
