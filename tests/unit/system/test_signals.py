@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from mooring.system.signals import SignalQueue
+
 _ROUNDS = """
 import sys
 from mooring.system.signals import SignalQueue
@@ -40,3 +42,20 @@ def test_signals_that_come_while_the_queue_ends_print_nothing(end):
         os.kill(child.pid, signal.SIGTERM)
     out, err = child.communicate()
     assert (child.returncode, out, err) == (0, "done\n", "")
+
+
+def test_a_signal_that_comes_while_the_queue_is_made_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_handler = signal.signal
+
+    def sends_one(number, handler):
+        before = set_handler(number, handler)
+        if number == signal.SIGHUP and callable(handler):
+            signal.raise_signal(signal.SIGHUP)
+        return before
+
+    monkeypatch.setattr(signal, "signal", sends_one)
+    queue = SignalQueue()
+    try:
+        assert queue.read() == [signal.SIGHUP]
+    finally:
+        queue.close()
