@@ -1,6 +1,6 @@
 /* The interned texts that other files look for, and three checks: whether a text equals one of them, how many bytes a
- * part of a body has, and whether a text is an address that host_field of logs/escape.py would not change. Has no twin
- * of its name: Python needs none. Not for escaping: logs/escape.py. */
+ * part of a body has, and whether a text is an address that host_field of logs/escape.py would not change.
+ * Has no twin of its name: Python needs none. Not for escaping: logs/escape.py. */
 
 #include "accelerator.h"
 
