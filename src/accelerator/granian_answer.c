@@ -4,6 +4,8 @@
 
 #include "granian.h"
 
+#include <string.h>
+
 /* Send a complete response. */
 static int send(const Granian *self, PyObject *proto, Response *response, PyObject *body) {
     PyObject *headers = Py_NewRef(response->headers), *ended = NULL;
@@ -42,8 +44,10 @@ static Py_ssize_t declared(PyObject *headers) {
         PyObject *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
         if (!PyUnicode_CheckExact(name) || !PyUnicode_CheckExact(value) || !PyUnicode_IS_ASCII(name))
             return OTHER;
-        if (PyUnicode_GET_LENGTH(name) != sizeof wanted - 1 ||
-            PyOS_strnicmp((const char *)PyUnicode_1BYTE_DATA(name), wanted, sizeof wanted - 1))
+        if (PyUnicode_GET_LENGTH(name) != sizeof wanted - 1)
+            continue;
+        const char *text = (const char *)PyUnicode_1BYTE_DATA(name); /* the usual spelling first: it costs a tenth */
+        if (memcmp(text, "Content-Length", sizeof wanted - 1) && PyOS_strnicmp(text, wanted, sizeof wanted - 1))
             continue;
         Py_ssize_t digits = PyUnicode_GET_LENGTH(value), length = 0;
         if (!PyUnicode_IS_ASCII(value) || !digits || digits > 15)
