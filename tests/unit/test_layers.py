@@ -42,8 +42,8 @@ FORBIDDEN = (
     *("asyncio", "uvloop", "ssl", "watchfiles", "trio", "subprocess"),
 )
 
-# Texts that name a module of mooring's, by file and text, each with its reason. Any other is an import that the
-# rules above do not see.
+# Texts that name a module of mooring's, by file and text, each with its reason. Any other would be an import
+# that these tests do not see.
 NAMED_BY_TEXT = {
     ("engines/__init__.py", "mooring.engines."): "imports the adapter of the engine that the plan names",
     ("scoreboard/accelerator.py", "mooring._accelerator"): "the C module may be missing",

@@ -20,7 +20,7 @@ NAME = re.compile("|".join(engines.REGISTRY), re.IGNORECASE)  # in a longer word
 # Files that may name an engine, each with its reason.
 ALLOWED = {
     "settings/engines.py": "the registry",
-    "settings/table.py": "settings of the older images have engines' names, and help texts say what each chooses",
+    "settings/table.py": "settings of the older images have engines' names; help texts say what each does",
     "settings/profiles.py": "which engine an older image used is a fact about that image",
     "application/discovery.py": "the configuration files of gunicorn and hypercorn are no application",
     "plan/redact.py": "the setting gunicorn_cmd_args may hold secrets",
