@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import mooring
+from mooring.settings.engines import REGISTRY
 
 ROOT = Path(mooring.__file__).parent
 
@@ -24,11 +26,31 @@ PACKAGES = (
     *("plan", "application", "settings", "logs", "scoreboard", "resources", "system"),
 )
 
+# The same with the files at the top: `cli` and `__main__` import any package, `demo` is an application that
+# imports the registry of engines, `errors` and the version in `__init__` are imported by all.
+ORDER = (
+    *("__main__.py", "cli.py"),
+    *PACKAGES[: PACKAGES.index("settings")],
+    "demo.py",
+    *PACKAGES[PACKAGES.index("settings") :],
+    *("errors.py", "__init__.py"),
+)
+
 # What a supervisor must never hold: engines, loops, and what is slow to import.
 FORBIDDEN = (
-    *("asyncio", "uvicorn", "granian", "hypercorn", "gunicorn", "uvloop", "ssl", "watchfiles", "trio"),
-    "subprocess",
+    *(row.module for row in REGISTRY.values()),
+    *("asyncio", "uvloop", "ssl", "watchfiles", "trio", "subprocess"),
 )
+
+# Texts that name a module of mooring's, by file and text, each with its reason. Any other would be an import
+# that these tests do not see.
+NAMED_BY_TEXT = {
+    ("engines/__init__.py", "mooring.engines."): "imports the adapter of the engine that the plan names",
+    ("scoreboard/accelerator.py", "mooring._accelerator"): "the C module may be missing",
+    ("application/discovery.py", "mooring.demo"): "the demo is imported as an application is: in the worker",
+    ("cli.py", "mooring.demo:app"): "the demo is imported as an application is: in the worker",
+    ("demo.py", "mooring.engines."): "finds in sys.modules which engine serves it; imports nothing",
+}
 
 
 def files() -> list[str]:
@@ -71,6 +93,17 @@ def names_in(file: str) -> list[str]:
     return list(names(ast.parse((ROOT / file).read_text())))
 
 
+def texts(tree: ast.Module) -> Iterator[str]:
+    """The strings of a file that name a module of mooring's, or the beginning of one; no docstrings."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    known = {file.split("/", maxsplit=1)[0].removesuffix(".py") for file in files()} | {"_accelerator"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            name = re.fullmatch(r"mooring\.(\w*)[\w.:]*", node.value)
+            if name and (not name[1] or name[1] in known):
+                yield node.value
+
+
 @functools.cache
 def imports(file: str) -> frozenset[str]:
     """The files of mooring that a file imports."""
@@ -78,12 +111,40 @@ def imports(file: str) -> frozenset[str]:
     return frozenset(other for other in found if other and other != file)
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_imports_only_those_below_it(package: str) -> None:
-    above = PACKAGES[: PACKAGES.index(package)]
-    known = {(f, other) for f in files() if room(f) == package for other in imports(f)}
-    up = {(f, other) for f, other in known if room(other) in above or other in {"cli.py", "__main__.py"}}
+def place(file: str) -> int:
+    """Where a file, or its package, stands in the order: 0 is the top."""
+    return ORDER.index(room(file) or file)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_package_imports_only_those_below_it(name: str) -> None:
+    own = [file for file in files() if (room(file) or file) == name]
+    assert own
+    up = {(file, other) for file in own for other in imports(file) if place(other) < place(file)}
     assert not up
+
+
+def test_the_demo_is_imported_by_nobody() -> None:
+    """It is the application of a worker, which imports it by its name."""
+    assert not [file for file in files() if "demo.py" in imports(file)]
+
+
+def test_no_module_is_imported_by_a_text() -> None:
+    found = {(file, text) for file in files() for text in texts(ast.parse((ROOT / file).read_text()))}
+    assert found == set(NAMED_BY_TEXT)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'importlib.import_module("mooring.engines.uvicorn.adapter")',
+        '__import__("mooring.metrics")',
+        'import_module(f"mooring.{name}")',
+        'import_module("mooring." + name)',
+    ],
+)
+def test_such_a_text_is_found(code: str) -> None:
+    assert list(texts(ast.parse(code)))
 
 
 def test_every_file_has_a_package() -> None:
@@ -105,9 +166,9 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     assert not left
 
 
-@pytest.mark.parametrize("folder", ["resources", "supervisor/lifecycle"])
+@pytest.mark.parametrize("folder", ["resources", "supervisor/lifecycle", "errors.py", "__init__.py"])
 def test_some_import_only_the_standard_library(folder: str) -> None:
-    known = {name for file in files() if file.startswith(f"{folder}/") for name in names_in(file)}
+    known = {name for file in files() if f"{file}/".startswith(f"{folder}/") for name in names_in(file)}
     own = f"mooring.{folder.replace('/', '.')}"
     foreign = {name for name in known if name.split(".", 1)[0] not in sys.stdlib_module_names}
     assert not {name for name in foreign if not f"{name}.".startswith(f"{own}.")}

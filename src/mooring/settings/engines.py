@@ -1,7 +1,9 @@
 """The engines by name: what each can do, and how it is installed. Imports none of them.
 
-This is the only place that knows an engine by its name. Others ask a capability of its row:
-`engines.row(name).has_arbiter`. How to add an engine: docs/contributing.md.
+No other file decides by an engine's name: it asks a capability of its row, `engines.row(name).has_arbiter`.
+The files that name an engine all the same, such as those that read gunicorn's and hypercorn's own settings,
+are listed with their reasons in tests/unit/settings/test_engines.py. How to add an engine:
+docs/contributing.md.
 """
 
 from __future__ import annotations

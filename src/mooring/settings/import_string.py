@@ -1,6 +1,7 @@
 """Parse the text that names an application: `module:attribute`, a file, a factory call.
 
-This is only about the syntax. Whether the application exists: application/discovery.py and loader.py.
+This is only about the syntax. Whether the application exists: application/discovery.py and
+application/loader.py.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ from mooring.system.child import NEVER, Child
 from mooring.system.memfd import memory
 from mooring.system.signals import SignalQueue, Stopped
 
-LONGEST = 45.0  # seconds; longer than a server's configuration file may take (server_config/find.py)
+# Seconds; longer than a server's configuration file may take (plan/server_config/find.py).
+LONGEST = 45.0
 _PATIENCE = 0.5  # seconds from TERM to KILL; TERM also ends the process that runs a configuration file
 # Seconds after the KILL for which a stop waits: a process in uninterruptible sleep ends with the supervisor.
 _UNKILLABLE = 1.0

@@ -15,12 +15,15 @@ from mooring.errors import ConfigurationError
 from mooring.settings import engines
 
 SOURCE = ROOT / "src/mooring"
-NAME = re.compile(rf"_?(?:{'|'.join(engines.REGISTRY)})(?:\.\w+)*")  # an engine's, or a logger's
+NAME = re.compile("|".join(engines.REGISTRY), re.IGNORECASE)  # in a longer word too: gunicorn_conf
 
 # Files that may name an engine, each with its reason.
 ALLOWED = {
     "settings/engines.py": "the registry",
+    "settings/table.py": "settings of the older images have engines' names; help texts say what each does",
     "settings/profiles.py": "which engine an older image used is a fact about that image",
+    "application/discovery.py": "the configuration files of gunicorn and hypercorn are no application",
+    "plan/redact.py": "the setting gunicorn_cmd_args may hold secrets",
     "plan/server_config/find.py": "it reads gunicorn's and hypercorn's own configuration files",
     "plan/server_config/probe.py": "it reads gunicorn's and hypercorn's own configuration files",
     "plan/server_config/values.py": "it translates gunicorn's and hypercorn's own settings",
@@ -29,17 +32,24 @@ ALLOWED = {
 }
 
 
-def literals(tree: ast.Module) -> Iterator[str]:
-    """The engines' names among a file's strings: whatever compares with one has it there."""
+def named(tree: ast.Module) -> Iterator[str]:
+    """Where code names an engine: in strings that are no docstrings, and in attributes such as settings'."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAME.fullmatch(node.value):
-            yield node.value
+        if isinstance(node, ast.Attribute):
+            text = node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            text = node.value
+        else:
+            continue
+        if NAME.search(text):
+            yield text
 
 
 def files_with_names() -> set[str]:
     files = {path.relative_to(SOURCE).as_posix(): path for path in SOURCE.rglob("*.py")}
     others = {file: path for file, path in files.items() if not file.startswith("engines/")}
-    return {file for file, path in others.items() if any(literals(ast.parse(path.read_text())))}
+    return {file for file, path in others.items() if any(named(ast.parse(path.read_text())))}
 
 
 def test_only_the_registry_and_these_files_know_an_engine_by_its_name() -> None:
@@ -53,10 +63,13 @@ def test_only_the_registry_and_these_files_know_an_engine_by_its_name() -> None:
         'engine not in {"auto", "gunicorn"}',
         'match engine:\n    case "hypercorn" | "granian": pass',
         '("uvicorn.error", "_granian")',
+        'plan.engine.startswith("gunicorn ")',
+        "plan.settings.gunicorn_conf",
+        'environ.get("GUNICORN_CMD_ARGS")',
     ],
 )
 def test_such_a_name_is_found(code: str) -> None:
-    assert list(literals(ast.parse(code)))
+    assert list(named(ast.parse(code)))
 
 
 # -- an engine's places --------------------------------------------------------------------------------------

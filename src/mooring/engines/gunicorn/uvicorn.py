@@ -1,6 +1,7 @@
 """The uvicorn server in gunicorn's uvicorn worker, with a drain like the one of the engine uvicorn.
 
-The protocol classes may be the user's own, so the drain watches connections from outside (common/gate.py).
+The protocol classes may be the user's own, so the drain watches connections from outside
+(engines/common/gate.py).
 """
 
 from __future__ import annotations

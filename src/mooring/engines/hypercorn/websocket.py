@@ -1,4 +1,6 @@
-"""hypercorn's WebSocket, changed to pass on the client's close code. For the drain: common/websockets.py.
+"""hypercorn's WebSocket, changed to pass on the client's close code.
+
+For the drain: engines/common/websockets.py.
 
 By itself hypercorn 0.18 gives the application 1006 (abnormal) for every close by the client.
 """
