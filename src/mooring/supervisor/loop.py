@@ -123,7 +123,7 @@ class Supervisor:
                 try:
                     self.workers.spawn(serial, slot, generation, self.plan_of(self.fleet.policy))
                 except OSError as error:
-                    self.post(lifecycle.SpawnFailed(serial, str(error.strerror)))
+                    self.post(lifecycle.SpawnFailed(serial, process.errno_of(error)))
             case lifecycle.Drain(serial):
                 self._signal(serial, process.terminate)
             case lifecycle.Kill(serial, cause):

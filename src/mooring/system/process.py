@@ -7,6 +7,7 @@ is safe, and it saves a worker the interpreter's start and the shared imports (d
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import gc
 import os
@@ -175,6 +176,11 @@ def reap(
         except ChildProcessError:
             return ended
         ended.append(Reaped(pid, os.waitstatus_to_exitcode(status)))
+
+
+def errno_of(error: OSError) -> int:
+    """The number of a system call's error; EIO for an OSError without one."""
+    return error.errno or errno.EIO
 
 
 def terminate(pid: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -78,7 +79,7 @@ STORIES: dict[str, Story] = {
     "heartbeat_deadline": [*READY, (30.0, lifecycle.Tick), (31.0, lifecycle.Tick), (31.5, exited(SIGKILL))],
     "grace_deadline": [*READY, (1.0, lifecycle.Stop), (9.0, lifecycle.Tick), (9.5, exited(SIGKILL))],
     "stopped_now": [*READY, (1.0, lifecycle.StopNow), (2.0, lifecycle.Tick), (2.5, exited(SIGKILL))],
-    "spawn_failed": [READY[0], (0.0, lambda: lifecycle.SpawnFailed(0, "Cannot allocate memory"))],
+    "spawn_failed": [READY[0], (0.0, lambda: lifecycle.SpawnFailed(0, errno.ENOMEM))],
 }
 
 
