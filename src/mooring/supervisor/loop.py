@@ -125,10 +125,10 @@ class Supervisor:
                 except OSError as error:
                     self.post(lifecycle.SpawnFailed(serial, process.errno_of(error)))
             case lifecycle.Drain(serial):
-                self._signal(serial, process.terminate)
+                self._end(serial, kill=False)
             case lifecycle.Kill(serial, cause):
                 if not self.on_kill(serial, cause):
-                    self._signal(serial, process.kill_group)
+                    self._end(serial, kill=True)
             case lifecycle.Measure():
                 self.post_first(lifecycle.Surge(self.on_measure()))
             case lifecycle.Announce(kind, data):
@@ -139,12 +139,16 @@ class Supervisor:
             case lifecycle.Exit(code):
                 self.exit_code = code
 
-    def _signal(self, serial: int, send: Callable[[int], None]) -> None:
+    def _end(self, serial: int, *, kill: bool) -> None:
         handle = self.workers.handles.get(serial)
-        if handle is not None and handle.pid:
-            send(handle.pid)
-        elif handle is not None:
-            self.workers.spawner.give_up(serial, killed=send is process.kill_group)
+        if handle is None:
+            return
+        if not handle.pid:
+            self.workers.spawner.give_up(serial, killed=kill)
+        elif kill:
+            process.kill_group(handle.pid)
+        else:
+            process.send(handle.pid, signal.SIGTERM)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -173,7 +177,7 @@ class Supervisor:
         """Reopen the log files: here first, so that a worker that starts now inherits the new ones."""
         self.on_reopen()
         for pid in self.workers.serials:
-            process.reopen_logs(pid)
+            process.send(pid, signal.SIGUSR1)
         self.workers.spawner.reopen_logs()
 
     def resize(self, delta: int) -> None:
@@ -198,7 +202,7 @@ class Supervisor:
         if handle.size is not None and handle.size != wanted and not handle.resizing:
             handle.resizing = True
             more = handle.size < wanted
-            process.resize(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
+            process.send(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _leads(self, pid: int) -> bool:
         """Whether a child leads a process group, which is to end with the child."""

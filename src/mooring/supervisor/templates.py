@@ -91,7 +91,7 @@ class Templates(Part):
     def reopen_logs(self) -> None:
         """Have the templates reopen their log files, since workers inherit them."""
         for template in self.all:
-            process.reopen_logs(template.pid)
+            process.send(template.pid, signal.SIGUSR1)
 
     def memory(self) -> int:
         """The sum of the templates' proportional set sizes, in bytes."""
