@@ -200,7 +200,7 @@ static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count
     if (opening != Py_None && (sized || !raised) && status_of(self, opening, &status) < 0) {
         if (forgive() < 0)
             return NULL;
-        status = FAILED; /* nobody can tell what an engine has made of it */
+        status = FAILED; /* the engine may have changed the message: there is no usable status */
     }
     if (end(self, exchange, status, failed) < 0)
         return NULL;

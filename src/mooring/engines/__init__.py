@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from mooring.application.model import Application
 from mooring.errors import ConfigurationError
-from mooring.instrument.drain import Drain
+from mooring.instrument.drain import DrainState
 from mooring.settings.engines import require_http
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Serving(NamedTuple):
     load: Callable[[], Application]
     sockets: tuple[socket, ...]
     ready: Callable[[], None]
-    drain: Drain
+    drain: DrainState
     resized: Callable[[int], None] = lambda _workers: None
     desk: ArbiterRows | None = None
     booted: Callable[[], None] = lambda: None

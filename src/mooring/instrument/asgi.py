@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from mooring.application.model import ASGI, Receive, Scope, Send
@@ -38,28 +38,21 @@ from mooring.instrument.asgi_line import (
 )
 from mooring.instrument.disconnect import client_left
 from mooring.instrument.drain import CLOSE
-from mooring.instrument.meter import Begin, Meter, lines_agree, table
-from mooring.instrument.request_id import is_named, with_headers
+from mooring.instrument.meter import FAILED, LEFT, Begin, Meter, lines_agree, table
+from mooring.instrument.request_id import AsgiIdentifier, is_named, with_headers
 from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
 from mooring.logs.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
 
-if TYPE_CHECKING:
-    pass
-
-Prepare = Callable[[Scope], None]
+PrepareScope = Callable[[Scope], None]
 Sending = Callable[[Exchange, Any], Awaitable[None]]
 Finish = Callable[[Exchange, int, bool], None]
-Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
-
-# The status of a request without an answer: the application failed, or the client had left.
-FAILED, LEFT = 500, 499
 
 
 def wrap_asgi(
-    application: ASGI, believe: Prepare, root: str, meter: Meter, identify: Identify | None = None
+    application: ASGI, believe: PrepareScope, root: str, meter: Meter, identify: AsgiIdentifier | None = None
 ) -> ASGI:
     """`application`, wrapped: `believe` and `root` are applied to each scope, requests counted and logged."""
     prepare = _preparation(believe, root)
@@ -158,7 +151,7 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
         if seen:
             try:
                 status = status_of(exchange[OPENING]["status"])
-            except Exception:  # nobody can tell what an engine has made of it
+            except Exception:  # the engine may have changed the message: there is no usable status
                 status = FAILED
         now = clock()
         seconds = now - exchange[BEGAN]
@@ -216,7 +209,7 @@ def last_of_connection(message: Any, scope: Scope) -> Any:
     return {**message, "headers": [*own, CLOSE]}
 
 
-def _preparation(believe: Prepare, root: str) -> Prepare:
+def _preparation(believe: PrepareScope, root: str) -> PrepareScope:
     """A function that changes each scope: proxy headers, and root_path as in uvicorn >= 0.26."""
     if not root:
         return believe

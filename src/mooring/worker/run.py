@@ -16,7 +16,7 @@ from mooring.engines import Serving
 from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
-from mooring.instrument.drain import Drain
+from mooring.instrument.drain import DrainState
 from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
@@ -127,7 +127,7 @@ def _serve(assignment: Assignment) -> None:
     if assignment.application is None:
         _set_up(assignment)
     loaded: list[wrapping.Loaded] = []
-    drain = Drain()
+    drain = DrainState()
     desk = _desk(assignment)
     longest = heartbeat.timeout(plan.settings)
     if assignment.seat is not None and assignment.seat.stacks >= 0:

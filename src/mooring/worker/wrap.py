@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.application.model import Application
-from mooring.instrument.drain import Drain
+from mooring.instrument.drain import DrainState
 from mooring.plan.plan import Plan
 from mooring.settings import engines
 from mooring.worker import seat as seats
@@ -27,7 +27,7 @@ class Loaded(NamedTuple):
     row: Callable[[], Row]
 
 
-def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain | None = None) -> Loaded:
+def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: DrainState | None = None) -> Loaded:
     """Import the application, unless a template has, and wrap it. Raises ApplicationError.
 
     `desk` is set in the processes of an engine with an arbiter, `drain` where something is served.
@@ -49,7 +49,7 @@ def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain |
     inner = traced(application)
 
     def wrap() -> Loaded:
-        meter = _meter(assignment, desk, drain or Drain())
+        meter = _meter(assignment, desk, drain or DrainState())
         call = instrument_wrap.wrap(_limited(inner, plan, meter.row), plan, meter)
         return Loaded(application._replace(call=call), lambda: meter.row)
 
@@ -85,7 +85,7 @@ def _preloaded(wrap: Callable[[], Loaded], desk: ArbiterDesk) -> Loaded:
     return Loaded(now.application._replace(call=call), lambda: rows[0])
 
 
-def _meter(assignment: Assignment, desk: ArbiterDesk | None, drain: Drain) -> Meter:
+def _meter(assignment: Assignment, desk: ArbiterDesk | None, drain: DrainState) -> Meter:
     """What the instrumentation writes to: the row and the ring of this process."""
     from mooring.instrument.meter import Lines, Meter
     from mooring.scoreboard.row import Row

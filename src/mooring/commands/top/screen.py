@@ -23,7 +23,7 @@ from typing import Any
 from mooring import __version__
 from mooring.admin import instance as runtime
 from mooring.commands.control import ask, find
-from mooring.commands.top.columns import Line
+from mooring.commands.top.columns import ScreenLine
 from mooring.commands.top.rates import Stats, between
 from mooring.commands.top.view import BARS, View, render
 from mooring.errors import ConfigurationError, MooringError
@@ -219,7 +219,7 @@ class _Live:
         lines = ["".join(self._styled(row)) + "\x1b[K" for row in rows]
         _write(_text("\x1b[H" + "\r\n".join(lines) + "\x1b[J"))
 
-    def _styled(self, row: Line) -> Iterator[str]:
+    def _styled(self, row: ScreenLine) -> Iterator[str]:
         for span in row:
             code = self.styles.get(span.style, "")
             yield f"\x1b[{code}m{span.text}\x1b[0m" if code else span.text
