@@ -18,10 +18,9 @@ from typing import Any, Protocol
 
 from mooring.logs.log import Log
 from mooring.plan.plan import Plan
-from mooring.supervisor import template as templatelink
 from mooring.supervisor.lifecycle import Notice
 from mooring.supervisor.part import Part
-from mooring.supervisor.template import Awaited, Template
+from mooring.supervisor.template import Awaited, Template, start_template
 from mooring.system import process
 from mooring.worker.messages import Failure
 from mooring.worker.seat import Seat
@@ -182,7 +181,7 @@ class Templates(Part):
         selector = self._roster.selector
         begin = functools.partial(self._begin, plan)
         self._number += 1
-        template = templatelink.start(self._number, generation, begin, self._roster.inherited(), selector)
+        template = start_template(self._number, generation, begin, self._roster.inherited(), selector)
         self.all.append(template)
         selector.register(template.channel, selectors.EVENT_READ, lambda: self._hear(template))
         self._log.debug(f"template {template.number} is starting (generation {generation})")

@@ -23,11 +23,10 @@ from mooring.settings import engines
 from mooring.system import process
 from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
 from mooring.worker import seat as seats
-from mooring.worker import wrap as wrapping
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import ArbiterDesk
 from mooring.worker.setup import settle
-from mooring.worker.wrap import collect_garbage
+from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
     from mooring.scoreboard.row import Row
@@ -126,7 +125,7 @@ def _serve(assignment: Assignment) -> None:
     plan = assignment.plan
     if assignment.application is None:
         _set_up(assignment)
-    loaded: list[wrapping.Loaded] = []
+    loaded: list[Loaded] = []
     drain = DrainState()
     desk = _desk(assignment)
     longest = heartbeat.timeout(plan.settings)
@@ -135,7 +134,7 @@ def _serve(assignment: Assignment) -> None:
 
     def load() -> Application:
         if not loaded:
-            loaded.append(wrapping.load(assignment, desk, drain))
+            loaded.append(load_wrapped(assignment, desk, drain))
         return loaded[0].application
 
     def ready() -> None:
@@ -173,7 +172,7 @@ def _serve(assignment: Assignment) -> None:
 def _look(assignment: Assignment) -> None:
     os.environ["OTEL_SDK_DISABLED"] = "true"  # nothing is served, so there is nothing to trace
     before = fork_safety.snapshot()
-    application = wrapping.load(assignment).application
+    application = load_wrapped(assignment).application
     if assignment.plan.settings.preload != "off":
         fork_safety.enforce(
             fork_safety.find(before), assignment.plan.settings.preload, assignment.context.log

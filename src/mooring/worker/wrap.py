@@ -27,7 +27,9 @@ class Loaded(NamedTuple):
     row: Callable[[], Row]
 
 
-def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: DrainState | None = None) -> Loaded:
+def load_wrapped(
+    assignment: Assignment, desk: ArbiterDesk | None = None, drain: DrainState | None = None
+) -> Loaded:
     """Import the application, unless a template has, and wrap it. Raises ApplicationError.
 
     `desk` is set in the processes of an engine with an arbiter, `drain` where something is served.
@@ -98,13 +100,13 @@ def _meter(assignment: Assignment, desk: ArbiterDesk | None, drain: DrainState) 
     drain.on_begin(lambda: seats.draining(taken.row))
     if taken.write is None:
         return Meter(taken.row, drain=drain)
-    from mooring.logs.access import rules as accessrules
+    from mooring.logs.access import rules
     from mooring.logs.access.line import formatter
 
-    rules = accessrules.parse(settings.access_log_skip, settings.access_log_sample)
+    line_rules = rules.parse(settings.access_log_skip, settings.access_log_sample)
     form = formatter(settings.access_log_format or assignment.plan.profile.access_format)
     unix = any(address.kind != "tcp" for address in assignment.plan.binds)
-    wanted = rules.wanted if rules is not None else None
+    wanted = line_rules.wanted if line_rules is not None else None
     return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-"), drain)
 
 
