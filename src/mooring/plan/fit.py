@@ -13,7 +13,7 @@ _MIB = 1024 * 1024
 def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
     """The plan after worker 0's report. A number of workers that the user set is kept, with a warning.
 
-    `reserved` is the memory of the other processes (the supervisor, gunicorn's arbiter), in bytes.
+    `reserved` is the memory of the other processes (the supervisor, an engine's arbiter), in bytes.
     """
     explained = dict(current.explained)
     explained["interface"] = _decided(current, "interface", report.interface, "found in the application")

@@ -26,7 +26,7 @@ from mooring.scoreboard.row import (
     create,
 )
 
-# Each worker of gunicorn's arbiter has a row. Before the next roll, TTIN may tell it to have more workers.
+# Each worker of an engine's arbiter has a row. Before the next roll, TTIN may tell it to have more workers.
 _ARBITER_SPARE, _ARBITER_MOST = 32, 1024
 _CELLS = HISTOGRAM + BUCKETS
 _ADDED = (*COUNTERS, *range(COUNTS, _CELLS))
@@ -52,7 +52,7 @@ class Totals:
         self._free = list(range(ROWS - 1, -1, -1))
 
     def give(self, serial: int, arbiter_of: int = 0) -> tuple[int, ...]:
-        """The index of a row for a new worker. Gunicorn's arbiter gets one for each worker, and spare ones.
+        """The index of a row for a new worker. An engine's arbiter gets one for each worker, and spare ones.
 
         Empty if no row is left: the worker's counts are then in no total. Raises OSError; `take` then frees
         the rows that were given.

@@ -51,10 +51,10 @@ class Supervisor:
         self.on_kill: Callable[[int, Cause], bool] = lambda _serial, _cause: False  # whether it kills
         self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
         self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
-        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
+        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of an engine's arbiter has ended
         self.on_reopen: Callable[[], None] = lambda: None
         self.on_fit: Callable[[Plan], None] = lambda _plan: None
-        self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation not proven yet
+        self.pending_plans: dict[int, Plan] = {}  # by the policy's edition: of a generation not proven yet
         self._parts: list[Part] = []
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
@@ -71,7 +71,7 @@ class Supervisor:
 
     def plan_of(self, policy: lifecycle.Policy) -> Plan:
         """The plan that goes with a generation's policy."""
-        return self.renewed.get(policy.edition, self.plan)
+        return self.pending_plans.get(policy.edition, self.plan)
 
     def run(self) -> int:
         """Supervise until the fleet has stopped, and no part is busy. Returns the exit code."""
@@ -186,7 +186,7 @@ class Supervisor:
             self.post(lifecycle.Resize(delta))
             return
         self.workers.plan = resized(self.plan, delta)
-        self.renewed = {edition: resized(plan, delta) for edition, plan in self.renewed.items()}
+        self.pending_plans = {edition: resized(plan, delta) for edition, plan in self.pending_plans.items()}
         for handle in self.workers.handles.values():
             self.resize_arbiter(handle)
 
@@ -248,7 +248,7 @@ class Supervisor:
             handle.report = report
             self.post(lifecycle.Ready(handle.serial))
             worker = self.fleet.workers.get(handle.serial)
-            if worker is not None and worker.policy.edition in self.renewed:
+            if worker is not None and worker.policy.edition in self.pending_plans:
                 pass  # Reconfigure fits its plan, once the lifecycle has announced READY
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, handle)

@@ -58,7 +58,7 @@ def run(assignment: Assignment, channel: socket.socket, supervisor: int) -> int:
     Sends the reason over the channel where the code is not 0, as a worker does over its report pipe.
     """
     return worker.reporting(
-        assignment._replace(report=channel.fileno()), lambda settled: _serve(settled, channel, supervisor)
+        assignment._replace(report=channel.fileno()), lambda ready: _serve(ready, channel, supervisor)
     )
 
 

@@ -100,7 +100,7 @@ def retire(folder: int, pid: int | str) -> None:
 
 
 def retire_in(path: str, pid: int, *, forget: bool = False) -> None:
-    """Retire in a folder that is given by its path: for gunicorn's arbiter, which reaps its workers itself.
+    """Retire in a folder that is given by its path: for an engine's arbiter, which reaps its workers itself.
 
     With `forget` all files of the pid are removed: for a process that imported the application only to find
     out its kind.
