@@ -3,7 +3,7 @@
 It does in one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in
 flight, the access log's line. The wrapper for WSGI is wsgi.py, WebSockets are in websocket.py. Lifespan and
 `receive` pass through unchanged. Scopes are changed in place, never copied. A message that breaks the ASGI
-specification is passed to the engine unchanged, which judges it. Not for the form of a line
+specification is passed unchanged to the engine, which decides what to do with it. Not for the form of a line
 (logs/access/line.py), nor for which peers to trust (proxy.py).
 """
 
@@ -58,7 +58,7 @@ def wrap_asgi(
     prepare = _preparation(believe, root)
     entries = asgi_entries(meter)
     clock, base_of, bound = monotonic, REQUEST_BASE.get, MethodType
-    # First: whether it is C that counts is settled here, for WebSockets, too.
+    # First: this decides whether C or Python counts, for WebSockets too.
     begin, sending, finish = _recorder(meter, entries)
     websocket = wrap_websocket(application, prepare, meter, entries, identify)
 
@@ -138,7 +138,7 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
             elif kind == "http.response.pathsend":
                 exchange[SIZE] += _file_size(message["path"])
         except Exception:
-            pass  # an odd message: if it was the last one, finish() counts the request
+            pass  # an invalid message: if it was the last one, finish() counts the request
         passed: Awaitable[None] = exchange[SEND](message)
         return passed
 

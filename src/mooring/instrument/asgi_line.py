@@ -57,7 +57,7 @@ def agrees() -> bool:
 
 
 def size_of(body: Any) -> int:
-    """The bytes of a body's part that is no `bytes`. Raises TypeError where it has none, as None or text."""
+    """How many bytes a part of a body has that is not of type `bytes`. Raises TypeError for None or text."""
     return memoryview(body).nbytes
 
 
@@ -162,6 +162,6 @@ def _declared(opening: Any) -> int | None:
         for name, value in (opening or {}).get("headers") or ():
             if name.lower() == b"content-length" and value.isdigit():
                 return int(value)
-    except Exception:  # odd headers: those behind them are not looked at
+    except Exception:  # an invalid header: those after it are not read
         return None
     return None

@@ -60,7 +60,7 @@ def wrap_websocket(  # noqa: C901
                         if ids[2] and kind != "websocket.close":
                             message = with_headers(message, ids[2])
                 except Exception:
-                    pass  # an odd message, which the engine judges: asgi.py
+                    pass  # an invalid message: the engine decides what to do with it
             found: Awaitable[None] = send(message)
             return found
 

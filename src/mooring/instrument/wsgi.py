@@ -189,7 +189,7 @@ def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:
 
 
 def _size(part: Any) -> int:
-    """The bytes of a part of a body. Raises TypeError for what has none, as the server would."""
+    """How many bytes a part of a body has. Raises TypeError for None or text, as the server would."""
     return len(part) if part.__class__ is bytes else memoryview(part).nbytes
 
 
@@ -232,7 +232,7 @@ def _preparation(believe: PrepareEnviron, root: str) -> PrepareEnviron:
 
 
 def _code(status: object) -> int:
-    """The number of a status such as `200 OK`; 500 if there is none, since the server then sends that."""
+    """The number of a status such as `200 OK`; 500 if it has no number, since the server then sends 500."""
     return _number(status) if isinstance(status, str) else FAILED
 
 
