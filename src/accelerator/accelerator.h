@@ -25,9 +25,9 @@ typedef struct {
 extern const Constant ring_constants[], row_constants[], line_constants[], asgi_constants[], asgi_line_constants[],
     wsgi_constants[], wsgi_line_constants[];
 
-#define FAILED 500 /* the status of a request without a response: instrument/asgi.py, instrument/wsgi.py */
+#define FAILED 500 /* the status of a request without a response: instrument/meter.py */
 
-/* Places of a request's ids, which are a tuple: Ids of instrument/asgi_line.py. */
+/* Places of a request's ids, which are a tuple: AsgiIds of instrument/request_id.py. */
 enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
 
 /* -- texts: text.c ------------------------------------------------------------------------------- */

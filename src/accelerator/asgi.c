@@ -36,7 +36,7 @@ static bool grow(PyObject *exchange, Py_ssize_t more) {
 
 /* -- a response's messages ------------------------------------------------------------------------ */
 
-/* -1: an error is set; the message is an odd one. */
+/* -1: an error is set; the message is invalid. */
 static int status_of(const Asgi *self, PyObject *opening, long *status) {
     Py_INCREF(opening); /* getting the value may run Python code that replaces the message in the exchange */
     PyObject *value = must(opening, t_status);
@@ -57,7 +57,7 @@ static int status_of(const Asgi *self, PyObject *opening, long *status) {
     return 0;
 }
 
-/* Nothing that is odd in a message is to be seen in the application's send(): the engine judges it. */
+/* An invalid message raises nothing in the application's send() here: the engine decides what to do with it. */
 static int forgive(void) {
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return -1;
@@ -114,7 +114,7 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
     return end(self, exchange, status, false);
 }
 
-/* What `make` makes of the message takes its place; an odd one stays as it is. -1: an error is set. */
+/* What `make` makes of the message takes its place; an invalid one is not changed. -1: an error is set. */
 static int replace(PyObject **message, PyObject *make, PyObject *with) {
     PyObject *made = PyObject_CallFunctionObjArgs(make, *message, with, NULL);
     if (made == NULL)
@@ -200,7 +200,7 @@ static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count
     if (opening != Py_None && (sized || !raised) && status_of(self, opening, &status) < 0) {
         if (forgive() < 0)
             return NULL;
-        status = FAILED; /* nobody can tell what an engine has made of it */
+        status = FAILED; /* the engine may have changed the message: there is no usable status */
     }
     if (end(self, exchange, status, failed) < 0)
         return NULL;

@@ -63,7 +63,7 @@ static Py_ssize_t declared(PyObject *headers) {
     return NONE;
 }
 
-/* No more of a body than was declared; takes the reference. */
+/* The body, cut to its declared length; takes the reference. */
 static PyObject *cut(const Granian *self, Response *response, PyObject *body) {
     Py_ssize_t length = declared(response->headers);
     if (length == NONE || length >= PyBytes_GET_SIZE(body))

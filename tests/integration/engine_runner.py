@@ -21,7 +21,7 @@ def main() -> int:
     from mooring.application.discovery import Target
     from mooring.application.model import Application
     from mooring.errors import ApplicationError, MooringError
-    from mooring.instrument.drain import Drain
+    from mooring.instrument.drain import DrainState
     from mooring.plan.plan import plan
     from mooring.settings.resolve import resolve
 
@@ -52,7 +52,7 @@ def main() -> int:
             conf = find(resolved, environ)
         made = plan(resolved, found, Target(module, attribute, "cli", "", ()), conf)
         ready = lambda: print("READY", os.getpid(), flush=True)  # noqa: E731
-        serving = engines.Serving(made, load, sockets, ready, Drain())
+        serving = engines.Serving(made, load, sockets, ready, DrainState())
         if engine != "gunicorn":
             load()
         engines.check(engine, made)

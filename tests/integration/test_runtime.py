@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring.admin import instance as runtime
+from mooring.admin import instance
 from mooring.admin.instance import (
     InstanceFolder,
     connect,
@@ -60,8 +60,8 @@ def start(base: Path) -> Iterator[Opener]:
 @pytest.fixture
 def no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     """A system on which no folder can be made, not even by root."""
-    monkeypatch.setattr(runtime, "SYSTEM_BASE", "/proc/none")
-    monkeypatch.setattr(runtime, "TEMPORARY", "/proc")
+    monkeypatch.setattr(instance, "SYSTEM_BASE", "/proc/none")
+    monkeypatch.setattr(instance, "TEMPORARY", "/proc")
 
 
 def refusal(start: Opener, *given: str, **more: object) -> str:
@@ -202,7 +202,7 @@ def test_what_a_killed_supervisor_left_does_not_block_the_next(
     command = [sys.executable, "-c", code, str(base) if given else ""]
     done = subprocess.run(command, env=environ, timeout=30, check=False)
     assert done.returncode == -signal.SIGKILL
-    monkeypatch.setattr(runtime, "SYSTEM_BASE", "/proc/no")
+    monkeypatch.setattr(instance, "SYSTEM_BASE", "/proc/no")
     settings = Settings(runtime_dir=str(base) if given else None)
     assert [(found.name, found.alive) for found in list_instances(settings, environ)] == [("shop", False)]
     with pytest.raises(ConfigurationError) as caught:
@@ -345,8 +345,8 @@ def test_the_first_base_that_can_be_written(
     session, temporary, system = tmp_path / "session", tmp_path / "tmp", tmp_path / "system"
     session.mkdir()
     temporary.mkdir()
-    monkeypatch.setattr(runtime, "SYSTEM_BASE", str(system / "mooring"))
-    monkeypatch.setattr(runtime, "TEMPORARY", str(temporary))
+    monkeypatch.setattr(instance, "SYSTEM_BASE", str(system / "mooring"))
+    monkeypatch.setattr(instance, "TEMPORARY", str(temporary))
     environ = {"XDG_RUNTIME_DIR": str(session)}
     assert start("a", folder=None, environ=environ).path == f"{session}/mooring/a"
     second = start("b", folder=None, environ={"XDG_RUNTIME_DIR": "relative"})
@@ -401,8 +401,8 @@ def test_another_users_folder_is_refused(start: Opener, base: Path) -> None:
 def test_another_users_base_in_tmp_is_refused(
     start: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "SYSTEM_BASE", "/proc/none")
-    monkeypatch.setattr(runtime, "TEMPORARY", str(tmp_path))
+    monkeypatch.setattr(instance, "SYSTEM_BASE", "/proc/none")
+    monkeypatch.setattr(instance, "TEMPORARY", str(tmp_path))
     squatted = tmp_path / f"mooring-{os.geteuid()}"
     squatted.mkdir(mode=0o700)
     os.chown(squatted, NOBODY, NOBODY)

@@ -12,7 +12,7 @@ import pytest
 
 import mooring
 from mooring.errors import ConfigurationError
-from mooring.plan.server_config import find as serverconf
+from mooring.plan.server_config import find as find_module
 from mooring.plan.server_config import values
 from mooring.settings.profiles import PROFILES
 from mooring.settings.resolve import resolve
@@ -29,7 +29,7 @@ def root(tmp_path):
 def find(root: Path, **environ: str):
     """What is found with these variables; profiles have their root here, not in /app."""
     environ = {"PATH": os.environ["PATH"], "MOORING_APP_ROOT": str(root), **environ}
-    return serverconf.find(resolve({}, environ, root), environ)
+    return find_module.find(resolve({}, environ, root), environ)
 
 
 def write(path: Path, text: str) -> Path:
@@ -243,7 +243,7 @@ def test_a_failing_file_shows_its_traceback(root, capfd):
 
 
 def test_a_hanging_file_is_given_up(root, monkeypatch):
-    monkeypatch.setattr(serverconf, "TIMEOUT", 0.5)
+    monkeypatch.setattr(find_module, "TIMEOUT", 0.5)
     write(root / "g.py", "import time\ntime.sleep(100)")
     with pytest.raises(ConfigurationError, match=r"took longer than 0\.5 s"):
         find(root, GUNICORN_CONF="g.py")
@@ -266,7 +266,7 @@ def profile(monkeypatch, name: str, shipped: Path):
 
 @pytest.mark.parametrize("name", ["inboard-base", "conda-starlette", "meinheld-flask"])
 def test_search_order(root, name, monkeypatch):
-    shipped = write(root / "shipped.py", f"{serverconf.MARKER}\nworkers = 9\n")
+    shipped = write(root / "shipped.py", f"{find_module.MARKER}\nworkers = 9\n")
     profile(monkeypatch, name, shipped)
     assert find(root, MOORING_PROFILE=name) is None
     assert find(root, MOORING_PROFILE=name, GUNICORN_CONF=str(shipped)) is None  # the image's own ENV
@@ -282,7 +282,7 @@ def test_search_order(root, name, monkeypatch):
 
 
 def test_search_order_of_hypercorn(root, monkeypatch):
-    shipped = write(root / "shipped.py", f"{serverconf.MARKER}\nworkers = 9\n")
+    shipped = write(root / "shipped.py", f"{find_module.MARKER}\nworkers = 9\n")
     profile(monkeypatch, "hypercorn", shipped)
     assert find(root, MOORING_PROFILE="hypercorn") is None
     inner = write(root / "app" / "hypercorn_conf.py", "workers = 7")

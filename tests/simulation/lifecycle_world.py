@@ -6,6 +6,7 @@ its own books: what it checks (in lifecycle_invariants.py) it checks on what rea
 
 from __future__ import annotations
 
+import errno
 import heapq
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,7 +165,7 @@ class World:
         process.policy = self.invariants.policy
         self.processes[serial] = process
         if self.unlucky(0.5) or (self.no_forks and not self.calm):
-            self.after(0.0, lambda: self.leave(serial, self.core.SpawnFailed(serial)))
+            self.after(0.0, lambda: self.leave(serial, self.core.SpawnFailed(serial, errno.EAGAIN)))
         elif boots == "well":
             self.after(rng.choice([0.0, 0.1, 1.0, 3.0]), lambda: self.ready(serial))
         elif boots != "never":
@@ -275,6 +276,7 @@ class World:
     def noise(self) -> Any:
         core, rng = self.core, self.random
         serial = 10**9
-        kinds = [core.Ready, core.Beat, core.RecycleDue, core.Exited, core.SpawnFailed, core.Surge]
+        kinds = [core.Ready, core.Beat, core.RecycleDue, core.Exited, core.Surge]
+        kinds.append(lambda one: core.SpawnFailed(one, errno.EAGAIN))
         kinds.append(lambda one: core.Beats((one, one + 1)))
         return rng.choice(kinds)(serial)

@@ -6,7 +6,6 @@ Pure, except that it reads the clock.
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import Any
 
@@ -19,7 +18,6 @@ from mooring.supervisor.loop import Supervisor
 _REQUESTS = 100  # the most requests in flight that are shown
 _FAILED = "the application failed: see mooring status, or the log"
 _REFUSED = "the settings were refused: see mooring status, or the log"  # the text itself may quote a file
-_SYSTEM_ERROR = re.compile(r"[\w ]+")  # the form of strerror(3)'s texts
 _IN_FEED = ("workers", "threads", "engine", "timeout", "graceful_timeout", "profile")
 
 
@@ -62,13 +60,8 @@ def _worded(facts: dict[str, Any], name: str, *, public: bool) -> dict[str, Any]
 
 
 def own_words(why: Reason) -> str:
-    """Why a worker has ended, in mooring's own words: the application's may contain secrets.
-
-    A template reports system errors over a channel that the application can write to as well, so only a text
-    in the form of strerror(3) is shown.
-    """
-    doubtful = why.cause is Cause.NOT_SPAWNED and not _SYSTEM_ERROR.fullmatch(why.detail)
-    return _FAILED if doubtful or why.cause is Cause.FAILED else str(why)
+    """Why a worker has ended, in mooring's own words: the application's may contain secrets."""
+    return _FAILED if why.cause is Cause.FAILED else str(why)
 
 
 def status(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mooring.admin import instance as runtime
+from mooring.admin.instance import Instance, connect, list_instances
 from mooring.errors import ConfigurationError
 from mooring.logs.escape import escape
 from mooring.settings.resolve import resolve_some
@@ -18,14 +18,14 @@ from mooring.settings.resolve import resolve_some
 _RESOLVING = 60.0  # seconds; more than a roll may take to resolve its settings (supervisor/reconfigure.py)
 
 
-def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> runtime.Instance:
+def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> Instance:
     """The instance to talk to: the named one, or the only running one. Raises ConfigurationError."""
     try:
         folder = Path.cwd()
     except FileNotFoundError:
         folder = Path("/")  # the working folder was removed; the instance may still run
     settings = resolve_some(("name", "runtime_dir"), cli, environ, folder)
-    alive = [found for found in runtime.list_instances(settings, environ) if found.alive]
+    alive = [found for found in list_instances(settings, environ) if found.alive]
     if settings.name is not None:
         alive = [found for found in alive if found.name == settings.name]
         if not alive:
@@ -38,10 +38,10 @@ def find(cli: Mapping[str, str], environ: Mapping[str, str]) -> runtime.Instance
     return alive[0]
 
 
-def ask(instance: runtime.Instance, method: str, path: str, timeout: float = 5.0) -> tuple[int, bytes]:
+def ask(instance: Instance, method: str, path: str, timeout: float = 5.0) -> tuple[int, bytes]:
     """Send a request. Returns the response's status and body; raises ConfigurationError if there is none."""
     try:
-        with runtime.connect(instance) as connection:
+        with connect(instance) as connection:
             connection.settimeout(timeout)
             connection.sendall(f"{method} {path} HTTP/1.1\r\nhost: mooring\r\n\r\n".encode())
             received = b""

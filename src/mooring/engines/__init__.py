@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from mooring.application.model import Application
 from mooring.errors import ConfigurationError
-from mooring.instrument.drain import Drain
+from mooring.instrument.drain import DrainState
 from mooring.settings.engines import require_http
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ArbiterRows(Protocol):
-    """The scoreboard's rows for a worker that forks workers of its own, as gunicorn's arbiter does."""
+    """The scoreboard's rows for a worker that forks workers of its own, as an engine's arbiter does."""
 
     arbiter: int
     """The arbiter's pid."""
@@ -42,16 +42,16 @@ class Serving(NamedTuple):
     """What an engine needs to serve in this process.
 
     `load` imports the application, checks it against the plan and wraps it in mooring's instrumentation; it
-    raises ApplicationError or ConfigurationError. For all engines but gunicorn the application is loaded
-    before `serve`, and `load` returns that same object; gunicorn calls `load` in each of its workers.
+    raises ApplicationError or ConfigurationError. Without an arbiter the application is loaded before
+    `serve`, and `load` returns that same object; with one, each of the arbiter's workers calls `load`.
     `sockets` are inherited: bound, listening and non-blocking. No engine may make them blocking, since all
     workers share the flag (so do not use `socket.dup()`, which does that). The engine accepts on them and
     never unlinks a unix path. The engine calls `ready` once, when it accepts connections: inside its event
-    loop if it has one; with gunicorn, inside gunicorn's worker.
-    Only gunicorn's arbiter uses these: it calls `resized` with the number of workers that it wants after each
-    TTIN or TTOU, and `gone` with the pid of each worker that has ended; `desk` gives its workers their rows
-    of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the folder of the
-    application's own metrics.
+    loop if it has one; with an arbiter, inside the arbiter's first worker that serves.
+    Only an engine with an arbiter uses these: the arbiter calls `resized` with the number of workers that it
+    wants after each TTIN or TTOU, and `gone` with the pid of each worker that has ended; `arbiter_rows` gives
+    its workers their rows of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the
+    folder of the application's own metrics.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
 
     SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
@@ -63,9 +63,9 @@ class Serving(NamedTuple):
     load: Callable[[], Application]
     sockets: tuple[socket, ...]
     ready: Callable[[], None]
-    drain: Drain
+    drain: DrainState
     resized: Callable[[int], None] = lambda _workers: None
-    desk: ArbiterRows | None = None
+    arbiter_rows: ArbiterRows | None = None
     booted: Callable[[], None] = lambda: None
     gone: Callable[[int], None] = lambda _pid: None
     metrics: str | None = None

@@ -3,7 +3,7 @@
 It does in one pass: trusted proxy headers, root_path, request id, counters and histogram, the requests in
 flight, the access log's line. The wrapper for WSGI is wsgi.py, WebSockets are in websocket.py. Lifespan and
 `receive` pass through unchanged. Scopes are changed in place, never copied. A message that breaks the ASGI
-specification is passed to the engine unchanged, which judges it. Not for the form of a line
+specification is passed unchanged to the engine, which decides what to do with it. Not for the form of a line
 (logs/access/line.py), nor for which peers to trust (proxy.py).
 """
 
@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable
 from time import monotonic
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from mooring.application.model import ASGI, Receive, Scope, Send
@@ -38,34 +38,27 @@ from mooring.instrument.asgi_line import (
 )
 from mooring.instrument.disconnect import client_left
 from mooring.instrument.drain import CLOSE
-from mooring.instrument.meter import Begin, Meter, lines_agree, table
-from mooring.instrument.request_id import is_named, with_headers
+from mooring.instrument.meter import FAILED, LEFT, Begin, Meter, lines_agree, table
+from mooring.instrument.request_id import AsgiIdentifier, is_named, with_headers
 from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
 from mooring.logs.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
 
-if TYPE_CHECKING:
-    pass
-
-Prepare = Callable[[Scope], None]
+PrepareScope = Callable[[Scope], None]
 Sending = Callable[[Exchange, Any], Awaitable[None]]
 Finish = Callable[[Exchange, int, bool], None]
-Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
-
-# The status of a request without an answer: the application failed, or the client had left.
-FAILED, LEFT = 500, 499
 
 
 def wrap_asgi(
-    application: ASGI, believe: Prepare, root: str, meter: Meter, identify: Identify | None = None
+    application: ASGI, believe: PrepareScope, root: str, meter: Meter, identify: AsgiIdentifier | None = None
 ) -> ASGI:
     """`application`, wrapped: `believe` and `root` are applied to each scope, requests counted and logged."""
     prepare = _preparation(believe, root)
     entries = asgi_entries(meter)
     clock, base_of, bound = monotonic, REQUEST_BASE.get, MethodType
-    # First: whether it is C that counts is settled here, for WebSockets, too.
+    # First: this decides whether C or Python counts, for WebSockets too.
     begin, sending, finish = _recorder(meter, entries)
     websocket = wrap_websocket(application, prepare, meter, entries, identify)
 
@@ -145,7 +138,7 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
             elif kind == "http.response.pathsend":
                 exchange[SIZE] += _file_size(message["path"])
         except Exception:
-            pass  # an odd message: if it was the last one, finish() counts the request
+            pass  # an invalid message: if it was the last one, finish() counts the request
         passed: Awaitable[None] = exchange[SEND](message)
         return passed
 
@@ -158,7 +151,7 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
         if seen:
             try:
                 status = status_of(exchange[OPENING]["status"])
-            except Exception:  # nobody can tell what an engine has made of it
+            except Exception:  # the engine may have changed the message: there is no usable status
                 status = FAILED
         now = clock()
         seconds = now - exchange[BEGAN]
@@ -216,7 +209,7 @@ def last_of_connection(message: Any, scope: Scope) -> Any:
     return {**message, "headers": [*own, CLOSE]}
 
 
-def _preparation(believe: Prepare, root: str) -> Prepare:
+def _preparation(believe: PrepareScope, root: str) -> PrepareScope:
     """A function that changes each scope: proxy headers, and root_path as in uvicorn >= 0.26."""
     if not root:
         return believe

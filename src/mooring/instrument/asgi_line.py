@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mooring.instrument.meter import Meter
+from mooring.instrument.request_id import AsgiIds
 from mooring.logs.access.parts import Entry
 from mooring.logs.escape import (
     HOST_LIMIT,
@@ -25,8 +26,7 @@ from mooring.logs.escape import (
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import DROPPED
 
-Ids = tuple[str, str, Any]  # request id, trace id, headers for the response
-NO_IDS: Ids = ("-", "-", ())
+NO_IDS: AsgiIds = ("-", "-", [])  # no function changes its list
 
 # What is known of a request, in a list: it costs less than an object, or than a closure's cells.
 Exchange = list[Any]
@@ -57,12 +57,12 @@ def agrees() -> bool:
 
 
 def size_of(body: Any) -> int:
-    """The bytes of a body's part that is no `bytes`. Raises TypeError where it has none, as None or text."""
+    """How many bytes a part of a body has that is not of type `bytes`. Raises TypeError for None or text."""
     return memoryview(body).nbytes
 
 
 def status_of(status: Any) -> int:
-    """The number of a response's status. Raises TypeError or ValueError where it is no number of a status."""
+    """The number of a response's status. Raises TypeError or ValueError for any other value."""
     number = int(status)
     if not 0 <= number < 1000:
         raise ValueError(f"{number} is no status")
@@ -162,6 +162,6 @@ def _declared(opening: Any) -> int | None:
         for name, value in (opening or {}).get("headers") or ():
             if name.lower() == b"content-length" and value.isdigit():
                 return int(value)
-    except Exception:  # odd headers: those behind them are not looked at
+    except Exception:  # an invalid header: those after it are not read
         return None
     return None

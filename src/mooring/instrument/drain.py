@@ -12,7 +12,7 @@ from collections.abc import Callable
 CLOSE = (b"connection", b"close")
 
 
-class Drain:
+class DrainState:
     """The drain of one worker. `begun` is read for each response."""
 
     __slots__ = ("_told", "begun")

@@ -114,7 +114,7 @@ def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callabl
 
 
 def _ends(message: Any) -> bool:
-    """Whether it is a response's last message; False for an odd one, since nobody knows what became of it."""
+    """Whether it is a response's last message; False for one that breaks the specification."""
     try:
         return message["type"] in _BODIES and not message.get("more_body")
     except Exception:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mooring.instrument.drain import Drain
+from mooring.instrument.drain import DrainState
 from mooring.logs.access import parts
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import DROPPED, OVERFLOW, RECORD, Row
 
 if TYPE_CHECKING:
     from mooring.logs.access.line import Format
+    from mooring.logs.access.rules import Wanted
     from mooring.scoreboard.ring import Write
 
-Wanted = Callable[[Any, int], bool]  # the path as requested, bytes or Latin-1 text, and the status
+# The status of a request without an answer: the application failed, or the client had left.
+FAILED, LEFT = 500, 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Meter:
 
     row: Row
     lines: Lines | None = None
-    drain: Drain = field(default_factory=Drain)
+    drain: DrainState = field(default_factory=DrainState)
 
 
 Begin = Callable[[int, bytes, float], int]

@@ -110,7 +110,7 @@ def with_headers(message: Message, headers: list[tuple[bytes, bytes]]) -> dict[s
                 if len(name) == size and name.lower() == wanted:
                     added = [header for header in added if header[0] != wanted]
                     break
-        except Exception:  # an odd header, which is the engine's to judge
+        except Exception:  # an invalid header: the engine decides what to do with it
             if any(is_named(header, wanted) for header in own):
                 added = [header for header in added if header[0] != wanted]
     answer: dict[str, Any] = message.copy() if message.__class__ is dict else dict(message)
@@ -120,7 +120,7 @@ def with_headers(message: Message, headers: list[tuple[bytes, bytes]]) -> dict[s
 
 
 def is_named(header: Any, wanted: bytes) -> bool:
-    """Whether a response's header has that name, which is in lower case; an odd one has none."""
+    """Whether a response's header has that name, which is in lower case. False for an invalid header."""
     try:
         return bool(header[0].lower() == wanted)
     except Exception:

@@ -11,13 +11,11 @@ from urllib.parse import quote
 
 from mooring.application.model import ASGI, Receive, Scope, Send
 from mooring.instrument.asgi_line import Entries, status_of
-from mooring.instrument.meter import Meter, table
-from mooring.instrument.request_id import with_headers
+from mooring.instrument.meter import FAILED, LEFT, Meter, table
+from mooring.instrument.request_id import AsgiIdentifier, with_headers
 from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
 
-Identify = Callable[[Scope], tuple[str, str, list[tuple[bytes, bytes]]]]
-
-FAILED, LEFT, ACCEPTED = 500, 499, 101
+ACCEPTED = 101
 _ANSWERS = {"websocket.accept": ACCEPTED, "websocket.close": 403}
 
 
@@ -26,7 +24,7 @@ def wrap_websocket(  # noqa: C901
     prepare: Callable[[Scope], None],
     meter: Meter,
     entries: Entries | None,
-    identify: Identify | None,
+    identify: AsgiIdentifier | None,
 ) -> ASGI:
     """`application`, wrapped for WebSocket scopes. Handshakes are not in the latency histogram."""
     cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
@@ -62,7 +60,7 @@ def wrap_websocket(  # noqa: C901
                         if ids[2] and kind != "websocket.close":
                             message = with_headers(message, ids[2])
                 except Exception:
-                    pass  # an odd message, which the engine judges: asgi.py
+                    pass  # an invalid message: the engine decides what to do with it
             found: Awaitable[None] = send(message)
             return found
 

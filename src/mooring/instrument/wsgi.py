@@ -13,8 +13,9 @@ from typing import Any
 
 from mooring.application.model import WSGI, Environ, StartResponse
 from mooring.instrument import wsgi_line
-from mooring.instrument.meter import Lines, Meter, lines_agree, table
-from mooring.instrument.wsgi_line import Ids, describer, logger, target_of
+from mooring.instrument.meter import FAILED, Lines, Meter, lines_agree, table
+from mooring.instrument.request_id import WsgiIdentifier, WsgiIds
+from mooring.instrument.wsgi_line import describer, logger, target_of
 from mooring.instrument.wsgi_response import Stream, is_watched_file, last_of_connection, watch, with_headers
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import METHODS
@@ -22,18 +23,20 @@ from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, RAISED, REQUEST_BASE
 from mooring.system.unpatched import native
 
-Prepare = Callable[[Environ], None]
+PrepareEnviron = Callable[[Environ], None]
 Arrival = tuple[float, str, int, int]  # when, what was asked for, its METHOD_BASE, its place in flight
 Count = Callable[[int, int, float, bool, int], None]
-Identify = Callable[[Environ], Ids]
 BeginRequest = Callable[[Environ], Arrival]
-ReportAnswer = Callable[[Environ, Arrival, str, int, Any, Ids], None]
-_NO_IDS: Ids = ("-", "-", ())
-_FAILED = 500  # the status of a request without an answer, or with one that says no number
+ReportAnswer = Callable[[Environ, Arrival, str, int, Any, WsgiIds], None]
+_NO_IDS: WsgiIds = ("-", "-", [])  # no function changes its list
 
 
 def wrap_wsgi(
-    application: WSGI, believe: Prepare, root: str, meter: Meter, identify: Identify | None = None
+    application: WSGI,
+    believe: PrepareEnviron,
+    root: str,
+    meter: Meter,
+    identify: WsgiIdentifier | None = None,
 ) -> WSGI:
     """`application`, wrapped: `believe` and `root` are applied to each environ, requests counted and logged.
 
@@ -44,7 +47,9 @@ def wrap_wsgi(
     return accelerated or _wrapped(application, prepare, meter, identify)
 
 
-def _wrapped(application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None) -> WSGI:
+def _wrapped(
+    application: WSGI, prepare: PrepareEnviron, meter: Meter, identify: WsgiIdentifier | None
+) -> WSGI:
     """What `wrap_wsgi` returns, in Python."""
     start, report = _recorder(meter)
     drain = meter.drain
@@ -111,7 +116,7 @@ def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
         return now, target, base, begin(base, target.partition("?")[0].encode("latin-1", "replace"), now)
 
     def report(  # noqa: PLR0917
-        environ: Environ, arrival: Arrival, status: str, size: int, headers: Any, ids: Ids
+        environ: Environ, arrival: Arrival, status: str, size: int, headers: Any, ids: WsgiIds
     ) -> None:
         began, target, base, place = arrival
         now = clock()
@@ -128,11 +133,11 @@ def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
 
 def agrees() -> bool:
     """Whether there is a C twin with these constants."""
-    return accelerator.agrees("wsgi", FAILED=_FAILED, ID_COUNT=len(_NO_IDS))
+    return accelerator.agrees("wsgi", FAILED=FAILED, ID_COUNT=len(_NO_IDS))
 
 
 def _accelerated(
-    application: WSGI, prepare: Prepare, meter: Meter, identify: Identify | None, *, always: bool
+    application: WSGI, prepare: PrepareEnviron, meter: Meter, identify: WsgiIdentifier | None, *, always: bool
 ) -> WSGI | None:
     """What `wrap_wsgi` returns, in C; None without the accelerator.
 
@@ -184,7 +189,7 @@ def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:
 
 
 def _size(part: Any) -> int:
-    """The bytes of a part of a body. Raises TypeError for what has none, as the server would."""
+    """How many bytes a part of a body has. Raises TypeError for None or text, as the server would."""
     return len(part) if part.__class__ is bytes else memoryview(part).nbytes
 
 
@@ -209,7 +214,7 @@ def _no_log(_entry: Entry, _now: float) -> None:
     pass
 
 
-def _preparation(believe: Prepare, root: str) -> Prepare:
+def _preparation(believe: PrepareEnviron, root: str) -> PrepareEnviron:
     """A function that changes each environ: proxy headers, root_path as SCRIPT_NAME (PEP 3333's encoding)."""
     script = root.encode().decode("latin-1")
     inside = script + "/"
@@ -227,10 +232,10 @@ def _preparation(believe: Prepare, root: str) -> Prepare:
 
 
 def _code(status: object) -> int:
-    """The number of a status such as `200 OK`; 500 if there is none, since the server then sends that."""
-    return _number(status) if isinstance(status, str) else _FAILED
+    """The number of a status such as `200 OK`; 500 if it has no number, since the server then sends 500."""
+    return _number(status) if isinstance(status, str) else FAILED
 
 
 @lru_cache(maxsize=64)
 def _number(status: str) -> int:
-    return int(status[:3]) if status[:3].isdecimal() else _FAILED
+    return int(status[:3]) if status[:3].isdecimal() else FAILED

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from mooring.application.model import Environ
 from mooring.instrument.meter import Lines, Meter, line_writer, lines_agree
+from mooring.instrument.request_id import WsgiIds
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import (
     AGENT_LIMIT,
@@ -27,8 +28,6 @@ from mooring.logs.escape import (
 )
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
-
-Ids = tuple[str, str, Any]
 
 # A path of these characters alone needs no percent-encoding (RFC 3986: pchar and "/").
 _PCHAR = "/!$&'()*+,;=:@"
@@ -68,7 +67,7 @@ def describer(lines: Lines, *, every: bool = False) -> Callable[..., Entry | Non
     wants_headers, declared, full, hosts = form.headers, form.declared, form.full, kept_hosts
 
     def entry(  # noqa: PLR0917
-        environ: Environ, target: str, code: int, size: int, headers: Any, seconds: float, ids: Ids
+        environ: Environ, target: str, code: int, size: int, headers: Any, seconds: float, ids: WsgiIds
     ) -> Entry | None:
         if wanted is not None and not wanted(target.partition("?")[0], code):
             return None

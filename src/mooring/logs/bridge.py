@@ -14,8 +14,8 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 from mooring.logs import fallback
-from mooring.logs import record as logform
 from mooring.logs.log import LEVELS, Log, LogFiles
+from mooring.logs.record import Record, as_json, as_text
 from mooring.logs.sink import FILE_PIECE
 
 _STANDARD = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
@@ -68,14 +68,12 @@ class Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
         found = as_record(record, self.engines)
-        if self.form == "json":
-            line = logform.as_json(found, FILE_PIECE)
-        else:
-            line = logform.as_text(found, engines=self.engines)
+        json = self.form == "json"
+        line = as_json(found, FILE_PIECE) if json else as_text(found, engines=self.engines)
         return line.decode().rstrip("\n")
 
 
-def as_record(record: logging.LogRecord, engines: Container[str] = ()) -> logform.Record:
+def as_record(record: logging.LogRecord, engines: Container[str] = ()) -> Record:
     """A record of `logging` as a record of mooring's log; only the application's have `extra` fields.
 
     `engines` are the first parts of the names of the engines' loggers.
@@ -94,9 +92,7 @@ def as_record(record: logging.LogRecord, engines: Container[str] = ()) -> logfor
         fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
     elif not trace:
         message, trace = _parted(message)
-    return logform.Record(
-        record.created, record.process or 0, level, record.name, message, fields, trace.rstrip()
-    )
+    return Record(record.created, record.process or 0, level, record.name, message, fields, trace.rstrip())
 
 
 def _parted(message: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mooring.plan.plan import Explained, Plan, Report
+from mooring.plan.plan import Explained, FitWarning, Plan, Report
 from mooring.settings import engines
 
 _MIB = 1024 * 1024
@@ -13,7 +13,7 @@ _MIB = 1024 * 1024
 def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
     """The plan after worker 0's report. A number of workers that the user set is kept, with a warning.
 
-    `reserved` is the memory of the other processes (the supervisor, gunicorn's arbiter), in bytes.
+    `reserved` is the memory of the other processes (the supervisor, an engine's arbiter), in bytes.
     """
     explained = dict(current.explained)
     explained["interface"] = _decided(current, "interface", report.interface, "found in the application")
@@ -21,7 +21,7 @@ def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
         current, "engine", report.engine, f"the default for {report.interface.upper()}"
     )
     explained["app"] = explained["app"]._replace(value=report.target)
-    workers, warnings = current.workers, current.warnings
+    workers, added = current.workers, _unlimited(current, report)
     room = _room(current, report, reserved)
     if room is not None and room < workers:
         text = _memory_reason(current, report, reserved, room)
@@ -30,8 +30,7 @@ def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
             explained["workers"] = Explained(room, "tuned", reason)
             workers = room
         else:
-            warnings = (*warnings, f"{workers} workers were asked for, but {text}")
-    warnings = tuple(dict.fromkeys((*warnings, *_unlimited(current, report))))
+            added.insert(0, FitWarning(f"{workers} workers were asked for, but {text}", workers))
     return dataclasses.replace(
         current,
         explained=explained,
@@ -39,7 +38,8 @@ def fit(current: Plan, report: Report, reserved: int = 0) -> Plan:
         engine=report.engine,
         framework=report.framework,
         workers=workers,
-        warnings=warnings,
+        warnings=tuple(dict.fromkeys((*current.warnings, *(each.text for each in added)))),
+        fit_warnings=tuple(dict.fromkeys((*current.fit_warnings, *added))),
         revision=current.revision + 1,
     )
 
@@ -49,13 +49,14 @@ def resized(plan: Plan, delta: int) -> Plan:
     return dataclasses.replace(plan, workers=max(1, plan.workers + delta))
 
 
-def _unlimited(current: Plan, report: Report) -> list[str]:
+def _unlimited(current: Plan, report: Report) -> list[FitWarning]:
     """A warning if a WSGI worker can never reach max_in_flight; else empty."""
     most, threads = current.settings.max_in_flight, current.threads
     by_class = bool(engines.row(report.engine).threaded_classes)  # how many it runs: not known here
     if report.interface != "wsgi" or by_class or most <= threads:
         return []
-    return [f"max_in_flight={most} refuses nothing: a WSGI worker runs {threads} requests at once (threads)"]
+    text = f"max_in_flight={most} refuses nothing: a WSGI worker runs {threads} requests at once (threads)"
+    return [FitWarning(text)]
 
 
 def _decided(current: Plan, name: str, value: str, reason: str) -> Explained:

@@ -1,4 +1,4 @@
-"""The interface that the user wants, by name or by what is to serve it; before the application is known."""
+"""The interface that the user wants, by its name or by what serves it. The application is not known yet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from mooring.settings.resolve import CLI, PROFILE, Resolved
 
 
 def intended(resolved: Resolved, conf: ServerConf | None = None) -> str:
-    """Asgi, wsgi, or auto where nothing says: an engine that serves one alone says it, and so does a worker
-    class of gunicorn, be it of the settings or of gunicorn's own configuration.
+    """`asgi`, `wsgi`, or `auto` if nothing decides it.
+
+    An engine that serves only one interface decides it. So does a worker class of gunicorn, whether the
+    settings or gunicorn's own configuration name it.
     """
     settings = resolved.settings
     if settings.interface != "auto":

@@ -53,13 +53,20 @@ class Report(NamedTuple):
         return engines.row(self.engine).has_arbiter
 
 
+class FitWarning(NamedTuple):
+    """A warning of the plan's second stage. `workers`: the number that it is about; None: any number."""
+
+    text: str
+    workers: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that was decided; immutable.
 
     `settings` holds the final values, `explained` the reason of each. `asked` is the settings as resolved
     from their origins, with listeners and workers decided, but without the changes that a server's own
-    configuration and live reload make.
+    configuration and live reload make. `warnings` has all texts, those of `fit_warnings` too.
     """
 
     settings: Settings
@@ -75,6 +82,7 @@ class Plan:
     resources: Resources
     explained: Mapping[str, Explained]
     warnings: tuple[str, ...] = ()
+    fit_warnings: tuple[FitWarning, ...] = ()
     framework: str = ""
     revision: int = 1
 

@@ -21,7 +21,7 @@ FIXED = tuple(name for name, row in ROWS.items() if row.restart is True)
 _TLS = tuple(name for name, row in ROWS.items() if row.restart == TLS_SWITCH)
 
 
-Prepare = Callable[[Resolved, Mapping[str, str], SignalQueue | None], Plan]
+MakePlan = Callable[[Resolved, Mapping[str, str], SignalQueue | None], Plan]
 """Makes a plan from settings and the environment: commands/run/prepare.py."""
 
 
@@ -34,7 +34,7 @@ class Replanned(NamedTuple):
 
 
 def remake(
-    invocation: Invocation, prepare: Prepare, serving: Replanned, signals: SignalQueue | None = None
+    invocation: Invocation, prepare: MakePlan, serving: Replanned, signals: SignalQueue | None = None
 ) -> Replanned:
     """Resolve the settings and plan again; fixed settings keep the values of `serving`.
 

@@ -30,7 +30,7 @@ RAISED = 11  # requests in which the application failed before its response was 
 REJECTED = 12  # requests refused because of max_in_flight
 TIMED_OUT = 13  # requests that took longer than request_timeout
 
-# The states of a row. Its worker writes STARTING, READY and DRAINING; gunicorn's arbiter writes GONE when a
+# The states of a row. Its worker writes STARTING, READY and DRAINING; an engine's arbiter writes GONE when a
 # worker of its own has ended; the supervisor writes FREE.
 FREE, STARTING, READY, DRAINING, GONE = range(5)
 STATES = ("free", "starting", "ready", "draining", "gone")
@@ -168,7 +168,7 @@ class Row:
     def erase(self) -> None:
         """Zero the row. Only the supervisor does so, when the worker has ended and its counts are added."""
         self.data[8:] = bytes(ROW_BYTES - 8)
-        self.cells[STATE] = FREE  # last: from now on gunicorn's arbiter may give the row to another worker
+        self.cells[STATE] = FREE  # last: from now on an engine's arbiter may give the row to another worker
 
 
 class Board:

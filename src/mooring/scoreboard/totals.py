@@ -11,12 +11,24 @@ from collections.abc import Iterator
 from operator import lt
 from typing import NamedTuple
 
-from mooring.scoreboard import row as scoreboard
-from mooring.scoreboard.row import COUNTERS, COUNTS, DURATIONS, FREE, GONE, HISTOGRAM, Board, Row
+from mooring.scoreboard.row import (
+    BUCKETS,
+    COUNTERS,
+    COUNTS,
+    DURATIONS,
+    FREE,
+    GONE,
+    HISTOGRAM,
+    ROWS,
+    STATE,
+    Board,
+    Row,
+    create,
+)
 
-# Each worker of gunicorn's arbiter has a row. Before the next roll, TTIN may tell it to have more workers.
+# Each worker of an engine's arbiter has a row. Before the next roll, TTIN may tell it to have more workers.
 _ARBITER_SPARE, _ARBITER_MOST = 32, 1024
-_CELLS = HISTOGRAM + scoreboard.BUCKETS
+_CELLS = HISTOGRAM + BUCKETS
 _ADDED = (*COUNTERS, *range(COUNTS, _CELLS))
 
 
@@ -31,16 +43,16 @@ class Totals:
     """The scoreboard, its rows and their totals. Raises OSError if the system gives no memory."""
 
     def __init__(self) -> None:
-        self.fd = scoreboard.create()
+        self.fd = create()
         self._board = Board(self.fd)
         self.rows: dict[int, list[Row]] = {}  # by the serial number of the worker they were given to
         self.gone = [0.0] * _CELLS  # as Row.counts: the sums of all rows that were taken back
         self._seen: dict[int, list[float]] = {}  # by row index: the highest counts that were read
         self._duration = 0.0
-        self._free = list(range(scoreboard.ROWS - 1, -1, -1))
+        self._free = list(range(ROWS - 1, -1, -1))
 
     def give(self, serial: int, arbiter_of: int = 0) -> tuple[int, ...]:
-        """The index of a row for a new worker. Gunicorn's arbiter gets one for each worker, and spare ones.
+        """The index of a row for a new worker. An engine's arbiter gets one for each worker, and spare ones.
 
         Empty if no row is left: the worker's counts are then in no total. Raises OSError; `take` then frees
         the rows that were given.
@@ -63,14 +75,14 @@ class Totals:
     def sweep(self, serial: int) -> None:
         """Free the rows of an arbiter's workers that have ended, so that it can give them to new ones."""
         for row in self.rows.get(serial, []):
-            if row.read(scoreboard.STATE) == GONE:
+            if row.read(STATE) == GONE:
                 self._add(row)
 
     def in_use(self) -> Iterator[RowInUse]:
         """Every row that a worker is using."""
         for serial, rows in self.rows.items():
             for row in rows:
-                if row.read(scoreboard.STATE) not in (FREE, GONE):
+                if row.read(STATE) not in (FREE, GONE):
                     yield RowInUse(serial, row)
 
     def totals(self) -> list[float]:

@@ -31,7 +31,7 @@ class Setting(NamedTuple):
     """One setting: its name, its variables (strongest first), its parser, default and help.
 
     `restart`: whether only a restart changes it, because it is opened, started or decided once, before any
-    worker; or, in words, what of it. All else is taken up by a roll.
+    worker; or a text saying which part. All else is taken up by a roll.
     """
 
     name: str

@@ -17,7 +17,7 @@ from mooring.supervisor.lifecycle import Cause, Notice, Reason, WorkerState
 from mooring.system import process
 
 # The label `reason` of mooring_worker_exits_total.
-REASONS = (
+EXIT_LABELS = (
     "drained",  # it ended when it was told to, with its requests finished
     "recycled",  # the same, because it was due to be recycled
     "exit_code",  # it ended by itself
@@ -32,7 +32,7 @@ REASONS = (
 )
 
 # The label for each cause of an exit.
-LABELS = {
+LABEL_BY_CAUSE = {
     Cause.CLEAN_EXIT: "exit_code",
     Cause.EXIT_CODE: "exit_code",
     Cause.TERMINATED: "signal",
@@ -66,8 +66,8 @@ def label(state: WorkerState, cause: Cause, ordered: Cause | None) -> str:
     """The label of an exit, from the worker's last state, its cause, and the cause of the drain or kill."""
     obeyed = state is WorkerState.DRAINING and cause in _OBEYED
     if ordered is not None and (obeyed or state is WorkerState.KILLED):
-        return LABELS[ordered]
-    found = LABELS[cause]
+        return LABEL_BY_CAUSE[ordered]
+    found = LABEL_BY_CAUSE[cause]
     if state is WorkerState.STARTING:
         return "boot_failed" if found in ("exit_code", "signal") else found
     return "exit_code" if found in ("boot_failed", "spawn_failed") else found
@@ -77,7 +77,7 @@ class Exits:
     """Counts exits by reason, and failed ones by slot. `oom_kills` returns the OOM kills of the cgroup."""
 
     def __init__(self, oom_kills: Callable[[], int | None]) -> None:
-        self.by_reason = dict.fromkeys(REASONS, 0)
+        self.by_reason = dict.fromkeys(EXIT_LABELS, 0)
         self.failed: dict[int, int] = {}
         self._oom_kills = oom_kills
         self._oom_seen = oom_kills() or 0

@@ -51,10 +51,10 @@ class Supervisor:
         self.on_kill: Callable[[int, Cause], bool] = lambda _serial, _cause: False  # whether it kills
         self.on_measure: Callable[[], int] = lambda: 1  # how many workers above the size there may be
         self.on_dying: Callable[[int], None] = lambda _pid: None  # of any child, before it is reaped
-        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of gunicorn's arbiter has ended
+        self.on_told_gone: Callable[[], None] = lambda: None  # a worker of an engine's arbiter has ended
         self.on_reopen: Callable[[], None] = lambda: None
         self.on_fit: Callable[[Plan], None] = lambda _plan: None
-        self.renewed: dict[int, Plan] = {}  # by the policy's edition: of a generation not proven yet
+        self.pending_plans: dict[int, Plan] = {}  # by the policy's edition: of a generation not proven yet
         self._parts: list[Part] = []
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
@@ -71,7 +71,7 @@ class Supervisor:
 
     def plan_of(self, policy: lifecycle.Policy) -> Plan:
         """The plan that goes with a generation's policy."""
-        return self.renewed.get(policy.edition, self.plan)
+        return self.pending_plans.get(policy.edition, self.plan)
 
     def run(self) -> int:
         """Supervise until the fleet has stopped, and no part is busy. Returns the exit code."""
@@ -123,12 +123,12 @@ class Supervisor:
                 try:
                     self.workers.spawn(serial, slot, generation, self.plan_of(self.fleet.policy))
                 except OSError as error:
-                    self.post(lifecycle.SpawnFailed(serial, str(error.strerror)))
+                    self.post(lifecycle.SpawnFailed(serial, process.errno_of(error)))
             case lifecycle.Drain(serial):
-                self._signal(serial, process.terminate)
+                self._end(serial, kill=False)
             case lifecycle.Kill(serial, cause):
                 if not self.on_kill(serial, cause):
-                    self._signal(serial, process.kill_group)
+                    self._end(serial, kill=True)
             case lifecycle.Measure():
                 self.post_first(lifecycle.Surge(self.on_measure()))
             case lifecycle.Announce(kind, data):
@@ -139,12 +139,16 @@ class Supervisor:
             case lifecycle.Exit(code):
                 self.exit_code = code
 
-    def _signal(self, serial: int, send: Callable[[int], None]) -> None:
+    def _end(self, serial: int, *, kill: bool) -> None:
         handle = self.workers.handles.get(serial)
-        if handle is not None and handle.pid:
-            send(handle.pid)
-        elif handle is not None:
-            self.workers.spawner.give_up(serial, killed=send is process.kill_group)
+        if handle is None:
+            return
+        if not handle.pid:
+            self.workers.spawner.give_up(serial, killed=kill)
+        elif kill:
+            process.kill_group(handle.pid)
+        else:
+            process.send(handle.pid, signal.SIGTERM)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -173,7 +177,7 @@ class Supervisor:
         """Reopen the log files: here first, so that a worker that starts now inherits the new ones."""
         self.on_reopen()
         for pid in self.workers.serials:
-            process.reopen_logs(pid)
+            process.send(pid, signal.SIGUSR1)
         self.workers.spawner.reopen_logs()
 
     def resize(self, delta: int) -> None:
@@ -182,7 +186,7 @@ class Supervisor:
             self.post(lifecycle.Resize(delta))
             return
         self.workers.plan = resized(self.plan, delta)
-        self.renewed = {edition: resized(plan, delta) for edition, plan in self.renewed.items()}
+        self.pending_plans = {edition: resized(plan, delta) for edition, plan in self.pending_plans.items()}
         for handle in self.workers.handles.values():
             self.resize_arbiter(handle)
 
@@ -198,7 +202,7 @@ class Supervisor:
         if handle.size is not None and handle.size != wanted and not handle.resizing:
             handle.resizing = True
             more = handle.size < wanted
-            process.resize(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
+            process.send(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _leads(self, pid: int) -> bool:
         """Whether a child leads a process group, which is to end with the child."""
@@ -244,7 +248,7 @@ class Supervisor:
             handle.report = report
             self.post(lifecycle.Ready(handle.serial))
             worker = self.fleet.workers.get(handle.serial)
-            if worker is not None and worker.policy.edition in self.renewed:
+            if worker is not None and worker.policy.edition in self.pending_plans:
                 pass  # Reconfigure fits its plan, once the lifecycle has announced READY
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, handle)

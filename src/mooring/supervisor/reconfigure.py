@@ -69,7 +69,7 @@ class Reconfigure(Part):
         serving = self._serving
         self._deadline, self._killed = time.monotonic() + LONGEST, NEVER
         try:
-            answer = memory("mooring-renewal")
+            answer = memory("mooring-reconfigure")
             self._resolver.start(lambda: _work(self._remake, serving, answer), [answer], ours=answer)
         except OSError as error:
             self._refuse(f"the settings could not be resolved: {error.strerror}")
@@ -148,7 +148,7 @@ class Reconfigure(Part):
     def told(self, kind: Notice, data: Mapping[str, Any], /) -> None:
         """React to a notice of the lifecycle."""
         supervisor = self._supervisor
-        fleet, waiting = supervisor.fleet, supervisor.renewed
+        fleet, waiting = supervisor.fleet, supervisor.pending_plans
         if kind is Notice.STOPPING and not self._resolver.ending:
             self._resolver.terminate(_PATIENCE)
         elif kind is Notice.ROLLING and fleet.policy.edition in self._made:
@@ -190,7 +190,7 @@ class Reconfigure(Part):
         """Put an edition's settings in force: once a worker is ready, the roll does not go back."""
         supervisor, made = self._supervisor, self._made.pop(edition)
         handle = supervisor.workers.handles.get(serial)
-        before, plan = supervisor.plan, supervisor.renewed.pop(edition)
+        before, plan = supervisor.plan, supervisor.pending_plans.pop(edition)
         if handle is None or handle.report is None:  # it has just ended: take the plan without a report
             after = dataclasses.replace(plan, revision=before.revision + 1)
         else:

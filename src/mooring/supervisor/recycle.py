@@ -1,7 +1,7 @@
 """Decides when a worker is due to be recycled: by its requests, its age or its memory.
 
 This module only tells the lifecycle which worker is due, and why. The lifecycle replaces due workers one at a
-time. Not for an engine that recycles its workers itself, as gunicorn's arbiter does.
+time. Not for an engine that recycles its workers itself, as an engine's arbiter does.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class SurgeMeasure:
         return (handle.report.memory if handle is not None and handle.report is not None else 0) or 0
 
     def _memory(self, worker: Worker) -> int:
-        """Bytes, from the worker's rows: gunicorn's arbiter has several."""
+        """Bytes, from the worker's rows: an engine's arbiter has several."""
         rows = self._supervisor.workers.scoreboard.rows.get(worker.serial, ())
         return sum(min(int(row.read(MEMORY)), _MOST) for row in rows)
 

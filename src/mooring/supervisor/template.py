@@ -127,7 +127,7 @@ class Template:
             self.selector.unregister(self.channel)
 
 
-def start(
+def start_template(
     number: int, generation: int, begin: BeginTemplate, keep: list[int], selector: selectors.BaseSelector
 ) -> Template:
     """Start a template's process, which inherits `keep`. Raises OSError where the system refuses."""

@@ -18,13 +18,14 @@ from typing import Any, Protocol
 
 from mooring.logs.log import Log
 from mooring.plan.plan import Plan
-from mooring.supervisor import template as templatelink
 from mooring.supervisor.lifecycle import Notice
 from mooring.supervisor.part import Part
-from mooring.supervisor.template import Awaited, Template
+from mooring.supervisor.template import Awaited, Template, start_template
 from mooring.system import process
 from mooring.worker.messages import Failure
 from mooring.worker.seat import Seat
+
+_MOST_ERRNO = 4095  # MAX_ERRNO of linux/err.h
 
 
 class Roster(Protocol):
@@ -53,7 +54,7 @@ class Templates(Part):
     ) -> None:
         self.all: list[Template] = []
         self.on_exit: Callable[[int, process.Reaped, Failure | None], None] = lambda *_: None
-        self.on_refused: Callable[[int, str], None] = lambda *_: None
+        self.on_refused: Callable[[int, int], None] = lambda *_: None
         self._roster, self._begin, self._log = roster, begin, log
         self._number = 0
         self._wanted = {1}  # generations that may still need workers
@@ -89,7 +90,7 @@ class Templates(Part):
     def reopen_logs(self) -> None:
         """Have the templates reopen their log files, since workers inherit them."""
         for template in self.all:
-            process.reopen_logs(template.pid)
+            process.send(template.pid, signal.SIGUSR1)
 
     def memory(self) -> int:
         """The sum of the templates' proportional set sizes, in bytes."""
@@ -164,7 +165,7 @@ class Templates(Part):
 
     def _refuse(self, awaited: Awaited, error: OSError) -> None:
         os.close(awaited.report)
-        self.on_refused(awaited.serial, str(error.strerror))
+        self.on_refused(awaited.serial, process.errno_of(error))
 
     def _choose(self, generation: int, beyond: int) -> Template | None:
         """The newest booted template with a number above `beyond`, else the newest such; None: no such."""
@@ -180,7 +181,7 @@ class Templates(Part):
         selector = self._roster.selector
         begin = functools.partial(self._begin, plan)
         self._number += 1
-        template = templatelink.start(self._number, generation, begin, self._roster.inherited(), selector)
+        template = start_template(self._number, generation, begin, self._roster.inherited(), selector)
         self.all.append(template)
         selector.register(template.channel, selectors.EVENT_READ, lambda: self._hear(template))
         self._log.debug(f"template {template.number} is starting (generation {generation})")
@@ -200,11 +201,11 @@ class Templates(Part):
             self._log.info(f"template {template.number} is ready after {seconds:.2f} s")
         if not template.asked or template.owes[0].serial != message.get("serial"):
             return
-        pid, why = message.get("worker"), message.get("why")
+        pid, number = message.get("worker"), message.get("errno")
         if event == "forked" and type(pid) is int and self._is_new(pid):
             self._forked(template.answered(), pid)
-        elif event == "refused" and isinstance(why, str):
-            self.on_refused(template.answered().serial, why)
+        elif event == "refused" and type(number) is int and 0 < number <= _MOST_ERRNO:
+            self.on_refused(template.answered().serial, number)
         self._go_on(template)
 
     def _go_on(self, template: Template) -> None:

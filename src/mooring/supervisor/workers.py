@@ -88,7 +88,7 @@ class Forks:
         """Nothing to cancel: each worker has its pid at once."""
 
     def leads(self, _pid: int) -> bool:
-        """There are no other processes."""
+        """False: no other process forks workers."""
         return False
 
     def hear(self) -> None:
@@ -98,11 +98,11 @@ class Forks:
         """Nothing to do: workers inherit this process's log files."""
 
     def memory(self) -> int:
-        """There are no other processes."""
+        """0: there are no other processes."""
         return 0
 
     def as_json(self) -> list[dict[str, Any]]:
-        """There are no other processes."""
+        """An empty list: there are no other processes."""
         return []
 
 

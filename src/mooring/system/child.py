@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import signal
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -48,7 +49,7 @@ class Child:
 
     def __init__(self, restarts: Restarts = ONCE, *, kill_again: float = 1.0) -> None:
         self.pid = 0
-        self.channel = -1  # our end of what it talks through; below 0: there is none
+        self.channel = -1  # our end of its pipe or socket; below 0: there is none
         self.due = self.deadline = NEVER
         self._restarts = restarts
         self._kill_again = kill_again
@@ -156,7 +157,7 @@ class Child:
         """Ask it to end, by TERM; in so many seconds it is overdue."""
         if self.pid:
             self.deadline = time.monotonic() + seconds
-            process.terminate(self.pid)
+            process.send(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it and its process group; `ended` is yet to be told."""
@@ -165,7 +166,7 @@ class Child:
             process.kill_group(self.pid)
 
     def abandon(self) -> None:
-        """Kill it and know it no more: whoever reaps the children reaps it."""
+        """Kill it and forget it: whoever reaps the children reaps it."""
         self.kill()
         self.pid = 0
         self.deafen()

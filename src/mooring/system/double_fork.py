@@ -88,7 +88,7 @@ def _begin(ends: Ends, parent: int, run: Callable[[], int]) -> int:
     os.setpgid(0, 0)
     ends.close("key", "question", "answer")
     if not os.read(ends.gate, 1):
-        os._exit(1)  # `key` was closed without a byte: nobody knows of this process
+        os._exit(1)  # `key` was closed without a byte: the supervisor was not told of this process
     ends.close("gate")
     process.die_with_parent(parent)
     return run()

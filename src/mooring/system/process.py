@@ -7,6 +7,7 @@ is safe, and it saves a worker the interpreter's start and the shared imports (d
 from __future__ import annotations
 
 import atexit
+import errno
 import fcntl
 import gc
 import os
@@ -177,30 +178,23 @@ def reap(
         ended.append(Reaped(pid, os.waitstatus_to_exitcode(status)))
 
 
-def terminate(pid: int) -> None:
-    """Ask a worker to drain."""
-    _kill(pid, signal.SIGTERM)
+def errno_of(error: OSError) -> int:
+    """The number of a system call's error; EIO for an OSError without one."""
+    return error.errno or errno.EIO
+
+
+def send(pid: int, number: int) -> None:
+    """Send one process a signal. Does nothing where it has ended, or may not be signalled."""
+    try:
+        os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # it has ended, and will be reaped; or it has become another user, and supervising goes on
 
 
 def kill_group(pid: int) -> None:
     """Kill a worker and all processes in its process group."""
     if not _signal_group(pid, signal.SIGKILL):
-        _kill(pid, signal.SIGKILL)  # the worker does not lead its group yet
-
-
-def reopen_logs(pid: int) -> None:
-    """Tell a worker to reopen its log files."""
-    _kill(pid, signal.SIGUSR1)
-
-
-def resize(pid: int, number: int) -> None:
-    """Tell gunicorn's arbiter to add a worker (`number` is TTIN) or to remove one (TTOU)."""
-    _kill(pid, number)
-
-
-def send(pid: int, number: int) -> None:
-    """Send one process a signal."""
-    _kill(pid, number)
+        send(pid, signal.SIGKILL)  # the worker does not lead its group yet
 
 
 def _signal_group(pid: int, number: int) -> bool:
@@ -209,13 +203,6 @@ def _signal_group(pid: int, number: int) -> bool:
     except (ProcessLookupError, PermissionError):
         return False
     return True
-
-
-def _kill(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # it has ended, and will be reaped; or it has become another user, and supervising goes on
 
 
 def proportional_set_size(pid: str = "self") -> int | None:

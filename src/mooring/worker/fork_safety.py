@@ -1,7 +1,7 @@
 """Finds what an import has left behind that does not survive a fork. For a template, before it forks.
 
 A child has none of the threads. All children share the sockets, the event loops and SQLite's connections. A
-process that the import has started is the child of none of them.
+process that the import has started is the template's child, not theirs: they cannot wait for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def snapshot() -> Descriptors:
 
 
 def find(before: Descriptors) -> list[str]:
-    """What exists now and did not `before` the import, in words; equal findings once, with their number."""
+    """What exists now and did not `before` the import, as texts; equal ones are counted: `3 times ...`."""
     if any(text.startswith(_NATIVE) for text in _threads()):
         _rehearse()
     deadline = time.monotonic() + _PATIENCE
@@ -119,7 +119,7 @@ def _comm(task: str) -> str:
 
 
 def _children() -> list[str]:
-    """Every child that has not ended, by its name; not multiprocessing's tracker, which forks may share."""
+    """Every child that has not ended, by its name. Without multiprocessing's tracker: forks may share it."""
     tracker: Any = sys.modules.get("multiprocessing.resource_tracker")
     known = getattr(getattr(tracker, "_resource_tracker", None), "_pid", None)
     found = []
@@ -199,7 +199,7 @@ def _is_sqlite(fd: int, what: str) -> bool:
     try:
         return what.startswith("/") and stat.S_ISREG(os.fstat(fd).st_mode) and os.pread(fd, 16, 0) == _SQLITE
     except OSError:
-        return False  # it is open for writing alone
+        return False  # it is open only for writing
 
 
 def _socket(fd: int) -> str:

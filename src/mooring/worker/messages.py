@@ -61,7 +61,7 @@ def report(message: dict[str, Any]) -> Report | None:
 
 
 def size(message: dict[str, Any]) -> int | None:
-    """How many workers gunicorn's arbiter wants, as it reports when ready and after each TTIN or TTOU.
+    """How many workers an engine's arbiter wants, as it reports when ready and after each TTIN or TTOU.
 
     None for any other message.
     """
@@ -71,6 +71,6 @@ def size(message: dict[str, Any]) -> int | None:
 
 
 def gone(message: dict[str, Any]) -> int | None:
-    """The pid of a worker of gunicorn's arbiter that has ended; None for any other message."""
+    """The pid of a worker of an engine's arbiter that has ended; None for any other message."""
     found = message.get("worker")
     return found if message.get("event") == "gone" and type(found) is int and found > 1 else None

@@ -16,18 +16,17 @@ from mooring.engines import Serving
 from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
-from mooring.instrument.drain import Drain
+from mooring.instrument.drain import DrainState
 from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
 from mooring.system import process
 from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
 from mooring.worker import seat as seats
-from mooring.worker import wrap as wrapping
 from mooring.worker.assignment import Assignment
-from mooring.worker.seat import ArbiterDesk
-from mooring.worker.setup import settle
-from mooring.worker.wrap import collect_garbage
+from mooring.worker.seat import SeatArbiterRows
+from mooring.worker.setup import set_up
+from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
     from mooring.scoreboard.row import Row
@@ -49,7 +48,7 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
     """Set up, then `work`. Returns the exit code; where it is not 0, reports why over the report pipe."""
     assignment.context.log.set_level(assignment.plan.settings.log_level)  # the level of its generation
     try:
-        work(settle(assignment) if assignment.application is None else assignment)
+        work(set_up(assignment) if assignment.application is None else assignment)
     except MooringError as error:
         shown = getattr(error, "traceback", "")
         if shown:
@@ -95,7 +94,7 @@ def preload(assignment: Assignment) -> Application:
     from mooring.instrument.otel import start  # noqa: F401 (workers need it: so they share it)
     from mooring.logs import bridge
 
-    _set_up(assignment)
+    _prepare_import(assignment)
     plan = assignment.plan
     application = loader.load(plan.target, plan.settings.interface)
     bridge.imported(engines.loggers())
@@ -105,7 +104,7 @@ def preload(assignment: Assignment) -> Application:
     return application
 
 
-def _set_up(assignment: Assignment) -> None:
+def _prepare_import(assignment: Assignment) -> None:
     """Before the application is imported: set up logging, line buffering, live reload and the debugger."""
     from mooring.logs.bridge import configure
     from mooring.worker import bytecode, debugger, setup
@@ -125,22 +124,22 @@ def _set_up(assignment: Assignment) -> None:
 def _serve(assignment: Assignment) -> None:
     plan = assignment.plan
     if assignment.application is None:
-        _set_up(assignment)
-    loaded: list[wrapping.Loaded] = []
-    drain = Drain()
-    desk = _desk(assignment)
+        _prepare_import(assignment)
+    loaded: list[Loaded] = []
+    drain = DrainState()
+    arbiter_rows = _arbiter_rows(assignment)
     longest = heartbeat.timeout(plan.settings)
     if assignment.seat is not None and assignment.seat.stacks >= 0:
         heartbeat.answer(assignment.seat.stacks)
 
     def load() -> Application:
         if not loaded:
-            loaded.append(wrapping.load(assignment, desk, drain))
+            loaded.append(load_wrapped(assignment, arbiter_rows, drain))
         return loaded[0].application
 
     def ready() -> None:
         _ready(assignment, load(), engine, started)
-        if desk is None:
+        if arbiter_rows is None:
             limited = plan.settings.max_worker_memory is not None
             _serves(loaded[0].row(), assignment.context.log, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
@@ -161,7 +160,7 @@ def _serve(assignment: Assignment) -> None:
         ready=ready,
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
-        desk=desk,
+        arbiter_rows=arbiter_rows,
         booted=lambda: _serves(loaded[0].row(), assignment.context.log),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
@@ -173,7 +172,7 @@ def _serve(assignment: Assignment) -> None:
 def _look(assignment: Assignment) -> None:
     os.environ["OTEL_SDK_DISABLED"] = "true"  # nothing is served, so there is nothing to trace
     before = fork_safety.snapshot()
-    application = wrapping.load(assignment).application
+    application = load_wrapped(assignment).application
     if assignment.plan.settings.preload != "off":
         fork_safety.enforce(
             fork_safety.find(before), assignment.plan.settings.preload, assignment.context.log
@@ -183,10 +182,10 @@ def _look(assignment: Assignment) -> None:
     _ready(assignment, application, engine)
 
 
-def _desk(assignment: Assignment) -> ArbiterDesk | None:
-    """The desk that gives the seat's rows to the workers of an engine's arbiter; None without an arbiter."""
+def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
+    """What gives the seat's rows to the workers of an engine's arbiter; None without an arbiter."""
     seat = assignment.seat
-    return ArbiterDesk(seat) if seat is not None and assignment.plan.has_arbiter else None
+    return SeatArbiterRows(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
 def _serves(row: Row, log: Log, look: float = memory.LOOK) -> None:

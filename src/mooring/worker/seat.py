@@ -13,8 +13,8 @@ from mooring.scoreboard.row import DRAINING, FREE, GONE, READY, STATE, Board, Ro
 
 class Seat(NamedTuple):
     """A worker's place: slot and generation; descriptors of the scoreboard, of the rings and of their eventfd
-    (None: no access log); the indexes of its rows (several for gunicorn's arbiter; empty where none is left).
-    A row and its ring have the same index.
+    (None: no access log); the indexes of its rows (several for an engine's arbiter; empty where none is
+    left). A row and its ring have the same index.
     """
 
     slot: int
@@ -59,8 +59,8 @@ def draining(row: Row) -> None:
     row.cells[STATE] = DRAINING
 
 
-class ArbiterDesk:
-    """Gives the rows of a seat to the workers that gunicorn's arbiter forks, one at a time.
+class SeatArbiterRows:
+    """Gives the rows of a seat to the workers that an engine's arbiter forks, one at a time.
 
     The arbiter calls `reserve` before it forks, so that the child knows its row, and `settle` afterwards.
     """

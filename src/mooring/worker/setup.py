@@ -17,7 +17,7 @@ from mooring.system.memfd import memory
 from mooring.worker.assignment import Assignment
 
 
-def settle(assignment: Assignment) -> Assignment:
+def set_up(assignment: Assignment) -> Assignment:
     """Set environment, TLS files, user and folder, in this order: root reads the key, so the user need not.
 
     Raises ConfigurationError.

@@ -6,6 +6,7 @@ The supervisor's side, and when a new template is started: supervisor/templates.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import io
 import os
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mooring.plan.plan import Plan
-from mooring.system import double_fork
+from mooring.system import double_fork, process
 from mooring.worker import fork_safety
 from mooring.worker import run as worker
 from mooring.worker.assignment import Assignment
@@ -57,7 +58,7 @@ def run(assignment: Assignment, channel: socket.socket, supervisor: int) -> int:
     Sends the reason over the channel where the code is not 0, as a worker does over its report pipe.
     """
     return worker.reporting(
-        assignment._replace(report=channel.fileno()), lambda settled: _serve(settled, channel, supervisor)
+        assignment._replace(report=channel.fileno()), lambda ready: _serve(ready, channel, supervisor)
     )
 
 
@@ -74,7 +75,7 @@ def _serve(assignment: Assignment, channel: socket.socket, supervisor: int) -> N
         try:
             _fork(prepared, order, fds, channel, supervisor)
         except OSError as error:
-            worker.tell(channel.fileno(), "refused", serial=order.serial, why=error.strerror or str(error))
+            worker.tell(channel.fileno(), "refused", serial=order.serial, errno=process.errno_of(error))
         finally:
             for fd in fds:
                 os.close(fd)
@@ -91,7 +92,7 @@ def _fork(
 ) -> None:
     """Fork one worker. Raises OSError where the system refuses."""
     if len(fds) != 1 + (order.seat.stacks >= 0):
-        raise OSError("its descriptors did not arrive: too many are open")
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # its descriptors did not arrive
     report, stacks = fds[0], fds[1] if len(fds) > 1 else -1
     assignment = prepared._replace(
         plan=_plan(order.plan, prepared.plan), report=report, seat=order.seat._replace(stacks=stacks)

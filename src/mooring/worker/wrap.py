@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.application.model import Application
-from mooring.instrument.drain import Drain
+from mooring.instrument.drain import DrainState
 from mooring.plan.plan import Plan
 from mooring.settings import engines
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
-from mooring.worker.seat import ArbiterDesk
+from mooring.worker.seat import SeatArbiterRows
 
 if TYPE_CHECKING:
     from mooring.instrument.meter import Meter
@@ -27,10 +27,12 @@ class Loaded(NamedTuple):
     row: Callable[[], Row]
 
 
-def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain | None = None) -> Loaded:
+def load_wrapped(
+    assignment: Assignment, arbiter_rows: SeatArbiterRows | None = None, drain: DrainState | None = None
+) -> Loaded:
     """Import the application, unless a template has, and wrap it. Raises ApplicationError.
 
-    `desk` is set in the processes of an engine with an arbiter, `drain` where something is served.
+    `arbiter_rows` is set in the processes of an engine with an arbiter, `drain` where something is served.
     """
     from mooring.application import loader
     from mooring.instrument import wrap as instrument_wrap
@@ -49,12 +51,12 @@ def load(assignment: Assignment, desk: ArbiterDesk | None = None, drain: Drain |
     inner = traced(application)
 
     def wrap() -> Loaded:
-        meter = _meter(assignment, desk, drain or Drain())
+        meter = _meter(assignment, arbiter_rows, drain or DrainState())
         call = instrument_wrap.wrap(_limited(inner, plan, meter.row), plan, meter)
         return Loaded(application._replace(call=call), lambda: meter.row)
 
-    if desk is not None and desk.arbiter == os.getpid():
-        return _preloaded(wrap, desk)
+    if arbiter_rows is not None and arbiter_rows.arbiter == os.getpid():
+        return _preloaded(wrap, arbiter_rows)
     return wrap()
 
 
@@ -68,13 +70,13 @@ def _limited(application: Application, plan: Plan, row: Row) -> Application:
     return application._replace(call=limit(application.call, application.interface, row, most, seconds))
 
 
-def _preloaded(wrap: Callable[[], Loaded], desk: ArbiterDesk) -> Loaded:
+def _preloaded(wrap: Callable[[], Loaded], arbiter_rows: SeatArbiterRows) -> Loaded:
     """With gunicorn's `preload_app` the arbiter imports the application; each worker wraps it anew."""
     now = wrap()
     calls, rows = [now.application.call], [now.row()]
 
     def forked() -> None:
-        if os.getppid() == desk.arbiter and desk.index is not None:
+        if os.getppid() == arbiter_rows.arbiter and arbiter_rows.index is not None:
             again = wrap()
             calls[0], rows[0] = again.application.call, again.row()
 
@@ -85,7 +87,7 @@ def _preloaded(wrap: Callable[[], Loaded], desk: ArbiterDesk) -> Loaded:
     return Loaded(now.application._replace(call=call), lambda: rows[0])
 
 
-def _meter(assignment: Assignment, desk: ArbiterDesk | None, drain: Drain) -> Meter:
+def _meter(assignment: Assignment, arbiter_rows: SeatArbiterRows | None, drain: DrainState) -> Meter:
     """What the instrumentation writes to: the row and the ring of this process."""
     from mooring.instrument.meter import Lines, Meter
     from mooring.scoreboard.row import Row
@@ -93,18 +95,18 @@ def _meter(assignment: Assignment, desk: ArbiterDesk | None, drain: Drain) -> Me
     seat, settings = assignment.seat, assignment.plan.settings
     if seat is None:
         return Meter(Row(), drain=drain)
-    index = desk.index if desk is not None else next(iter(seat.rows), None)
+    index = arbiter_rows.index if arbiter_rows is not None else next(iter(seat.rows), None)
     taken = seats.take(seat, index)
     drain.on_begin(lambda: seats.draining(taken.row))
     if taken.write is None:
         return Meter(taken.row, drain=drain)
-    from mooring.logs.access import rules as accessrules
+    from mooring.logs.access import rules
     from mooring.logs.access.line import formatter
 
-    rules = accessrules.parse(settings.access_log_skip, settings.access_log_sample)
+    line_rules = rules.parse(settings.access_log_skip, settings.access_log_sample)
     form = formatter(settings.access_log_format or assignment.plan.profile.access_format)
     unix = any(address.kind != "tcp" for address in assignment.plan.binds)
-    wanted = rules.wanted if rules is not None else None
+    wanted = line_rules.wanted if line_rules is not None else None
     return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-"), drain)
 
 

@@ -45,7 +45,6 @@ def test_moorings_own_words_are_shown(why, said):
         Reason(Cause.FAILED, "exit code 3: s3cret"),
         Reason(Cause.FAILED, "s3cret\nexit code 0"),
         Reason(Cause.FAILED, "could not be spawned: s3cret"),
-        Reason(Cause.NOT_SPAWNED, "KeyError: 's3cret'"),  # said by the application, over a template's channel
     ],
 )
 def test_the_applications_words_are_not(why):

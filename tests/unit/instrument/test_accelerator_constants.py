@@ -46,7 +46,7 @@ CONSTANTS = [
     ("wsgi_line", "PCHAR", wsgi_line, "_PCHAR"),
     ("asgi", "FAILED", asgi, "FAILED"),
     ("asgi", "ID_COUNT", asgi, "NO_IDS"),
-    ("wsgi", "FAILED", wsgi, "_FAILED"),
+    ("wsgi", "FAILED", wsgi, "FAILED"),
     ("wsgi", "ID_COUNT", wsgi, "_NO_IDS"),
 ]
 

@@ -19,7 +19,7 @@ from mooring.resources import oom_kills
 from mooring.scoreboard import row
 from mooring.scoreboard.row import BOUNDS, BUCKETS, DROPPED, DURATIONS, HISTOGRAM, METHOD_BASE, Row
 from mooring.scoreboard.totals import Totals
-from mooring.supervisor.history import REASONS, Exits, ended_by
+from mooring.supervisor.history import EXIT_LABELS, Exits, ended_by
 from mooring.supervisor.lifecycle import Cause, Notice, Reason, WorkerState
 
 SAMPLE = re.compile(r'^(mooring_\w+)(\{(?:\w+="(?:[^"\\\n]|\\[\\"n])*",?)*\})? (\S+)$')
@@ -61,7 +61,7 @@ def serve(scoreboard: Totals, serial: int, method: str, status: int, seconds: fl
 
 def collected(scoreboard: Totals, **more: object) -> Collected:
     known = {
-        "in_flight": 0, "websockets": 0, "workers": {"ready": 1}, "exits": dict.fromkeys(REASONS, 0),
+        "in_flight": 0, "websockets": 0, "workers": {"ready": 1}, "exits": dict.fromkeys(EXIT_LABELS, 0),
         "rolls": {"rolled": 0}, "memory": {0: 2**20}, "generation": 1, "version": "1", "engine": "uvicorn",
         "interface": "asgi", "started": 1.5e9, **more,
     }  # fmt: skip
@@ -260,7 +260,7 @@ def test_an_exit_has_one_of_a_few_reasons(state, why, ordered, reason):
     failed = state in (WorkerState.READY, WorkerState.STARTING)
     data = {"serial": 3, "slot": 0, "state": state, "why": why, "failed": failed, "ordered": ordered}
     assert exits.note(Notice.EXITED, data) == reason
-    assert exits.by_reason == {**dict.fromkeys(REASONS, 0), reason: 1}
+    assert exits.by_reason == {**dict.fromkeys(EXIT_LABELS, 0), reason: 1}
     assert bool(exits.failed) is (failed or reason in ("boot_deadline", "heartbeat_deadline"))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mooring.application.discovery import Target
+from mooring.commands.run.wiring import announce
 from mooring.errors import ConfigurationError
 from mooring.plan.fit import fit
-from mooring.plan.plan import Plan, Report, plan
+from mooring.plan.plan import FitWarning, Plan, Report, plan
 from mooring.plan.server_config.find import ServerConf
 from mooring.resources import Reading, Resources
 from mooring.settings.resolve import resolve
@@ -200,6 +203,25 @@ def test_fit_keeps_an_explicit_number_and_warns(tmp_path: Path) -> None:
     fitted = fit(made, report(50 * MIB))
     assert fitted.workers == 8
     assert "8 workers were asked for, but 4 fit" in fitted.warnings[-1]
+    assert fitted.fit_warnings == (FitWarning(fitted.warnings[-1], 8),)
+    assert fitted.warnings[:-1] == made.warnings
+    again = fit(fitted, report(50 * MIB))
+    assert (again.warnings, again.fit_warnings) == (fitted.warnings, fitted.fit_warnings)
+
+
+def test_what_the_second_stage_warns_of_is_logged_with_the_plan(tmp_path: Path) -> None:
+    environ = {"WEB_CONCURRENCY": "8", "MOORING_MAX_IN_FLIGHT": "900"}
+    made = planned(tmp_path, environ, memory=256 * MIB)
+    made = dataclasses.replace(made, warnings=("8 workers were asked for, says another",))
+    fitted = fit(made, report(50 * MIB)._replace(interface="wsgi", engine="granian"))
+    logged: list[str] = []
+    log = SimpleNamespace(info=lambda _: None, warning=logged.append)
+    announce(fitted, [], log)
+    assert [each.split()[0] for each in logged] == ["8", "max_in_flight=900"]
+    assert logged == list(fitted.warnings[1:])
+    logged.clear()
+    announce(dataclasses.replace(fitted, workers=7), [], log)  # TTOU: what was asked for is over
+    assert [each.split()[0] for each in logged] == ["max_in_flight=900"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import pytest
 from forks import forked
 
 from mooring.instrument.meter import table
-from mooring.scoreboard import row as scoreboard
 from mooring.scoreboard.row import (
     BOUNDS,
     BUCKETS,
@@ -26,15 +25,18 @@ from mooring.scoreboard.row import (
     HISTOGRAM,
     METHOD_BASE,
     OVERFLOW,
+    PID,
     PLACES,
     READY,
     REQUESTS,
     ROW_BYTES,
     ROWS,
+    SLOT,
     STARTING,
     STATE,
     Board,
     Row,
+    create,
     each_bound,
     quantile,
 )
@@ -45,7 +47,7 @@ GARBAGE = (math.nan, math.inf, -math.inf, -1.0, -1e-300, 1e308, 2.0**53, 5e-324)
 
 @pytest.fixture
 def fd():
-    made = scoreboard.create()
+    made = create()
     yield made
     os.close(made)
 
@@ -112,7 +114,7 @@ def test_a_row_that_is_being_written_is_sane_at_every_moment_and_its_counts_neve
             counts = row.counts()
             assert all(new >= old for new, old in zip(counts[COUNTS:], last[COUNTS:], strict=True))
             assert counts[DURATIONS] >= last[DURATIONS]
-            assert (counts[scoreboard.PID], counts[scoreboard.SLOT]) == (pid, 1)
+            assert (counts[PID], counts[SLOT]) == (pid, 1)
             for cell in (METHOD_BASE["POST"] + 2, HISTOGRAM):
                 assert counts[cell] == int(counts[cell])
             assert row.in_flight_count() <= 1
@@ -177,7 +179,7 @@ def test_a_python_that_was_built_on_an_old_glibc_has_the_memory_too(monkeypatch)
     for module, names in ((os, ("memfd_create", "MFD_CLOEXEC", "MFD_ALLOW_SEALING")), (fcntl, SEALS)):
         for name in names:
             monkeypatch.delattr(module, name)
-    test_nobody_can_take_the_memory_away(made := scoreboard.create())
+    test_nobody_can_take_the_memory_away(made := create())
     os.close(made)
 
 
@@ -187,7 +189,7 @@ def test_a_limit_of_file_sizes_is_told_as_what_it_is():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
         with pytest.raises(OSError, match="ulimit -f") as raised:
-            scoreboard.create()
+            create()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert raised.value.filename == "shared memory of 168 MB"

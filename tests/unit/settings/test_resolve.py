@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from mooring.errors import ConfigurationError
-from mooring.settings import engines
-from mooring.settings import parsers as env
+from mooring.settings import engines, parsers
 from mooring.settings.resolve import one_edit_apart, resolve, resolve_some
 from mooring.settings.table import ROWS
 from mooring.system.address import Address
@@ -99,7 +98,7 @@ def test_what_is_asked_for_alone_does_not_suffer_from_the_rest(tmp_path: Path) -
 
 @pytest.mark.parametrize("value", ["1_000", "٣", "0x10", "1e", ""])
 def test_a_number_is_written_in_ascii_digits(value: str) -> None:
-    for parse in (env.seconds(), env.number(0), env.integer(0), env.cpu_count):
+    for parse in (parsers.seconds(), parsers.number(0), parsers.integer(0), parsers.cpu_count):
         with pytest.raises(ValueError, match="number"):
             parse(value)
 

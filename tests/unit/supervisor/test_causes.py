@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -17,7 +18,7 @@ from mooring.plan.plan import plan
 from mooring.resources import read
 from mooring.settings.resolve import resolve
 from mooring.supervisor import lifecycle, notices
-from mooring.supervisor.history import LABELS, REASONS, Exits, History, ended_by
+from mooring.supervisor.history import EXIT_LABELS, LABEL_BY_CAUSE, Exits, History, ended_by
 from mooring.supervisor.lifecycle import Cause, Notice, Reason
 from mooring.supervisor.lifecycle.cause import TEXTS
 from mooring.supervisor.loop import Supervisor
@@ -47,8 +48,8 @@ def test_every_cause_has_a_text() -> None:
 
 
 def test_every_label_belongs_to_a_cause_and_every_cause_of_a_worker_has_one() -> None:
-    assert set(LABELS.values()) == set(REASONS)
-    assert LABELS.keys() == set(Cause) - {Cause.STOP_ASKED}  # which ends the fleet, not a worker
+    assert set(LABEL_BY_CAUSE.values()) == set(EXIT_LABELS)
+    assert LABEL_BY_CAUSE.keys() == set(Cause) - {Cause.STOP_ASKED}  # which ends the fleet, not a worker
 
 
 # -- labels ------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ STORIES: dict[str, Story] = {
     "heartbeat_deadline": [*READY, (30.0, lifecycle.Tick), (31.0, lifecycle.Tick), (31.5, exited(SIGKILL))],
     "grace_deadline": [*READY, (1.0, lifecycle.Stop), (9.0, lifecycle.Tick), (9.5, exited(SIGKILL))],
     "stopped_now": [*READY, (1.0, lifecycle.StopNow), (2.0, lifecycle.Tick), (2.5, exited(SIGKILL))],
-    "spawn_failed": [READY[0], (0.0, lambda: lifecycle.SpawnFailed(0, "Cannot allocate memory"))],
+    "spawn_failed": [READY[0], (0.0, lambda: lifecycle.SpawnFailed(0, errno.ENOMEM))],
 }
 
 
@@ -94,10 +95,10 @@ class Counter:
 
 
 def test_there_is_a_story_for_every_label() -> None:
-    assert STORIES.keys() == set(REASONS)
+    assert STORIES.keys() == set(EXIT_LABELS)
 
 
-@pytest.mark.parametrize("label", REASONS)
+@pytest.mark.parametrize("label", EXIT_LABELS)
 def test_a_label_does_not_depend_on_a_text(label: str) -> None:
     history = History(exits=Exits(lambda: 0))
     fleet = lifecycle.new_fleet(lifecycle.Policy())

@@ -14,10 +14,10 @@ from mooring.system import process
 @pytest.mark.parametrize(
     "send",
     [
-        process.terminate,
         process.kill_group,
-        process.reopen_logs,
-        lambda pid: process.resize(pid, signal.SIGTTIN),
+        lambda pid: process.send(pid, signal.SIGTERM),
+        lambda pid: process.send(pid, signal.SIGUSR1),
+        lambda pid: process.send(pid, signal.SIGTTIN),
     ],
 )
 def test_a_worker_that_cannot_be_signalled_does_not_end_the_supervisor(monkeypatch, send, error):

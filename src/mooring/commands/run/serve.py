@@ -14,7 +14,7 @@ from socket import socket
 
 from mooring import __version__
 from mooring.admin import instance
-from mooring.admin import ports as adminports
+from mooring.admin.ports import open_ports
 from mooring.application import discovery
 from mooring.commands.run import config_dump
 from mooring.logs.access.keeper import LogKeeper
@@ -53,7 +53,7 @@ def serve(made: Replanned, invocation: Invocation, context: Context, queue: Sign
         last.callback(listeners.close_listeners, opened)
         runtime = instance.open_instance(plan.settings, opened[0].address, context.environ)
         last.callback(runtime.close)
-        ports = adminports.open_ports(plan.settings, context.environ)
+        ports = open_ports(plan.settings, context.environ)
         last.callback(ports.close)
         metrics = _metrics_folder(plan, context, runtime.path)
         if metrics is not None:

@@ -158,9 +158,9 @@ def _templates(supervisor: Supervisor) -> Templates:
         handle.failure = failure or handle.failure
         supervisor.lost(handle, ended)
 
-    def refused(serial: int, detail: str) -> None:
+    def refused(serial: int, errno: int) -> None:
         workers.release(workers.handles.pop(serial))
-        supervisor.post(lifecycle.SpawnFailed(serial, detail))
+        supervisor.post(lifecycle.SpawnFailed(serial, errno))
 
     templates.on_exit, templates.on_refused = lost, refused
     return templates
@@ -241,7 +241,10 @@ def policy(settings: Settings) -> lifecycle.Policy:
 
 
 def announce(plan: Plan, urls: list[str], log: Log) -> None:
-    """Log the line that says what the plan has chosen and why, and the warnings that concern it."""
+    """Log the line that says what the plan has chosen and why, and the warnings that its second stage added.
+
+    The warnings of the first stage were logged when it was made.
+    """
     count = f"{plan.workers} worker{'s' if plan.workers != 1 else ''}"
     reason = plan.explained["workers"].reason or plan.explained["workers"].origin
     framework = f" ({plan.framework})" if plan.framework else ""
@@ -252,9 +255,9 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
     if plan.settings.reload and plan.profile.older:
         for url in urls:
             log.info(banner(plan, url))
-    for warning in plan.warnings:
-        if warning.startswith((f"{plan.workers} workers were asked for", "max_in_flight=")):
-            log.warning(warning)
+    for warning in plan.fit_warnings:
+        if warning.workers in {None, plan.workers}:
+            log.warning(warning.text)
 
 
 def banner(plan: Plan, url: str) -> str:

@@ -14,7 +14,7 @@ class Span(NamedTuple):
     style: str = ""
 
 
-Line = list[Span]
+ScreenLine = list[Span]
 
 
 def columns(text: str) -> int:
@@ -30,12 +30,12 @@ def _columns(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
 
 
-def clip(row: Iterable[Span], width: int) -> Line:
+def clip(row: Iterable[Span], width: int) -> ScreenLine:
     """The row, cut to `width` columns; if it was cut, its last column is an ellipsis."""
     row = list(row)
     if sum(columns(span.text) for span in row) <= width:
         return row
-    kept: Line = []
+    kept: ScreenLine = []
     left = width - 1
     for span in row:
         text = ""
@@ -48,7 +48,7 @@ def clip(row: Iterable[Span], width: int) -> Line:
     return kept
 
 
-def wrap(parts: Sequence[str], width: int) -> list[Line]:
+def wrap(parts: Sequence[str], width: int) -> list[ScreenLine]:
     """The parts joined with commas, on as many lines as needed; a part longer than a line is cut."""
     lines = [""]
     for part in parts:
@@ -66,7 +66,7 @@ def fit_columns(
     words: Container[int],
     drop: Sequence[int],
     width: int,
-) -> list[Line]:
+) -> list[ScreenLine]:
     """The table's rows as lines: columns in `words` are left-aligned, others right-aligned.
 
     `least` is the minimum width of each column. If the table is wider than `width`, first the gaps shrink,
@@ -83,8 +83,10 @@ def fit_columns(
     return [clip(_line(row, widths, shown, words, 1), width) for row in table]
 
 
-def _line(row: Sequence[Span], widths: list[int], shown: list[int], words: Container[int], gap: int) -> Line:
-    line: Line = []
+def _line(
+    row: Sequence[Span], widths: list[int], shown: list[int], words: Container[int], gap: int
+) -> ScreenLine:
+    line: ScreenLine = []
     for place in shown:
         span = row[place]
         padding = " " * (widths[place] - columns(span.text))

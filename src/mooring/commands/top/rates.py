@@ -46,7 +46,7 @@ _NEW: Stats = {"requests": 0, "errors": 0, "buckets": ()}
 
 
 def _identity(worker: Stats) -> tuple[Any, Any]:
-    return worker["serial"], worker["pid"]  # the workers of gunicorn's arbiter share its serial
+    return worker["serial"], worker["pid"]  # the workers of an engine's arbiter share its serial
 
 
 def _pace(before: Stats, now: Stats, seconds: float, bounds: list[float]) -> Pace:

@@ -21,9 +21,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from mooring import __version__
-from mooring.admin import instance as runtime
+from mooring.admin.instance import Instance
 from mooring.commands.control import ask, find
-from mooring.commands.top.columns import Line
+from mooring.commands.top.columns import ScreenLine
 from mooring.commands.top.rates import Stats, between
 from mooring.commands.top.view import BARS, View, render
 from mooring.errors import ConfigurationError, MooringError
@@ -67,7 +67,7 @@ def top(cli: Mapping[str, str], environ: Mapping[str, str], *, interval: float, 
     return 0
 
 
-def _ask(instance: runtime.Instance) -> Stats:
+def _ask(instance: Instance) -> Stats:
     status, body = ask(instance, "GET", "/stats", _PATIENCE)
     if status != 200:
         raise ConfigurationError(_other_version(instance))
@@ -78,11 +78,11 @@ def _ask(instance: runtime.Instance) -> Stats:
     return facts
 
 
-def _other_version(instance: runtime.Instance) -> str:
+def _other_version(instance: Instance) -> str:
     return f"instance {instance.name} runs another version of mooring than this, {__version__}; restart it"
 
 
-def _snapshot(instance: runtime.Instance, first: Stats, interval: float) -> None:
+def _snapshot(instance: Instance, first: Stats, interval: float) -> None:
     time.sleep(interval)
     facts = _ask(instance)
     width = _size()[0] if sys.stdout.isatty() else 120
@@ -112,7 +112,7 @@ def _write(data: bytes) -> None:
 class _Poller(threading.Thread):
     """Requests /stats every `interval` seconds. `news` holds each response, or the error in its place."""
 
-    def __init__(self, instance: runtime.Instance, interval: float, wake: int) -> None:
+    def __init__(self, instance: Instance, interval: float, wake: int) -> None:
         super().__init__(daemon=True)
         self.instance, self.interval, self.wake = instance, interval, wake
         self.news: deque[Stats | ConfigurationError] = deque()
@@ -131,9 +131,7 @@ class _Poller(threading.Thread):
 class _Live:
     """The terminal's screen while it shows an instance."""
 
-    def __init__(
-        self, instance: runtime.Instance, first: Stats, interval: float, environ: Mapping[str, str]
-    ) -> None:
+    def __init__(self, instance: Instance, first: Stats, interval: float, environ: Mapping[str, str]) -> None:
         self.instance = instance
         self.interval = interval
         self.styles = _PLAIN if environ.get("NO_COLOR") else _STYLES
@@ -219,7 +217,7 @@ class _Live:
         lines = ["".join(self._styled(row)) + "\x1b[K" for row in rows]
         _write(_text("\x1b[H" + "\r\n".join(lines) + "\x1b[J"))
 
-    def _styled(self, row: Line) -> Iterator[str]:
+    def _styled(self, row: ScreenLine) -> Iterator[str]:
         for span in row:
             code = self.styles.get(span.style, "")
             yield f"\x1b[{code}m{span.text}\x1b[0m" if code else span.text

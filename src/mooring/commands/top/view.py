@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from mooring.commands.top.columns import Line, Span, clip, fit_columns, wrap
+from mooring.commands.top.columns import ScreenLine, Span, clip, fit_columns, wrap
 from mooring.commands.top.rates import Pace, Stats
 from mooring.logs.escape import escape
 from mooring.system.units import age, latency, per_second, size
@@ -40,7 +40,7 @@ class View(NamedTuple):
     note: str = ""  # a problem with the instance that replaces its state in the header
 
 
-def render(view: View, width: int, height: int | None = None) -> list[Line]:
+def render(view: View, width: int, height: int | None = None) -> list[ScreenLine]:
     """The view as at most `height` lines (None: no limit) of at most `width` columns."""
     width = max(width, _NARROWEST)
     head = [*_header(view, width), [], *_totals(view, width), []]
@@ -59,7 +59,7 @@ def render(view: View, width: int, height: int | None = None) -> list[Line]:
 # -- the header --------------------------------------------------------------------------------------------
 
 
-def _header(view: View, width: int) -> list[Line]:
+def _header(view: View, width: int) -> list[ScreenLine]:
     facts = view.facts
     state = str(facts["state"])
     ready = "ready" if facts["ready"] else f"not ready{because(facts['reason'])}"
@@ -108,7 +108,7 @@ def _plan(facts: Stats) -> str:
 # -- all workers together ----------------------------------------------------------------------------------
 
 
-def _totals(view: View, width: int) -> list[Line]:
+def _totals(view: View, width: int) -> list[ScreenLine]:
     totals, pace = view.facts["totals"], view.total
     figures = [
         (per_second(pace.requests), "req/s", "strong"),
@@ -121,7 +121,7 @@ def _totals(view: View, width: int) -> list[Line]:
     ]
     if totals["dropped_lines"]:
         figures.append((_count(totals["dropped_lines"]), "log lines dropped", "bad"))
-    rows: list[Line] = [[]]
+    rows: list[ScreenLine] = [[]]
     used = 0
     for first, second, style in figures:
         names = first in ("p50", "p99")
@@ -139,7 +139,7 @@ def _count(value: float | None) -> str:
     return "-" if value is None else f"{int(value):,}"
 
 
-def _sparkline(history: Sequence[float], width: int) -> list[Line]:
+def _sparkline(history: Sequence[float], width: int) -> list[ScreenLine]:
     if len(history) < 2:
         return []
     most = max(history)
@@ -151,7 +151,7 @@ def _sparkline(history: Sequence[float], width: int) -> list[Line]:
 # -- the table ---------------------------------------------------------------------------------------------
 
 
-def _table(view: View, width: int, room: int | None) -> list[Line]:
+def _table(view: View, width: int, room: int | None) -> list[ScreenLine]:
     """The heading and a line for each worker; if that is more than `room` lines, only the busiest workers."""
     numbers = range(len(view.workers))
     chosen, left = list(numbers), 0
@@ -206,7 +206,7 @@ def _cells(worker: Stats, pace: Pace) -> list[Span]:
 _OLD = 1.0  # seconds: younger requests in flight come and go too fast to be read
 
 
-def below(facts: Stats, width: int, exits: int, requests: int) -> list[Line]:
+def below(facts: Stats, width: int, exits: int, requests: int) -> list[ScreenLine]:
     """The last roll, at most `exits` exits and `requests` old requests; no section without entries."""
     roll = _roll(facts["last_roll"])
     old = [request for request in facts["oldest"] if request["age_s"] >= _OLD]
@@ -215,7 +215,7 @@ def below(facts: Stats, width: int, exits: int, requests: int) -> list[Line]:
         ("last exits", [_exit(each) for each in reversed(facts["last_exits"][-exits:] if exits else ())]),
         ("in flight for a second or longer", [_request(each) for each in old[:requests]]),
     ]
-    lines: list[Line] = []
+    lines: list[ScreenLine] = []
     for title, entries in sections:
         if found := [clip([Span("  "), *entry], width) for entry in entries]:
             lines += [[], clip([Span(title, "head")], width), *found]

@@ -20,7 +20,7 @@ _CLOSE = ("Connection", "close")
 
 
 class _End(bytes):
-    """An empty chunk that is no application's: there are no more."""
+    """The type of _END, an empty chunk that means: the iterable has no more chunks."""
 
 
 _END = _End()
@@ -94,7 +94,7 @@ def joined(response: Response, result: list[bytes]) -> bytes:
 
 
 def cut(response: Response, body: bytes) -> bytes:
-    """No more of a body than was declared: PEP 3333, Handling the Content-Length Header."""
+    """The body, cut to its declared length: PEP 3333, Handling the Content-Length Header."""
     length = declared_size(response.headers)
     return body if length is None else body[:length]
 
@@ -126,7 +126,7 @@ def begun(
 ) -> None:
     """Respond with an iterable whose first chunks have been taken.
 
-    The headers go out with the first byte of the body (PEP 3333), so what fails before it is a 500. A body
+    The headers are sent with the first byte of the body (PEP 3333), so a failure before it is a 500. A body
     that is complete by then is sent at once, which costs granian less than a stream.
     """
     try:
@@ -135,7 +135,7 @@ def begun(
             data = _bytes(next(chunks, _END))
             if data is _END:
                 break
-        length = declared_size(response.headers)  # of now: until here, start_response could be called again
+        length = declared_size(response.headers)  # only now: before, start_response could change it
     except BaseException:
         _close(result)
         raise
@@ -162,7 +162,7 @@ def late(error: Exception) -> None:
 def _body(
     data: bytes, chunks: Iterator[bytes], length: int | None, result: Iterable[bytes]
 ) -> Iterator[bytes]:
-    """The body from `data` on, and of it no more than `length` bytes."""
+    """The chunks of the body: first `data`, then the rest. At most `length` bytes in all."""
     left = sys.maxsize if length is None else length - len(data)
     try:
         if data:

@@ -126,12 +126,12 @@ class _Arbiter(Arbiter):
 
     def spawn_worker(self) -> int:
         """Fork a worker that has a row of the scoreboard."""
-        desk = self._serving.desk
-        if desk is not None:
-            desk.reserve()
+        rows = self._serving.arbiter_rows
+        if rows is not None:
+            rows.reserve()
         pid: int = super().spawn_worker()
-        if desk is not None:
-            desk.settle(pid)
+        if rows is not None:
+            rows.settle(pid)
         return pid
 
     def reap_workers(self) -> None:
@@ -142,8 +142,8 @@ class _Arbiter(Arbiter):
             if not self._stopping:
                 raise
         finally:
-            if self._serving.desk is not None:
-                for pid in self._serving.desk.leave(self.WORKERS):
+            if self._serving.arbiter_rows is not None:
+                for pid in self._serving.arbiter_rows.leave(self.WORKERS):
                     if self._serving.metrics is not None:
                         retire_in(self._serving.metrics, pid)
                     self._serving.gone(pid)

@@ -28,7 +28,7 @@ from mooring.engines.hypercorn.h2 import DrainingH2Protocol
 _GOAWAY = RawData(data=bytes.fromhex("000008 07 00 00000000 7fffffff 00000000"))
 _log = logging.getLogger("hypercorn.error")
 
-Action = Callable[[], Awaitable[object]]
+DrainStep = Callable[[], Awaitable[object]]
 
 
 class HypercornGate:
@@ -46,8 +46,8 @@ class HypercornGate:
         due = delays(len(closers), job.stop.remaining_for_requests())
         self._closers = [(self._began + delay, close) for delay, close in zip(due, closers, strict=True)]
 
-    def look(self) -> list[Action] | None:
-        """The actions for now, each to run in a task of its own; None when the drain is over.
+    def look(self) -> list[DrainStep] | None:
+        """The steps for now, each to run in a task of its own; None when the drain is over.
 
         It is over when no connection is left, or when requests have no time left. hypercorn's own timeouts
         are set then.
@@ -62,7 +62,7 @@ class HypercornGate:
             self._job.config.shutdown_timeout = self._job.stop.remaining()
             return None
         marks = [(each, mark(each)) for each in known]
-        actions: list[Action] = [close for at, close in self._closers if at <= now]
+        actions: list[DrainStep] = [close for at, close in self._closers if at <= now]
         self._closers = [each for each in self._closers if each[0] > now]
         for each, found in marks:
             over = now - self._began >= self._patience

@@ -2,8 +2,8 @@
 
 By itself hypercorn 0.18 sends a 500 for an empty response (a HEAD or 304 from Flask), runs the application
 with half a body when the client disconnects, streams on when the client disconnects later, gives SERVER_PORT
-as a number, uses stdout as wsgi.errors, takes no exc_info and two calls of start_response, and ends the trio
-worker at once because its lifespan returns.
+as a number, uses stdout as wsgi.errors, has a start_response without exc_info that may be called twice, and
+ends the trio worker at once because its lifespan returns.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class WsgiApplication:
 
 
 def _target(scope: Any) -> str:
-    """Path and query as the client sent them; a `?` without a query behind it is lost."""
+    """Path and query as the client sent them; a `?` before an empty query is lost."""
     raw, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
     return f"{raw}?{query}" if query else raw
 
@@ -82,16 +82,16 @@ def _completed(app: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
 
 
 class _Response:
-    """PEP 3333's start_response on hypercorn's, which knows no exc_info and takes any number of calls."""
+    """PEP 3333's start_response. hypercorn's own has no exc_info, and may be called any number of times."""
 
     def __init__(self, start_response: Callable[..., Any]) -> None:
         self._start_response = start_response
         self._started = False
-        self.sent = False  # whether the head is out
+        self.sent = False  # whether the head was sent
         self.written: list[bytes] = []
 
     def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """Begin the response, or begin it anew with an error; raises that one if the head is out."""
+        """Begin the response; with `exc_info`, replace its head. If the head was sent, raise that."""
         if exc_info is not None:
             try:
                 if self.sent:
@@ -108,7 +108,8 @@ class _Response:
 def _chunks(body: Iterable[bytes], response: _Response) -> Iterator[bytes]:
     """The response's body in at least one chunk; data passed to write() comes first.
 
-    hypercorn sends the head with the first chunk, so that is the first one with a byte in it (PEP 3333).
+    hypercorn sends the head with the first chunk. So the first chunk has a byte (PEP 3333), unless the body
+    is empty.
     """
     try:
         iterator = iter(body)

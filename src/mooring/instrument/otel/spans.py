@@ -88,7 +88,7 @@ def wrap_asgi(call: ASGI, excluded: ExcludeList) -> ASGI:
 
 class _Way:
     """A response's messages through the middleware. It raises for one that is not as it should be: such a
-    message goes past it, since the engine is to judge it.
+    message goes past it, since the engine decides what to do with it.
     """
 
     __slots__ = ("_engine", "_inside")

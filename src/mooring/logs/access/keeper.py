@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from signal import SIGUSR1
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -89,7 +90,7 @@ class LogKeeper:
     def reopen(self) -> None:
         """Have the log writer open its files again."""
         if self.pid:
-            process.reopen_logs(self.pid)
+            process.send(self.pid, SIGUSR1)
         else:
             self.start()
 

@@ -53,7 +53,7 @@ def _address(host: str, port: int | str | None) -> str:
 
 
 def _apache(*, duration: bool) -> Line:
-    """Apache's combined form. What others call a function for is written out here: a call costs 50 ns."""
+    """Apache's combined form. It repeats the code of some functions: a call costs 50 ns."""
     clock, text_of, digits, small = time.time, texts.get, DIGITS, len(DIGITS)
     since = until = 0.0
     date = ""

@@ -25,7 +25,7 @@ _SHARE = re.compile(r"(0?|1)(?:\.([0-9]{1,9}))?")
 
 Share = tuple[int, int]  # numerator, denominator
 Decision = Callable[[], bool]
-Wanted = Callable[[bytes | str, int], bool]
+Wanted = Callable[[bytes | str, int], bool]  # the path as requested (WSGI: Latin-1 text), and the status
 
 
 class LineRules(NamedTuple):

@@ -74,7 +74,7 @@ class AppMetrics:
         self.told_gone()
 
     def told_gone(self) -> None:
-        """A worker of gunicorn's arbiter has ended. The arbiter has called files.retire_in for it."""
+        """A worker of an engine's arbiter has ended. The arbiter has called files.retire_in for it."""
         self._deaths += 1
         if self._deaths >= DEATHS:
             self._ask()

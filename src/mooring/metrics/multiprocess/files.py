@@ -38,7 +38,7 @@ _OPEN, _CLOSE = b"[]"
 
 
 # The key, the value, and an extra number: a gauge's timestamp, else 0.
-Sample = tuple[bytes, float, float]
+FileEntry = tuple[bytes, float, float]
 
 
 class File(NamedTuple):
@@ -61,7 +61,7 @@ class File(NamedTuple):
 class Content(NamedTuple):
     """A file's entries, the size of a value in bytes (8 or 16), and the names of the files folded into it."""
 
-    entries: list[Sample]
+    entries: list[FileEntry]
     width: int
     within: frozenset[str] = frozenset()
 
@@ -100,7 +100,7 @@ def retire(folder: int, pid: int | str) -> None:
 
 
 def retire_in(path: str, pid: int, *, forget: bool = False) -> None:
-    """Retire in a folder that is given by its path: for gunicorn's arbiter, which reaps its workers itself.
+    """Retire in a folder that is given by its path: for an engine's arbiter, which reaps its workers itself.
 
     With `forget` all files of the pid are removed: for a process that imported the application only to find
     out its kind.
@@ -152,10 +152,10 @@ def _used(data: bytes) -> int:
     return int.from_bytes(data[:4], sys.byteorder, signed=True) if len(data) >= 4 else 0
 
 
-def _entries(data: bytes, used: int, width: int) -> list[Sample]:
+def _entries(data: bytes, used: int, width: int) -> list[FileEntry]:
     if used > len(data):
         raise ValueError("cut off")
-    entries: list[Sample] = []
+    entries: list[FileEntry] = []
     length_of = struct.Struct("=i").unpack_from
     values_of = struct.Struct("=dd" if width == 16 else "=d").unpack_from
     position = 8
@@ -183,7 +183,7 @@ def _within(rest: bytes) -> frozenset[str]:
     return frozenset(json.loads(rest)["within"])
 
 
-def encode(entries: Iterable[Sample], width: int, within: Iterable[str]) -> bytes:
+def encode(entries: Iterable[FileEntry], width: int, within: Iterable[str]) -> bytes:
     """The bytes of a folded file. After the used ones is mooring's JSON, which prometheus_client ignores."""
     parts = []
     for key, value, extra in entries:

@@ -18,7 +18,7 @@ from mooring.metrics.multiprocess.files import ADDED, EACH, Content, File
 DEAD_SHOWN = 16  # dead processes whose gauges of mode "all" are shown; without a limit, series only grow
 _PATIENCE = 2.0  # seconds of trying to read all files while no file changes its name; that takes about 1 ms
 
-Values = dict[bytes, list[tuple[float, float]]]  # by key: values, each with its extra (files.Sample)
+Values = dict[bytes, list[tuple[float, float]]]  # by key: values, each with its extra (files.FileEntry)
 
 
 class UnsettledError(Exception):

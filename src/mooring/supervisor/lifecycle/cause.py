@@ -31,9 +31,9 @@ class Cause(Enum):
     FAILED = auto()
     """it reported why; the detail is its message, which may hold any text of the application"""
 
-    # It has never had a process:
+    # The worker's process was never started:
     NOT_SPAWNED = auto()
-    """the detail is the system's error"""
+    """the detail is the text of the system's error, made from its number"""
 
     # The supervisor kills it:
     BOOT_DEADLINE = auto()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 
 from mooring.supervisor.lifecycle.cause import Cause, Reason
@@ -127,8 +128,8 @@ def _react_to_worker(turn: Turn, worker: Worker, event: Event) -> None:
             turn.beat(worker)
         case RecycleDue(_, why) if turn.can(worker, Trigger.RECYCLE_DUE):
             turn.recycle_due(worker, why)
-        case SpawnFailed(_, detail) if turn.can(worker, Trigger.SPAWN_FAILED):
-            why = Reason(Cause.NOT_SPAWNED, detail)
+        case SpawnFailed(_, errno) if turn.can(worker, Trigger.SPAWN_FAILED):
+            why = Reason(Cause.NOT_SPAWNED, os.strerror(errno))
             turn.gone(worker, why, failed=worker.state in LIVE)
             spawn_failed(turn, worker, why)
         case Exited(_, why, exit_code, fatal):

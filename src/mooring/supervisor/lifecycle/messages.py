@@ -48,8 +48,8 @@ class SpawnFailed:
     """A `Spawn` could not be executed: the worker has no process (fork raised EAGAIN, for example)."""
 
     serial: int
-    detail: str = "no process"
-    """The system's error."""
+    errno: int
+    """The number of the system's error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def _tell(watch: WatchOrder, log: Log, source: Source, polling: str) -> None:
 
 
 def bursts(source: Source, quiet: float) -> Iterator[set[str]]:
-    """Sets of changed paths. One ends after `quiet` seconds without a change, or after _LONGEST_BURST."""
+    """Sets of changed paths. A set ends after `quiet` seconds without a change, or after _LONGEST_BURST."""
     while True:
         found = source.wait(None)
         end = time.monotonic() + max(_LONGEST_BURST, quiet)

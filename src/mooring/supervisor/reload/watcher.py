@@ -12,7 +12,7 @@ from pathlib import Path
 from mooring.logs.log import Log
 from mooring.plan.plan import Plan
 from mooring.supervisor.part import Part
-from mooring.supervisor.reload import process as watching
+from mooring.supervisor.reload import process as watcher_process
 from mooring.supervisor.reload.files import FileRules
 from mooring.supervisor.reload.sources import WatchOrder
 from mooring.system import process
@@ -51,7 +51,7 @@ class Watcher(Part):
         read, write = os.pipe()
         try:
             self._child.start(
-                lambda: watching.run(watch, self.log, write), [self.log.fd], ours=read, theirs=write
+                lambda: watcher_process.run(watch, self.log, write), [self.log.fd], ours=read, theirs=write
             )
         except OSError as error:
             self.log.error(f"live reload is off: no process could be started for it: {error.strerror}")

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 import pytest
 from forks import forked
 
-from mooring.logs.access import keeper as logkeeper
+from mooring.logs.access import keeper as keeper_module
 from mooring.logs.access.keeper import LogKeeper
 from mooring.logs.log import Log, LogFiles
 from mooring.scoreboard.ring import writer
@@ -82,7 +82,7 @@ def test_closing_without_a_log_writer_is_no_error(tmp_path, lines):
 def test_a_reader_that_has_stopped_is_waited_for_no_longer_than_the_stop_may_take(
     monkeypatch, left, least, most
 ):
-    monkeypatch.setattr(logkeeper, "_LAST_WAIT", 2.5)
+    monkeypatch.setattr(keeper_module, "_LAST_WAIT", 2.5)
     read, write = os.pipe()
     os.set_blocking(write, False)
     with suppress(BlockingIOError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import subprocess
 import sys
@@ -155,7 +156,7 @@ TRIGGERS: dict[Trigger, Callable[[Run], Run]] = {
     Trigger.STOPPING: lambda run: run.do(Stop()),
     Trigger.STOP_NOW: lambda run: run.do(StopNow()),
     Trigger.DEADLINE: lambda run: run.do(Beat(0), at=29.0).do(Tick(), at=run.fleet.workers[1].deadline),
-    Trigger.SPAWN_FAILED: lambda run: run.do(SpawnFailed(1)),
+    Trigger.SPAWN_FAILED: lambda run: run.do(SpawnFailed(1, errno.EAGAIN)),
     Trigger.EXITED: lambda run: run.do(Exited(1)),
 }
 
@@ -185,7 +186,9 @@ def test_what_has_no_row_is_late_news_and_changes_nothing(state: WorkerState, tr
     assert run.actions == ()
 
 
-@pytest.mark.parametrize("kind", [Ready, Beat, RecycleDue, Exited, SpawnFailed])
+@pytest.mark.parametrize(
+    "kind", [Ready, Beat, RecycleDue, Exited, lambda serial: SpawnFailed(serial, errno.EAGAIN)]
+)
 def test_unknown_serials_change_nothing(kind: Callable[[int], Event]) -> None:
     run = Run().serving()
     before = run.fleet
@@ -354,7 +357,7 @@ def test_jitter_spreads_the_waits_and_only_shortens_them() -> None:
 
 
 def test_a_spawn_that_fails_backs_off_and_does_not_spin() -> None:
-    run = Run().serving().do(SetSize(2), SpawnFailed(1, "EAGAIN"))
+    run = Run().serving().do(SetSize(2), SpawnFailed(1, errno.EAGAIN))
     assert run.spawned == [(1, 1, 1)]
     assert run.do(Tick(), Tick()).actions == ()
     assert run.wait().spawned == [(2, 1, 1)]
@@ -363,7 +366,7 @@ def test_a_spawn_that_fails_backs_off_and_does_not_spin() -> None:
 def test_while_booting_spawning_is_tried_for_as_long_as_a_boot_may_take() -> None:
     run = Run().do(Tick())
     while run.fleet.state is FleetState.BOOTING:
-        run.do(SpawnFailed(run.fleet.next_serial - 1, "EAGAIN"))
+        run.do(SpawnFailed(run.fleet.next_serial - 1, errno.EAGAIN))
         if run.fleet.state is FleetState.BOOTING:
             run.wait()
     assert run.actions == (Exit(3),)

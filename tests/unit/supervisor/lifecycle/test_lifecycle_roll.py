@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 
 from test_lifecycle import Run, ended, failure
@@ -153,7 +154,7 @@ def test_trap_ready_and_another_ones_boot_deadline_in_one_step() -> None:
 
 
 def test_a_spawn_that_fails_is_no_fault_of_the_new_generation() -> None:
-    run = Run().serving().do(Roll(), SpawnFailed(1, "EAGAIN"))
+    run = Run().serving().do(Roll(), SpawnFailed(1, errno.EAGAIN))
     assert run.fleet.state is FleetState.ROLLING
     assert run.wait().spawned == [(2, 0, 2)]
 
