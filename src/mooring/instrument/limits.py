@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from mooring.application.model import Send
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
-
-if TYPE_CHECKING:
-    pass
 
 _FULL = b"503 Service Unavailable: too many requests at once\n"
 _LATE = b"504 Gateway Timeout: the application took too long\n"

@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Any
-from urllib.parse import quote
 
 from opentelemetry.instrumentation import asgi, wsgi
 from opentelemetry.util.http import ExcludeList, get_excluded_urls
@@ -24,9 +23,9 @@ from mooring.instrument.otel import variables
 _MARK = "_is_instrumented_by_opentelemetry"  # the attribute that framework instrumentations set
 _LOG = logging.getLogger("opentelemetry.mooring")
 
-# Keys in a scope or environ: the application has been called (on WSGI the value tells whether it returned a
-# list); mooring has set REQUEST_URI.
-_BEGUN, _URI = "mooring.otel.begun", "mooring.otel.uri"
+# A key in a scope or environ: the application has been called (on WSGI the value tells whether it returned a
+# list).
+_BEGUN = "mooring.otel.begun"
 
 
 def wrap(application: Application) -> Application:
@@ -120,12 +119,13 @@ class _Way:
 
 
 def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
-    """A WSGI application in the middleware. A list stays a list, since servers give it a Content-Length."""
+    """A WSGI application in the middleware. A list stays a list, since servers give it a Content-Length.
+
+    The span's path is that of RAW_URI, which wsgi.py has set.
+    """
 
     def inner(environ: Environ, start_response: Any) -> Iterable[bytes]:
         environ[_BEGUN] = False
-        if environ.pop(_URI, None):
-            del environ["REQUEST_URI"]
         body = call(environ, start_response)
         environ[_BEGUN] = isinstance(body, list)
         return body
@@ -136,8 +136,6 @@ def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
         path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         if excluded.url_disabled(path):
             return call(environ, start_response)
-        if "RAW_URI" not in environ and "REQUEST_URI" not in environ:
-            environ["REQUEST_URI"], environ[_URI] = _uri(path, environ.get("QUERY_STRING")), True
         try:
             body = traced(environ, start_response)
         except Exception:
@@ -148,12 +146,6 @@ def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
         return list(body) if environ.pop(_BEGUN) else _Body(body)
 
     return outer
-
-
-def _uri(path: str, query: str | None) -> str:
-    """The target, as gunicorn's environ has it. The middleware needs it there, else spans have no path."""
-    target = quote(path.encode("latin-1", "replace"), safe="/!$&'()*+,;=:@")
-    return f"{target}?{query}" if query else target
 
 
 class _Body:
