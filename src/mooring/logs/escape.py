@@ -25,9 +25,10 @@ kept_hosts: dict[str, str] = {}
 _KEPT, _KEPT_LENGTH = 256, 256
 _turns = count()
 
-# An address, which is written without quotes: as in settings/trusted.py.
+# A client's address that needs no escaping, and may be believed (settings/trusted.py): also a name, and the
+# obfuscated forms of RFC 7239.
 HOST_OTHERS = "._:%-"  # its characters besides letters and digits
-_ADDRESS = re.compile(rf"[0-9A-Za-z{HOST_OTHERS}]{{1,{HOST_LIMIT}}}")
+ADDRESS = re.compile(rf"[0-9A-Za-z{HOST_OTHERS}]{{1,{HOST_LIMIT}}}")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t", "\\": r"\\", '"': r"\""}
 _CANDIDATES = re.compile(r"[^ -~]")
 _CANDIDATES_QUOTED = re.compile(r"[^ !#-\[\]-~]")
@@ -88,7 +89,7 @@ def host_field(host: str) -> str:
 
     They do not always come from the kernel: middleware in the application may set them from a header.
     """
-    if not _ADDRESS.fullmatch(str(host)):
+    if not ADDRESS.fullmatch(str(host)):
         return field(str(host).encode("utf-8", "surrogatepass"), HOST_LIMIT).replace(" ", r"\x20")
     _keep(kept_hosts, host, host)
     return host

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import re
 from collections.abc import Callable, Iterable
 
-# What is accepted as a client's address: also names and the obfuscated forms of RFC 7239. Needs no escaping.
-_USABLE = re.compile(r"[0-9A-Za-z._:%-]{1,253}")
-
+from mooring.logs.escape import ADDRESS
 
 _UNIX = ("unix", "unix:")  # nginx names a client on a unix socket "unix:"
 
@@ -54,9 +51,9 @@ class Trusted:
                     continue
                 host, port = _split(hop)
                 if len(host) > 253 or not self.believes(host):
-                    return (host, port) if _USABLE.fullmatch(host) else None
+                    return (host, port) if ADDRESS.fullmatch(host) else None
         host, port = _split(hops[0])
-        return (host, port) if hops[0] not in _UNIX and _USABLE.fullmatch(host) else None
+        return (host, port) if hops[0] not in _UNIX and ADDRESS.fullmatch(host) else None
 
 
 def parse_trusted(items: Iterable[str]) -> Trusted:

@@ -60,7 +60,7 @@ class Child:
     def start(
         self, run: Callable[[], int], keep: Collection[int] = (), *, ours: int = -1, theirs: int = -1
     ) -> None:
-        """Fork it: it does `run`, and has the descriptors `keep` and `theirs`, which is closed here.
+        """Fork it. It runs `run`, and inherits the descriptors `keep` and `theirs`; `theirs` is closed here.
 
         `ours` becomes the channel. Raises OSError where the system refuses; then it is closed too.
         """
@@ -102,14 +102,14 @@ class Child:
         return self.deadline < NEVER
 
     def ended(self, pid: int) -> bool:
-        """Whether the process that has ended is this one, which is here no more. The channel stays open."""
+        """Whether it is this process that has ended; then `pid` is 0 from now on. The channel stays open."""
         if not self.pid or pid != self.pid:
             return False
         self.pid = 0
         return True
 
     def failed(self) -> float:
-        """Its end was a failure: another is `due` in so many seconds; NEVER: it is given up."""
+        """Count its end as a failure. Returns the seconds until the next start; NEVER: there is none."""
         rules = self._restarts
         if time.monotonic() - self._born >= rules.stable:
             self.forgive()
@@ -124,7 +124,7 @@ class Child:
         return self.put_off()
 
     def put_off(self) -> float:
-        """Start it after the next wait: so many seconds, which are returned."""
+        """Have it started after the next wait. Returns that wait in seconds."""
         wait, self._wait = self._wait, min(2 * self._wait, self._restarts.longest)
         self.due = time.monotonic() + wait
         return wait
@@ -154,7 +154,7 @@ class Child:
     # -- ending it -------------------------------------------------------------------------------------------
 
     def terminate(self, seconds: float) -> None:
-        """Ask it to end, by TERM; in so many seconds it is overdue."""
+        """Ask it to end, by TERM. After so many seconds it is overdue: it is to be killed."""
         if self.pid:
             self.deadline = time.monotonic() + seconds
             process.send(self.pid, signal.SIGTERM)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from mooring.engines import Serving
 from mooring.logs.escape import escape
 
-# The part of the grace period kept for the lifespan shutdown: these seconds, but at most this share.
+# What `reserve` returns: these seconds, but at most this share of the grace period.
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2
 _NAMED = 10  # requests that the warning of what was cut names
 
@@ -84,7 +84,12 @@ class StopRequest:
 
     def remaining_for_requests(self) -> float:
         """Seconds that requests in flight have left; the rest is for the lifespan shutdown. Never below 0."""
-        return max(0.0, self.remaining() - min(_RESERVE, self._grace * _RESERVE_SHARE))
+        return max(0.0, self.remaining() - reserve(self._grace))
+
+
+def reserve(grace: float) -> float:
+    """Seconds of the grace period that requests leave for the lifespan shutdown."""
+    return min(_RESERVE, grace * _RESERVE_SHARE)
 
 
 def warn_of_cut(log: logging.Logger, serving: Serving, count: int | None = None) -> None:

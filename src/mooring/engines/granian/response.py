@@ -14,9 +14,9 @@ from typing import Any
 
 from mooring.engines.granian.input import Input
 from mooring.instrument.wsgi_line import declared_size
+from mooring.instrument.wsgi_response import last_of_connection
 
 LOG = logging.getLogger("_granian")
-_CLOSE = ("Connection", "close")
 
 
 class _End(bytes):
@@ -76,11 +76,6 @@ def head_of(response: Response) -> tuple[int, list[tuple[str, str]]]:
     if response.body is None or response.body.ended:
         return response.status, response.headers
     return response.status, last_of_connection(response.headers)
-
-
-def last_of_connection(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """`headers` with `Connection: close`: for a response to a request whose body was not read."""
-    return [*(header for header in headers if header[0].lower() != "connection"), _CLOSE]
 
 
 def joined(response: Response, result: list[bytes]) -> bytes:

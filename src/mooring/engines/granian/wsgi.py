@@ -31,11 +31,11 @@ from mooring.engines.granian.response import (
     cut,
     head_of,
     joined,
-    last_of_connection,
     late,
     number,
     stream,
 )
+from mooring.instrument.wsgi_response import last_of_connection
 from mooring.scoreboard import accelerator
 
 Handle = Callable[[Any, dict[str, Any]], None]

@@ -20,12 +20,12 @@ from gunicorn.workers.base import Worker
 
 from mooring.engines import Serving
 from mooring.engines.common.lifespan import Lifespan
+from mooring.engines.common.stop import reserve
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.report import Reports
 from mooring.system import process
 
 MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
-_RESERVE, _RESERVE_SHARE = 1.0, 0.2  # of the grace period, for the lifespan shutdown: seconds, or this share
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ def interface_of(base: type) -> str:
 
 def for_requests(grace: float) -> float:
     """Seconds of the grace period for requests; the rest is for the lifespan shutdown after them."""
-    return max(0.0, grace - min(_RESERVE, grace * _RESERVE_SHARE))
+    return grace - reserve(grace)
 
 
 class MooringWorker(Worker):

@@ -121,7 +121,7 @@ class _Way:
 def wrap_wsgi(call: WSGI, excluded: ExcludeList) -> WSGI:
     """A WSGI application in the middleware. A list stays a list, since servers give it a Content-Length.
 
-    The span's path is that of RAW_URI, which wsgi.py has set.
+    The span's path is that of RAW_URI, which instrument/wsgi.py has set.
     """
 
     def inner(environ: Environ, start_response: Any) -> Iterable[bytes]:
