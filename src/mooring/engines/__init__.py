@@ -54,9 +54,10 @@ class Serving(NamedTuple):
     folder of the application's own metrics.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
 
-    SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
-    within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The engine ignores
-    SIGINT.
+    The supervisor's order starts the engine's drain (`orders` is the descriptor on which it comes; below 0:
+    none comes), and so does SIGTERM: accept nothing new, call `drain.begin` in the main thread, finish the
+    requests in flight within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The
+    engine ignores SIGINT. Where it ends without such an order, it says why in `drain.unasked`.
     """
 
     plan: Plan
@@ -70,6 +71,7 @@ class Serving(NamedTuple):
     gone: Callable[[int], None] = lambda _pid: None
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
+    orders: int = -1
 
 
 class Engine(Protocol):

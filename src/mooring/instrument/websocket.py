@@ -12,6 +12,7 @@ from urllib.parse import quote
 from mooring.application.model import ASGI, Receive, Scope, Send
 from mooring.instrument.asgi_line import Entries, status_of
 from mooring.instrument.meter import FAILED, LEFT, Meter, table
+from mooring.instrument.request_exit import failure_of
 from mooring.instrument.request_id import AsgiIdentifier, with_headers
 from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
 
@@ -71,6 +72,12 @@ def wrap_websocket(  # noqa: C901
         except Exception:
             unanswered = FAILED
             raise
+        except BaseException as error:
+            failure = failure_of(error, "WEBSOCKET", raw)
+            if failure is None:
+                raise
+            unanswered = FAILED
+            raise failure from error
         finally:
             if not status:
                 answer(unanswered, None)

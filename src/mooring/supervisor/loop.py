@@ -148,7 +148,7 @@ class Supervisor:
         elif kill:
             process.kill_group(handle.pid)
         else:
-            process.send(handle.pid, signal.SIGTERM)
+            self.workers.drain(handle)
 
     # -- events --------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import logging
 import termios
 from asyncio.sslproto import _SSLProtocolTransport
 from collections.abc import Callable, Coroutine, Iterable
@@ -18,6 +19,8 @@ from mooring.engines.common.stop import StopRequest
 from mooring.errors import ConfigurationError
 
 _REAP = 0.1  # seconds between two looks at connections that are closing
+
+_log = logging.getLogger("mooring")
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -41,8 +44,8 @@ def run(
 ) -> None:
     """Like asyncio.run, but leftover tasks and threads cannot delay the end beyond the grace period.
 
-    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. `threads` is
-    the default executor's size, None for Python's default.
+    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. And a SystemExit
+    in any task would end it. `threads` is the default executor's size, None for Python's default.
     """
     loop = factory()
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
@@ -50,19 +53,48 @@ def run(
     loop.set_exception_handler(handle)
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(main)
+        complete(loop, main, stop.ended_by, stop.request)
     finally:
         try:
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
             if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=stop.remaining()))
-            loop.run_until_complete(_within(loop.shutdown_asyncgens(), stop.remaining()))
+                complete(loop, _wait(left, stop.remaining()), stop.ended_by, stop.request)
+            complete(loop, _within(loop.shutdown_asyncgens(), stop.remaining()), stop.ended_by, stop.request)
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
             asyncio.set_event_loop(None)
             loop.close()
+
+
+def complete(
+    loop: asyncio.AbstractEventLoop,
+    main: Coroutine[Any, Any, None],
+    asked: Callable[[SystemExit | KeyboardInterrupt], bool],
+    stop: Callable[[str], None],
+) -> None:
+    """Run `main` to its end, though the application raises SystemExit in a task, or stops the loop.
+
+    Both end a run of the loop, with all requests in it; nothing is lost where it runs on. `asked`: whether a
+    signal handler has raised it. `stop`: begin the drain, for this reason.
+    """
+    task = loop.create_task(main)
+    while True:
+        try:
+            loop.run_until_complete(task)
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done() or loop.is_closed():
+                raise
+            if not asked(error):
+                name = type(error).__name__
+                _log.error("%s in a task of the application: only the task has ended", name, exc_info=error)
+        except RuntimeError:
+            if task.done() or loop.is_closed():
+                raise
+            stop("the application has stopped the event loop")
+        else:
+            return
 
 
 def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -75,6 +107,10 @@ def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     closed = "_start_serving(" in text and isinstance(context.get("exception"), ValueError)
     if text != "socket.accept() out of system resource" and not closed:
         loop.default_exception_handler(context)
+
+
+async def _wait(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
+    await asyncio.wait(tasks, timeout=seconds)
 
 
 async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:

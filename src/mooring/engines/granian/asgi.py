@@ -24,7 +24,7 @@ def serve(serving: Serving) -> None:
     """Serve an ASGI application until drained. Raises ApplicationError if its lifespan startup fails."""
     settings = serving.plan.settings
     stop = StopRequest(settings.graceful_timeout)
-    stop.install()
+    stop.install(serving)
     lifespan = Lifespan(serving.load().call, LOG)
     event_loop.run(_serve(serving, lifespan, stop), event_loop.loop_factory(settings.loop), stop)
     lifespan.check()

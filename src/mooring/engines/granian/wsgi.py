@@ -48,7 +48,7 @@ def serve(serving: Serving) -> None:
     """Serve a WSGI application until drained."""
     settings = serving.plan.settings
     stop = StopRequest(settings.graceful_timeout)
-    stop.install()
+    stop.install(serving)
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
     loop = asyncio.new_event_loop()  # granian needs one, but never runs it

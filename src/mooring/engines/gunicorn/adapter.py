@@ -45,7 +45,7 @@ def serve(serving: Serving) -> None:
     gunicorn configuration or a worker class that cannot serve the application.
     """
     stop = StopRequest(serving.plan.settings.graceful_timeout)
-    stop.install()
+    stop.install(serving._replace(orders=-1))  # the supervisor sends the arbiter SIGTERM
     heartbeat.install()
     reports = Reports()
     arbiter_pid = os.getpid()
