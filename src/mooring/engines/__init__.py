@@ -57,7 +57,8 @@ class Serving(NamedTuple):
     The supervisor's order starts the engine's drain (`orders` is the descriptor on which it comes; below 0:
     none comes), and so does SIGTERM: accept nothing new, call `drain.begin` in the main thread, finish the
     requests in flight within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The
-    engine ignores SIGINT. Where it ends without such an order, it says why in `drain.unasked`.
+    engine ignores SIGINT. Where it drains without such an order, it says why in `drain.unasked`, and calls
+    `leaving` with that, so that a replacement is started meanwhile.
     """
 
     plan: Plan
@@ -72,6 +73,7 @@ class Serving(NamedTuple):
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
     orders: int = -1
+    leaving: Callable[[str], None] = lambda _why: None
 
 
 class Engine(Protocol):

@@ -255,6 +255,9 @@ class Supervisor:
         if messages.gone(message) is not None:
             self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
+        why = messages.leaving(message)
+        if why is not None:
+            self.post(lifecycle.RecycleDue(handle.serial, why))
         size = messages.size(message)
         if size is not None and handle.plan.has_arbiter:
             handle.size, handle.resizing = size, False

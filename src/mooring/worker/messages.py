@@ -80,3 +80,9 @@ def gone(message: dict[str, Any]) -> int | None:
     """The pid of a worker of an engine's arbiter that has ended; None for any other message."""
     found = message.get("worker")
     return found if message.get("event") == "gone" and type(found) is int and found > 1 else None
+
+
+def leaving(message: dict[str, Any]) -> str | None:
+    """Why a worker drains without an order to, so that it is to be replaced; None for any other message."""
+    why = message.get("message")
+    return why if message.get("event") == "leaving" and isinstance(why, str) else None

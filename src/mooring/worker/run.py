@@ -189,6 +189,7 @@ def _serve(assignment: Assignment) -> None:
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
         orders=assignment.report,
+        leaving=lambda why: tell(assignment.report, "leaving", message=why),
     )
     _run_engine(load_engine(engine), serving, lambda: serves)
 

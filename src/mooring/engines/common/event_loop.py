@@ -47,54 +47,56 @@ def run(
     asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. And a SystemExit
     in any task would end it. `threads` is the default executor's size, None for Python's default.
     """
-    loop = factory()
+    loop = lasting(factory(), stop.ended_by, stop.request)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
     loop.set_default_executor(executor)
     loop.set_exception_handler(handle)
     asyncio.set_event_loop(loop)
     try:
-        complete(loop, main, stop.ended_by, stop.request)
+        loop.run_until_complete(main)
     finally:
         try:
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
             if left:
-                complete(loop, _wait(left, stop.remaining()), stop.ended_by, stop.request)
-            complete(loop, _within(loop.shutdown_asyncgens(), stop.remaining()), stop.ended_by, stop.request)
+                loop.run_until_complete(asyncio.wait(left, timeout=stop.remaining()))
+            loop.run_until_complete(_within(loop.shutdown_asyncgens(), stop.remaining()))
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
             asyncio.set_event_loop(None)
             loop.close()
 
 
-def complete(
+def lasting(
     loop: asyncio.AbstractEventLoop,
-    main: Coroutine[Any, Any, None],
     asked: Callable[[SystemExit | KeyboardInterrupt], bool],
     stop: Callable[[str], None],
-) -> None:
-    """Run `main` to its end, though the application raises SystemExit in a task, or stops the loop.
+) -> asyncio.AbstractEventLoop:
+    """Have `loop` run on though the application raises SystemExit in a task, or stops the loop.
 
     Both end a run of the loop, with all requests in it; nothing is lost where it runs on. `asked`: whether a
-    signal handler has raised it. `stop`: begin the drain, for this reason.
+    signal handler has raised it, and so has begun the drain. `stop`: begin the drain, for this reason.
     """
-    task = loop.create_task(main)
-    while True:
-        try:
-            loop.run_until_complete(task)
-        except (SystemExit, KeyboardInterrupt) as error:
-            if task.done() or loop.is_closed():
-                raise
-            if not asked(error):
-                name = type(error).__name__
-                _log.error("%s in a task of the application: only the task has ended", name, exc_info=error)
-        except RuntimeError:
-            if task.done() or loop.is_closed():
-                raise
-            stop("the application has stopped the event loop")
-        else:
-            return
+    once = loop.run_until_complete
+
+    def run_until_complete(main: Any) -> Any:
+        task = asyncio.ensure_future(main, loop=loop)
+        while True:
+            try:
+                return once(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done() or loop.is_closed():
+                    raise
+                if not asked(error):
+                    _log.error("%r in a task of the application: the worker serves on", error, exc_info=error)
+            except RuntimeError:
+                if task.done() or loop.is_closed():
+                    raise
+                stop("the application has stopped the event loop")
+
+    loop.run_until_complete = run_until_complete  # type: ignore[method-assign]
+    return loop
 
 
 def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -107,10 +109,6 @@ def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     closed = "_start_serving(" in text and isinstance(context.get("exception"), ValueError)
     if text != "socket.accept() out of system resource" and not closed:
         loop.default_exception_handler(context)
-
-
-async def _wait(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
-    await asyncio.wait(tasks, timeout=seconds)
 
 
 async def _within(work: Coroutine[Any, Any, None], seconds: float) -> None:

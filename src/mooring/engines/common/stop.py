@@ -23,6 +23,7 @@ from mooring.system.unpatched import native
 
 # What `reserve` returns: these seconds, but at most this share of the grace period.
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2
+_log = logging.getLogger("mooring")
 _NAMED = 10  # requests that the warning of what was cut names
 
 
@@ -43,14 +44,14 @@ class StopRequest:
         self._at = 0.0
         self._wake: Callable[[], object] | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
-        self._drain = DrainState()
+        self._drain, self._leaving = DrainState(), _tell_nobody
 
     def install(self, serving: Serving, handler: Handler | None = None, server: Any = None) -> None:
         """Install the handlers of both signals, and listen to the supervisor; from the main thread only.
 
         `handler` and `server`: uvicorn's own, instead of `handle_exit` and this object. It calls `request`.
         """
-        self._drain = serving.drain
+        self._drain, self._leaving = serving.drain, serving.leaving
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.told.install(handler or self.handle_exit)
         serving.drain.on_begin(lambda: self.told.tell(server or self))
@@ -130,6 +131,9 @@ class StopRequest:
                 self._waker[1].send(b"\0")
         if self._wake is not None:
             self._call(self._wake)
+        if unasked:
+            _log.error("%s: the worker finishes its requests and is replaced", unasked)
+            self._leaving(unasked)
 
     def ended_by(self, error: SystemExit | KeyboardInterrupt) -> bool:
         """Start the stop if the application's handler of SIGTERM has raised `error`. Returns whether it has."""
@@ -151,6 +155,10 @@ class StopRequest:
     def remaining_for_requests(self) -> float:
         """Seconds that requests in flight have left; the rest is for the lifespan shutdown. Never below 0."""
         return max(0.0, self.remaining() - reserve(self._grace))
+
+
+def _tell_nobody(_why: str) -> None:
+    """Stand for `Serving.leaving` before the stop is installed."""
 
 
 def reserve(grace: float) -> float:

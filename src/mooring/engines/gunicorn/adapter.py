@@ -24,6 +24,7 @@ from mooring.engines.common.stop import StopRequest
 from mooring.engines.gunicorn import heartbeat
 from mooring.engines.gunicorn.config import GunicornApplication
 from mooring.engines.gunicorn.report import Reports
+from mooring.engines.gunicorn.worker import ORDER
 from mooring.errors import ConfigurationError, MooringError
 from mooring.metrics.multiprocess.files import retire_in
 from mooring.metrics.multiprocess.folder import hand_over
@@ -70,22 +71,23 @@ def serve(serving: Serving) -> None:
 
 
 def _hold_stops_while_forking() -> None:
-    """Block TERM around each fork: Python loses a signal that comes right after the fork, before it looks.
+    """Block the order to drain and TERM around each fork: Python loses a signal that comes right after the
+    fork, before it looks.
 
     PyOS_AfterFork_Child clears pending signals first, then runs the functions registered here.
     """
-    arbiter, held = os.getpid(), False
+    arbiter, held, stops = os.getpid(), False, {signal.SIGTERM, ORDER}
 
     def hold() -> None:
         nonlocal held
         if os.getpid() == arbiter:
-            held = signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            held = ORDER not in signal.pthread_sigmask(signal.SIG_BLOCK, stops)
 
     def release() -> None:
         nonlocal held
         if held:
             held = False
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
     os.register_at_fork(before=hold, after_in_parent=release, after_in_child=release)
 
@@ -116,6 +118,7 @@ class _Arbiter(Arbiter):
     def init_signals(self) -> None:
         """Install gunicorn's handlers; a stop that was requested earlier is not lost."""
         super().init_signals()
+        signal.signal(ORDER, self.signal)  # for a worker that has not installed its own handler yet
         if self._stop.requested:
             self.signal(signal.SIGTERM, None)
 
@@ -133,6 +136,10 @@ class _Arbiter(Arbiter):
         if rows is not None:
             rows.settle(pid)
         return pid
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Signal a worker. The order to drain is not SIGTERM: the application may have replaced its handler."""
+        super().kill_worker(pid, ORDER if sig == signal.SIGTERM else sig)
 
     def reap_workers(self) -> None:
         """Reap workers; a second one that did not boot must not interrupt the stop caused by the first."""

@@ -21,9 +21,13 @@ from gunicorn.workers.base import Worker
 from mooring.engines import Serving
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import reserve
+from mooring.engines.common.told import Told
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.report import Reports
 from mooring.system import process
+
+ORDER = signal.SIGRTMIN + 6
+"""The arbiter's order to drain: a real-time signal, since applications replace the handler of SIGTERM."""
 
 MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
 
@@ -71,6 +75,23 @@ class MooringWorker(Worker):
 
     mooring_job: GunicornJob
     mooring_announced: bool
+    mooring_told: Told
+    force_exit = False  # for uvicorn's own handle_exit, as `should_exit`: told.py
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the drain has begun. An application that sets it, as it would with uvicorn, begins it."""
+        return self.mooring_job.serving.drain.begun or not self.alive
+
+    @should_exit.setter
+    def should_exit(self, wanted: bool) -> None:
+        if wanted and not self.should_exit:
+            self.mooring_leave("the application has set should_exit")
+
+    @property
+    def mooring_server(self) -> Any:
+        """Uvicorn's server, or what stands for it."""
+        return self
 
     @property
     def mooring_idle(self) -> float:
@@ -80,6 +101,8 @@ class MooringWorker(Worker):
     def init_process(self) -> None:
         """Gunicorn calls this first after the fork, before gevent patches and before the user changes."""
         process.die_with_parent(self.ppid)
+        self.mooring_told, self._captured_signals = Told(), list[int]()
+        self.mooring_job.serving.drain.on_begin(lambda: self.mooring_told.tell(self.mooring_server))
         setting = self.cfg.settings["graceful_timeout"]  # the arbiter's copy keeps the whole time
         setting.value = for_requests(setting.value)
         super().init_process()
@@ -87,9 +110,28 @@ class MooringWorker(Worker):
     def init_signals(self) -> None:
         """Install the handlers; handle a stop since the fork, which is in the arbiter's queue, unread."""
         super().init_signals()
+        self.mooring_told.own(signal.getsignal(signal.SIGTERM))
+        signal.signal(ORDER, self.mooring_drain_now)
+        signal.siginterrupt(ORDER, False)  # as gunicorn does for TERM
         while not self.mooring_job.signals.empty():
-            if self.mooring_job.signals.get() == signal.SIGTERM:
-                os.kill(os.getpid(), signal.SIGTERM)
+            if self.mooring_job.signals.get() in {signal.SIGTERM, ORDER}:
+                os.kill(os.getpid(), ORDER)
+
+    def mooring_drain_now(self, _number: int, frame: Any) -> None:
+        """Handle the arbiter's order."""
+        self.handle_exit(signal.SIGTERM, frame)
+
+    def mooring_leave(self, why: str) -> None:
+        """Drain without an order to; the arbiter replaces the worker."""
+        self.log.error("%s: the worker finishes its requests and is replaced", why)
+        os.kill(os.getpid(), ORDER)
+
+    def mooring_asked(self, error: SystemExit | KeyboardInterrupt) -> bool:
+        """Begin the drain if the application's handler of SIGTERM has raised `error`; returns whether it has."""
+        found = self.mooring_told.raised(error)
+        if found:
+            os.kill(os.getpid(), ORDER)
+        return found
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin the drain. Gunicorn drops the wrapper's `Connection: close`, so make it send its own."""

@@ -7,9 +7,9 @@ as for requests, the asgi worker does not close WebSockets, and uvicorn's worker
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
-import signal
 import socket
 import sys
 import time
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.arbiter import Arbiter
 
-from mooring.engines.common import tls
+from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
@@ -74,9 +74,31 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
 class UvicornWorker(MooringWorker):
     """Uvicorn's worker. By itself it ends by the signal: no atexit function runs, no last line is logged."""
 
+    mooring_uvicorn: Any = None
+    mooring_early = False
+
+    @property
+    def mooring_server(self) -> Any:
+        """Uvicorn's server."""
+        return self.mooring_uvicorn or self
+
+    def mooring_drain_now(self, number: int, frame: Any) -> None:
+        """Handle the arbiter's order; before there is a server, leave."""
+        if self.mooring_uvicorn is None:
+            self.mooring_early = True
+            sys.exit(0)
+        self.mooring_uvicorn.ordered = self.mooring_uvicorn.should_exit = True  # it looks ten times a second
+
     def run(self) -> None:
         """Serve. At its end uvicorn raises the signal again; the handler makes that a normal exit."""
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        if self.mooring_early:
+            return
+        self.mooring_told.install(lambda *_: sys.exit(0))
+        config: Any = self.config  # type: ignore[attr-defined]
+        factory = config.get_loop_factory() or asyncio.new_event_loop
+        config.get_loop_factory = lambda: lambda: event_loop.lasting(
+            factory(), self.mooring_asked, self.mooring_leave
+        )
         super().run()
 
     async def _serve(self) -> None:
@@ -85,7 +107,8 @@ class UvicornWorker(MooringWorker):
 
         worker: Any = self
         worker.config.app = worker.wsgi
-        server = GatedServer(worker.config, self.mooring_job.serving)
+        server = self.mooring_uvicorn = GatedServer(worker.config, self.mooring_job.serving)
+        self.mooring_told.own(server.handle_exit)
         worker._install_sigquit_handler()
         await server.serve(sockets=worker.sockets)
         if not server.started:
@@ -165,6 +188,23 @@ class GeventWorker(MooringWorker):
         """Gunicorn calls this in the worker, after the fork."""
         self.mooring_waiting: dict[Any, Any] = {}
         super().init_process()
+
+    def run(self) -> None:
+        """Serve. A SystemExit in a greenlet of the application's own would end the worker at once."""
+        import gevent
+
+        hub = gevent.get_hub()
+        handle: Any = hub.handle_error
+
+        def handle_error(context: Any, kind: Any, value: Any, trace: Any) -> None:
+            if self.alive and isinstance(context, gevent.Greenlet) and kind in {SystemExit, KeyboardInterrupt}:
+                text = "%r in a greenlet of the application: the worker serves on"
+                self.log.error(text, value, exc_info=(kind, value, trace))
+            else:
+                handle(context, kind, value, trace)
+
+        hub.handle_error = handle_error
+        super().run()
 
     @contextlib.contextmanager
     def timeout_ctx(self) -> Iterator[None]:
