@@ -1,8 +1,8 @@
 """What a request raises to end its process (`sys.exit`, argparse), made an ordinary failure of that request.
 
 A server that lets SystemExit pass ends with all requests in it. KeyboardInterrupt and GeneratorExit do the
-same there. Not for a cancellation, of asyncio, trio or gevent: that passes. Not for tasks and threads that the
-application has started: engines/common/event_loop.py.
+same there. Not for a cancellation, of asyncio, trio or gevent: that passes. Not for tasks that the application
+has started: engines/common/event_loop.py.
 """
 
 from __future__ import annotations
@@ -15,19 +15,27 @@ _ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 _SUSPENDED = {"YIELD_VALUE", "SEND", "YIELD_FROM", "RESUME"}  # where close() has thrown GeneratorExit in
 
 
+_passing = False
+
+
+def let_pass() -> None:
+    """From now on let everything pass: the engine itself raises SystemExit, in a signal handler, to leave."""
+    global _passing  # noqa: PLW0603 (of this process)
+    _passing = True
+
+
 class RequestExitError(Exception):
     """A request has tried to end its process."""
 
 
 def failure_of(error: BaseException, method: object, path: object) -> RequestExitError | None:
     """The error to raise instead of `error`; None: let it pass. The path is without its query."""
-    found = error
+    found: BaseException | None = error
     if isinstance(error, BaseExceptionGroup):
-        ends = error.subgroup(_ENDS)
-        while isinstance(ends, BaseExceptionGroup):
-            ends = ends.exceptions[0]
-        found = ends or error
-    if not isinstance(found, _ENDS) or (isinstance(found, GeneratorExit) and _thrown(found)):
+        found = error.subgroup(_ENDS)
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+    if _passing or not isinstance(found, _ENDS) or (isinstance(found, GeneratorExit) and _thrown(found)):
         return None
     text = path.decode("latin-1") if isinstance(path, bytes) else str(path)
     what = repr(found) if found.args else type(found).__name__

@@ -20,7 +20,7 @@ ACCEPTED = 101
 _ANSWERS = {"websocket.accept": ACCEPTED, "websocket.close": 403}
 
 
-def wrap_websocket(  # noqa: C901
+def wrap_websocket(  # noqa: C901, PLR0915
     application: ASGI,
     prepare: Callable[[Scope], None],
     meter: Meter,
@@ -31,7 +31,7 @@ def wrap_websocket(  # noqa: C901
     cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
     begin, end = table(meter.row)
 
-    async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    async def websocket(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901
         began = monotonic()
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         query = scope.get("query_string")

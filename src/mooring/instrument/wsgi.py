@@ -54,7 +54,7 @@ def wrap_wsgi(
     return accelerated or _wrapped(application, prepare, meter, identify)
 
 
-def _wrapped(
+def _wrapped(  # noqa: C901
     application: WSGI, prepare: PrepareEnviron, meter: Meter, identify: WsgiIdentifier | None
 ) -> WSGI:
     """What `wrap_wsgi` returns, in Python."""

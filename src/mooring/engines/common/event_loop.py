@@ -95,7 +95,7 @@ def lasting(
                     raise
                 stop("the application has stopped the event loop")
 
-    loop.run_until_complete = run_until_complete  # type: ignore[method-assign]
+    loop.run_until_complete = run_until_complete  # type: ignore[assignment,method-assign]
     return loop
 
 

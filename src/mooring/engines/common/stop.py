@@ -1,4 +1,5 @@
-"""A worker's stop: the order to drain for an event loop to wait for, what is left of the grace period, what was cut.
+"""A worker's stop: the order to drain, for an event loop to wait for; what is left of the grace period; what
+it has cut.
 
 It runs inside a worker, with any event loop: each engine passes in its own function for the wake-up. Not for
 the supervisor: system/signals.py. Not for what the application hears of it: told.py.
@@ -31,9 +32,10 @@ class StopRequest:
     """The stop of this process, requested once: by the supervisor's order, or by SIGTERM.
 
     The order comes on a descriptor of its own, to a thread: a library may have replaced the handler of
-    SIGTERM. `handle_exit` is that handler as long as nobody has; libraries look for the object that it is
-    bound to, and read `should_exit` there, as with uvicorn. SIGINT is for the supervisor and ignored here. `grace` is in seconds and counts from the request. The handlers stay installed until the process
-    ends, so that a second signal cannot kill a worker that is about to end.
+    SIGTERM. `handle_exit` is that handler as long as nobody has. Libraries look for the object that it is
+    bound to, and read `should_exit` there, as with uvicorn. SIGINT is for the supervisor, and ignored here.
+    `grace` is in seconds and counts from the request. The handlers stay installed until the process ends, so
+    that a second signal cannot kill a worker that is about to end.
     """
 
     def __init__(self, grace: float) -> None:
@@ -44,7 +46,8 @@ class StopRequest:
         self._at = 0.0
         self._wake: Callable[[], object] | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
-        self._drain, self._leaving = DrainState(), _tell_nobody
+        self._drain = DrainState()
+        self._leaving: Callable[[str], None] = _tell_nobody
 
     def install(self, serving: Serving, handler: Handler | None = None, server: Any = None) -> None:
         """Install the handlers of both signals, and listen to the supervisor; from the main thread only.
@@ -78,7 +81,7 @@ class StopRequest:
 
     @property
     def should_exit(self) -> bool:
-        """Whether the stop was requested. An application that sets it, as it would with uvicorn, requests it."""
+        """Whether the stop was requested. An application may set it, as with uvicorn: that requests it."""
         return self.requested
 
     @should_exit.setter
@@ -120,7 +123,7 @@ class StopRequest:
                 self.ended_by(error)
 
     def request(self, unasked: str = "") -> None:
-        """Start the stop; a second call changes nothing. `unasked` says why, where nobody has ordered it."""
+        """Start the stop; a second call changes nothing. `unasked`: why, where nobody has ordered it."""
         if self.requested:
             return
         self._at = time.monotonic()
@@ -136,7 +139,7 @@ class StopRequest:
             self._leaving(unasked)
 
     def ended_by(self, error: SystemExit | KeyboardInterrupt) -> bool:
-        """Start the stop if the application's handler of SIGTERM has raised `error`. Returns whether it has."""
+        """Start the stop if the application's handler of SIGTERM raised `error`; returns whether it did."""
         found = self.told.raised(error)
         if found:
             self.request()

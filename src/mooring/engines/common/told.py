@@ -1,9 +1,9 @@
-"""What an application may listen to for the stop, besides its lifespan: SIGTERM, and uvicorn's own signs of it.
+"""What an application may listen to for the stop, besides its lifespan: SIGTERM, and uvicorn's signs of it.
 
 Applications replace the handler of SIGTERM, for good or bad reasons. Libraries with endless responses
-(sse-starlette) end them when uvicorn begins to stop: they replace `uvicorn.Server.handle_exit`, or look for the
-object that the handler of SIGTERM is bound to, and read its `should_exit`. All of them are told when the drain
-begins, on every engine.
+(sse-starlette) end them when uvicorn begins to stop: they replace `uvicorn.Server.handle_exit`, or look for
+the object that the handler of SIGTERM is bound to, and read its `should_exit`. All of them are told when the
+drain begins, on every engine.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class Told:
-    """The application's own handlers of SIGTERM, apart from ours. Create it before ours is installed."""
+    """The application's own handlers of SIGTERM, apart from the engine's."""
 
     def __init__(self) -> None:
         self._own: list[object] = []
         self._theirs: list[object] = []
-        self.notice()
 
     def notice(self) -> None:
-        """Note a handler of the application that is about to be replaced by an engine's."""
+        """Note the present handler, if it is the application's: an engine may be about to replace it."""
         found = signal.getsignal(signal.SIGTERM)
         if callable(found) and found not in self._own and found not in self._theirs:
             self._theirs.append(found)
@@ -50,10 +49,10 @@ class Told:
 
         `server` is uvicorn's own server, or what stands for it: it has `should_exit`.
         """
-        _guarded(lambda: _tell_uvicorn(server))
+        _guarded(_tell_uvicorn, server)
         self.notice()
         for handler in self._theirs:
-            _guarded(lambda handler=handler: _call(handler))
+            _guarded(_call, handler)
 
     def raised(self, error: BaseException) -> bool:
         """Whether an exception comes from an application's handler of SIGTERM, which some raise to exit."""
@@ -85,9 +84,9 @@ def _call(handler: Any) -> None:
         handler(signal.SIGTERM, sys._getframe())
 
 
-def _guarded(call: Callable[[], None]) -> None:
+def _guarded(call: Callable[[Any], None], given: object) -> None:
     try:
-        call()
+        call(given)
     except (SystemExit, KeyboardInterrupt) as end:
         _log.debug("the application's SIGTERM handler wants to exit (%r): the worker drains first", end)
     except Exception as error:

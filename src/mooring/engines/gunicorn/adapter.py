@@ -26,6 +26,7 @@ from mooring.engines.gunicorn.config import GunicornApplication
 from mooring.engines.gunicorn.report import Reports
 from mooring.engines.gunicorn.worker import ORDER
 from mooring.errors import ConfigurationError, MooringError
+from mooring.instrument.drain import DrainState
 from mooring.metrics.multiprocess.files import retire_in
 from mooring.metrics.multiprocess.folder import hand_over
 
@@ -46,7 +47,8 @@ def serve(serving: Serving) -> None:
     gunicorn configuration or a worker class that cannot serve the application.
     """
     stop = StopRequest(serving.plan.settings.graceful_timeout)
-    stop.install(serving._replace(orders=-1))  # the supervisor sends the arbiter SIGTERM
+    # The supervisor sends the arbiter SIGTERM; the drain is that of its workers.
+    stop.install(serving._replace(orders=-1, drain=DrainState()))
     heartbeat.install()
     reports = Reports()
     arbiter_pid = os.getpid()
@@ -100,7 +102,7 @@ class _Arbiter(Arbiter):
     def __init__(self, application: GunicornApplication, serving: Serving, stop: StopRequest) -> None:
         self._serving, self._stop, self._stopping = serving, stop, False
         super().__init__(application)
-        application.cfg.job.signals = self.SIG_QUEUE
+        application.cfg.job.signals, application.cfg.job.told = self.SIG_QUEUE, stop.told
 
     def start(self) -> None:
         """Start as with systemd's socket activation: then gunicorn leaves listeners and unix paths alone.
@@ -117,7 +119,9 @@ class _Arbiter(Arbiter):
 
     def init_signals(self) -> None:
         """Install gunicorn's handlers; a stop that was requested earlier is not lost."""
+        self._stop.told.notice()  # with preload_app the arbiter has imported the application
         super().init_signals()
+        self._stop.told.own(signal.getsignal(signal.SIGTERM))
         signal.signal(ORDER, self.signal)  # for a worker that has not installed its own handler yet
         if self._stop.requested:
             self.signal(signal.SIGTERM, None)
@@ -138,7 +142,7 @@ class _Arbiter(Arbiter):
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Signal a worker. The order to drain is not SIGTERM: the application may have replaced its handler."""
+        """Signal a worker. Its order to drain is not SIGTERM: the application may have replaced the handler."""
         super().kill_worker(pid, ORDER if sig == signal.SIGTERM else sig)
 
     def reap_workers(self) -> None:

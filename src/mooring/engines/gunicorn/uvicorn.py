@@ -36,7 +36,9 @@ class GatedServer(Server):
         """Wait for the stop."""
         await super().main_loop()
         if self.should_exit and not (self.ordered or self._captured_signals):
-            _LOG.error("the application has set should_exit: the worker finishes its requests and is replaced")
+            _LOG.error(
+                "the application has set should_exit: the worker finishes its requests and is replaced"
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain; requests in flight have the configuration's `timeout_graceful_shutdown`, in seconds."""

@@ -24,6 +24,7 @@ from mooring.engines.common.stop import reserve
 from mooring.engines.common.told import Told
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.report import Reports
+from mooring.instrument import request_exit
 from mooring.system import process
 
 ORDER = signal.SIGRTMIN + 6
@@ -44,6 +45,7 @@ class GunicornJob:
     lifespan: Lifespan | None = None
     websockets: WebSockets | None = None
     signals: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    told: Told = field(default_factory=Told)
 
 
 def interface_of(base: type) -> str:
@@ -101,8 +103,8 @@ class MooringWorker(Worker):
     def init_process(self) -> None:
         """Gunicorn calls this first after the fork, before gevent patches and before the user changes."""
         process.die_with_parent(self.ppid)
-        self.mooring_told, self._captured_signals = Told(), list[int]()
-        self.mooring_job.serving.drain.on_begin(lambda: self.mooring_told.tell(self.mooring_server))
+        self.mooring_told, self._captured_signals = self.mooring_job.told, list[int]()
+        self.mooring_job.serving.drain.on_begin(self.mooring_tell)
         setting = self.cfg.settings["graceful_timeout"]  # the arbiter's copy keeps the whole time
         setting.value = for_requests(setting.value)
         super().init_process()
@@ -117,6 +119,10 @@ class MooringWorker(Worker):
             if self.mooring_job.signals.get() in {signal.SIGTERM, ORDER}:
                 os.kill(os.getpid(), ORDER)
 
+    def mooring_tell(self) -> None:
+        """Tell the application that the drain begins."""
+        self.mooring_told.tell(self.mooring_server)
+
     def mooring_drain_now(self, _number: int, frame: Any) -> None:
         """Handle the arbiter's order."""
         self.handle_exit(signal.SIGTERM, frame)
@@ -127,7 +133,7 @@ class MooringWorker(Worker):
         os.kill(os.getpid(), ORDER)
 
     def mooring_asked(self, error: SystemExit | KeyboardInterrupt) -> bool:
-        """Begin the drain if the application's handler of SIGTERM has raised `error`; returns whether it has."""
+        """Begin the drain if the application's handler of SIGTERM raised `error`; returns whether it did."""
         found = self.mooring_told.raised(error)
         if found:
             os.kill(os.getpid(), ORDER)
@@ -146,6 +152,16 @@ class MooringWorker(Worker):
         if self.alive:
             response_class.default_headers = default_headers
         super().handle_exit(sig, frame)
+
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """Leave at once: the arbiter has found that this worker hangs."""
+        request_exit.let_pass()
+        super().handle_abort(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Leave at once."""
+        request_exit.let_pass()
+        super().handle_quit(sig, frame)
 
     def run(self) -> None:
         """Serve; report a failed lifespan startup to the process that started gunicorn."""

@@ -96,8 +96,8 @@ class UvicornWorker(MooringWorker):
         self.mooring_told.install(lambda *_: sys.exit(0))
         config: Any = self.config  # type: ignore[attr-defined]
         factory = config.get_loop_factory() or asyncio.new_event_loop
-        config.get_loop_factory = lambda: lambda: event_loop.lasting(
-            factory(), self.mooring_asked, self.mooring_leave
+        config.get_loop_factory = lambda: (
+            lambda: event_loop.lasting(factory(), self.mooring_asked, self.mooring_leave)
         )
         super().run()
 
@@ -197,7 +197,11 @@ class GeventWorker(MooringWorker):
         handle: Any = hub.handle_error
 
         def handle_error(context: Any, kind: Any, value: Any, trace: Any) -> None:
-            if self.alive and isinstance(context, gevent.Greenlet) and kind in {SystemExit, KeyboardInterrupt}:
+            if (
+                self.alive
+                and isinstance(context, gevent.Greenlet)
+                and kind in {SystemExit, KeyboardInterrupt}
+            ):
                 text = "%r in a greenlet of the application: the worker serves on"
                 self.log.error(text, value, exc_info=(kind, value, trace))
             else:
@@ -230,6 +234,12 @@ class GeventWorker(MooringWorker):
                 self.cfg.graceful_timeout, warn_of_cut, self.log.error_log, self.mooring_job.serving
             )
         super().handle_exit(sig, frame)
+
+    def mooring_tell(self) -> None:
+        """Tell the application, outside the signal handler: the hub may run that, where nothing may block."""
+        import gevent
+
+        gevent.spawn(super().mooring_tell)
 
     def mooring_close_idle(self, waiting: list[tuple[Any, Any]]) -> None:
         """End the waits in `waiting` that still go on, each by raising its own timeout."""
