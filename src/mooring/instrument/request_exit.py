@@ -1,8 +1,8 @@
 """What a request raises to end its process (`sys.exit`, argparse), made an ordinary failure of that request.
 
 A server that lets SystemExit pass ends with all requests in it. KeyboardInterrupt and GeneratorExit do the
-same there. Not for a cancellation, of asyncio, trio or gevent: that passes. Not for tasks that the application
-has started: engines/common/event_loop.py.
+same there. Not for a cancellation, of asyncio, trio or gevent: that passes. Not for tasks that the
+application has started: engines/common/event_loop.py.
 """
 
 from __future__ import annotations

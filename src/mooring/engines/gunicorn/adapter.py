@@ -142,7 +142,7 @@ class _Arbiter(Arbiter):
         return pid
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Signal a worker. Its order to drain is not SIGTERM: the application may have replaced the handler."""
+        """Signal a worker. Its order to drain is not SIGTERM, whose handler may be the application's."""
         super().kill_worker(pid, ORDER if sig == signal.SIGTERM else sig)
 
     def reap_workers(self) -> None:
