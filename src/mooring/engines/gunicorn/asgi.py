@@ -40,6 +40,9 @@ class AsgiWorker(MooringWorker):
 
     async def _serve(self) -> None:
         self.loop.add_signal_handler(signal.SIGTERM, self.handle_exit_signal)
+        # The loop learns of the signal by a descriptor; this runs even while the loop is blocked.
+        doors = self.mooring_job.serving.doors
+        signal.signal(signal.SIGTERM, lambda *_: doors.close())
         if not self.alive:
             return
         gasgi: Any = sys.modules["gunicorn.workers.gasgi"]

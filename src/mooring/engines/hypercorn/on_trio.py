@@ -45,7 +45,13 @@ class _Trio:
                 stream = trio.SSLStream(
                     stream, listener._ssl_context, server_side=True, https_compatible=True
                 )
-            self.nursery.start_soon(self.handler, stream)
+            self.nursery.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: Any) -> None:
+        try:
+            await self.handler(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
 
 
 async def serve(job: HypercornJob) -> None:
