@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,6 +125,16 @@ class MooringWorker(Worker):
         doors = self.mooring_job.serving.doors
         for each in doors.queued():
             yield ClosedListener(doors.names[each.listener]), socket.socket(fileno=each.fd), each.address
+
+    def mooring_serve_queued(self) -> None:
+        """Serve what was queued, one by one, within the grace period; for a worker with a single thread."""
+        worker: Any = self
+        end = time.monotonic() + self.cfg.graceful_timeout
+        for listener, client, address in self.mooring_queued():
+            if time.monotonic() < end:
+                client.setblocking(True)
+                self.notify()
+                worker.handle(listener, client, address)
 
     def run(self) -> None:
         """Serve; report a failed lifespan startup to the process that started gunicorn."""

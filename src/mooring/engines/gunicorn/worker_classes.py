@@ -101,13 +101,7 @@ class SyncWorker(MooringWorker):
     def run(self) -> None:
         """Serve; then what was queued when the doors closed, one by one."""
         super().run()
-        worker: Any = self
-        end = time.monotonic() + self.cfg.graceful_timeout
-        for listener, client, address in self.mooring_queued():
-            if time.monotonic() < end:
-                client.setblocking(True)
-                self.notify()
-                worker.handle(listener, client, address)
+        self.mooring_serve_queued()
 
 
 class ThreadWorker(MooringWorker):
