@@ -90,7 +90,8 @@ def find(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Fi
         findings.warnings = list(resolved.warnings)
         findings.settings = given(resolved)
         findings.plan = prepare(resolved, environ)
-        findings.warnings = [*findings.plan.warnings, *tls.check(findings.plan.settings)]
+        plan = findings.plan
+        findings.warnings = [*plan.warnings, *plan.advice, *tls.check(plan.settings)]
         hook = prestart.find(resolved)
         if hook is not None:
             findings.warnings.append(
