@@ -9,7 +9,6 @@ another generation). A worker of an instance that stops first accepts what is qu
 from __future__ import annotations
 
 import _socket  # gevent replaces the class in the module socket
-import ctypes
 import errno
 import mmap
 import os
@@ -18,7 +17,7 @@ import stat
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from socket import AF_UNIX, SOCK_STREAM, socket
+from socket import AF_INET, AF_UNIX, SOCK_STREAM, socket
 from typing import Any, NamedTuple
 
 from mooring.system.process import descriptors
@@ -45,24 +44,20 @@ class Doors:
     def __init__(self, sockets: Sequence[socket], lent: Collection[socket] = ()) -> None:
         self.sockets = tuple(sockets)
         self.names = tuple(each.getsockname() for each in self.sockets)
-        self.accepting = False  # set once this process serves: only then it can serve what is queued
+        self.accepting = False  # whether this process serves: only then it can serve what is queued
         self._lent = {number for number, each in enumerate(self.sockets) if each in lent}
         self._inodes = [os.fstat(each.fileno()).st_ino for each in self.sockets]
         self._over = mmap.mmap(-1, mmap.PAGESIZE)
-        # What replaces a listener's descriptors: engines may look at their numbers once more, and find a
-        # listener at which nobody arrives. A free number would soon be a client's connection.
-        self._blank = socket(AF_UNIX, SOCK_STREAM)
-        self._blank.bind("")  # a name that the kernel chooses: unix(7), autobind
-        self._blank.listen(0)
-        self._blank.setblocking(False)
+        self._families = [each.family for each in self.sockets]
+        self._blank: socket | None = None
+        self._blank_tcp: socket | None = None
         self._queued: list[Queued] = []
         self._open = [True]  # emptied once: by a signal's handler, or by another thread
-        # Looked up here: a signal's handler may not wait for an import.
-        self._epoll_ctl = ctypes.CDLL(None).epoll_ctl
 
-    def keep(self) -> list[int]:
-        """The descriptors that a worker has to inherit."""
-        return [*(each.fileno() for each in self.sockets), self._blank.fileno()]
+    def serve(self) -> None:
+        """Note that this process accepts from now on, and prepare its leaving: descriptors may run out."""
+        self.accepting = True
+        self._blank = self._blank or _listener_of_nobody()
 
     def leave(self) -> None:
         """In the supervisor: the instance takes nothing new. Close its own; the workers follow."""
@@ -83,7 +78,7 @@ class Doors:
         for number, last in self._withdraw():
             if self._takes(number):
                 self._take(number, last)
-            self._replace(last)
+            self._replace(number, last)
 
     def close_once_empty(self, seconds: float) -> None:
         """As `close`, for an engine whose own threads accept: they have `seconds` to empty the queues."""
@@ -95,8 +90,13 @@ class Doors:
                     if not any(_is_readable(each.fileno()) for each in own):
                         break
                 time.sleep(_LOOK)
-        for _, last in self._withdraw():
-            self._replace(last)
+        # Such a thread may just be starting: it would panic at the address of another family (granian does).
+        with suppress(OSError):  # no descriptor is left: then all threads have long started
+            if any(family != AF_UNIX for family in self._families):
+                self._blank_tcp = socket(AF_INET, SOCK_STREAM)
+                self._blank_tcp.setblocking(False)
+        for number, last in self._withdraw():
+            self._replace(number, last)
 
     def queued(self) -> list[Queued]:
         """The connections that `close` has taken, each once. The caller owns their descriptors."""
@@ -116,6 +116,9 @@ class Doors:
             self._open.pop()
         except IndexError:
             return []
+        import ctypes  # here, since the supervisor does without it; a worker has imported it long ago
+
+        epoll_ctl = ctypes.CDLL(None).epoll_ctl
         found: dict[int, list[int]] = {}
         polls = []
         for fd in descriptors():
@@ -125,17 +128,20 @@ class Doors:
                     polls.append(fd)
                 elif status.st_ino in self._inodes:
                     found.setdefault(status.st_ino, []).append(fd)
-        for fds in found.values():
+        for inode, fds in found.items():
             for fd in fds:
                 for poll in polls:
-                    self._epoll_ctl(poll, _EPOLL_CTL_DEL, fd, None)  # fails for what is no epoll
+                    epoll_ctl(poll, _EPOLL_CTL_DEL, fd, None)  # fails for what is no epoll
             for fd in fds[1:]:
-                self._replace(fd)
+                self._replace(self._inodes.index(inode), fd)
         return [(number, found[inode][0]) for number, inode in enumerate(self._inodes) if inode in found]
 
-    def _replace(self, fd: int) -> None:
+    def _replace(self, number: int, fd: int) -> None:
         with suppress(OSError):
-            os.dup2(self._blank.fileno(), fd, inheritable=False)
+            self._blank = self._blank or _listener_of_nobody()
+            unix = self._families[number] == AF_UNIX
+            blank = self._blank if unix or self._blank_tcp is None else self._blank_tcp
+            os.dup2(blank.fileno(), fd, inheritable=False)
 
     def _take(self, number: int, fd: int) -> None:
         listener: Any = _socket.socket(fileno=fd)
@@ -149,6 +155,18 @@ class Doors:
                         break
         finally:
             listener.detach()
+
+
+def _listener_of_nobody() -> socket:
+    """What replaces a listener's descriptors: engines may look at their numbers once more.
+
+    They find a listener at which nobody arrives; a number that is free would soon be a client's connection.
+    """
+    blank = socket(AF_UNIX, SOCK_STREAM)
+    blank.bind("")  # a name that the kernel chooses: unix(7), autobind
+    blank.listen(0)
+    blank.setblocking(False)
+    return blank
 
 
 def _is_readable(fd: int) -> bool:

@@ -190,7 +190,7 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
 
 def _serves(row: Row, assignment: Assignment, look: float = memory.LOOK) -> None:
     """Note that the process serves; from now on, watch its memory and its descriptors."""
-    assignment.doors.accepting = True
+    assignment.doors.serve()
     memory.watch(row, look)
     seats.ready(row)
     descriptors.watch(assignment.context.log)

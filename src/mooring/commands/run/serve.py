@@ -106,7 +106,7 @@ def _workers(
         return lambda: run.run(assignment)
 
     log = context.log
-    keep = [*doors.keep(), log.fd]
+    keep = [*(each.fileno() for each in doors.sockets), log.fd]
     keeper = LogKeeper(context.access, context.files, log) if context.access is not None else None
     workers = Workers(plan, Forks(work, keep), keep, selectors.DefaultSelector(), keeper)
     workers.leave = doors.leave
