@@ -12,7 +12,7 @@ import pytest
 from certificates import Authority
 from draining import request
 from harness import eventually, pids_marked, read_all
-from variants import each_variant
+from variants import Variant, each_variant
 
 # Both wait for the file `go`: `held` as its engine has it wait, `block` without letting anything else run.
 APPS = """
@@ -44,6 +44,7 @@ def wsgi(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(path)))])
     return [path.encode()]
 """
+LENT = [Variant("asgi", "uvicorn"), Variant("wsgi", "granian"), Variant("wsgi", "gunicorn", "gthread")]
 AT_ONCE = 10.0  # seconds in which a newcomer has to be refused: much less than anything here is held
 
 
@@ -190,7 +191,7 @@ def test_with_a_drain_delay_newcomers_are_served_and_then_refused(mooring):
     assert app.wait_exit() == 0
 
 
-@each_variant
+@pytest.mark.parametrize("variant", LENT, ids=str)
 def test_a_listener_that_somebody_gave_us_stays_theirs(mooring, variant):
     """Who comes in the drain waits in the owner's queue, and the owner can accept."""
     with socket.socket() as owner:
