@@ -1,4 +1,4 @@
-"""SystemExit in a request is that request's failure alone; an engine that ends by itself is replaced at once."""
+"""SystemExit in a request is that request's failure alone; an engine that ends by itself is replaced."""
 
 from __future__ import annotations
 

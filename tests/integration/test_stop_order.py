@@ -1,4 +1,4 @@
-"""The order to drain is heard whatever the application has done to SIGTERM, and the application hears of it."""
+"""The order to drain is heard whatever the application has done to SIGTERM; the application hears of it."""
 
 from __future__ import annotations
 

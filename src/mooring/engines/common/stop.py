@@ -35,13 +35,15 @@ class StopRequest:
     SIGTERM. `handle_exit` is that handler as long as nobody has. Libraries look for the object that it is
     bound to, and read `should_exit` there, as with uvicorn. SIGINT is for the supervisor, and ignored here.
     `grace` is in seconds and counts from the request. The handlers stay installed until the process ends, so
-    that a second signal cannot kill a worker that is about to end.
+    that a second signal cannot kill a worker that is about to end. `leave` closes the listeners; it is called
+    first, since an event loop may be blocked.
     """
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, leave: Callable[[], object]) -> None:
         self.requested = False
         self.told = Told()
         self.force_exit, self._captured_signals = False, list[int]()  # for uvicorn's own handle_exit
+        self._leave = leave
         self._grace = grace
         self._at = 0.0
         self._wake: Callable[[], object] | None = None
@@ -71,9 +73,12 @@ class StopRequest:
             ours.close()
 
     def _hear(self, orders: int) -> None:
-        with contextlib.suppress(OSError):
-            if os.read(orders, 1):
-                self.request()
+        try:
+            ordered = os.read(orders, 1)
+        except OSError:
+            return
+        if ordered:
+            self.request()
 
     def handle_exit(self, _number: int = 0, _frame: object = None) -> None:
         """The handler of SIGTERM."""
@@ -129,6 +134,7 @@ class StopRequest:
         self._at = time.monotonic()
         self._drain.asked, self._drain.unasked = True, unasked
         self.requested = True
+        self._leave()
         if self._waker is not None:
             with contextlib.suppress(OSError):  # full: it is readable anyway
                 self._waker[1].send(b"\0")

@@ -35,7 +35,10 @@ class AsgiWorker(MooringWorker):
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def mooring_drain_now(self, *_: object) -> None:
-        """Handle the order, or TERM. Not by `add_signal_handler`: that would not be bound to this object."""
+        """Handle the order, or TERM. Not by `add_signal_handler`: that would not be bound to this object, and
+        would wait for a loop that may be blocked.
+        """
+        self.mooring_job.serving.doors.close()
         if self.mooring_main is None:
             self.alive = False  # it has not begun to serve
         else:
@@ -69,6 +72,7 @@ class AsgiWorker(MooringWorker):
         if not self.mooring_announced or self.mooring_main is None:
             super().handle_exit_signal()  # type: ignore[misc]
         elif self.mooring_drain is None:
+            self.mooring_job.serving.doors.close()
             self.mooring_job.serving.drain.begin()
             self.mooring_main.cancel()
             self.mooring_drain = asyncio.ensure_future(self.mooring_gate())
@@ -110,6 +114,10 @@ class AsgiWorker(MooringWorker):
     async def _shutdown(self) -> None:
         worker: Any = self
         await event_loop.stop_accepting(worker.servers)
+        gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
+        await event_loop.adopt(
+            self.mooring_job.serving.doors, lambda: gasgi.ASGIProtocol(self), worker._get_ssl_context()
+        )
         await super()._shutdown()  # type: ignore[misc]
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
 from mooring.engines.common import event_loop, tls
@@ -35,6 +36,8 @@ def worker_class(base: Any, job: GunicornJob) -> type:
     if hasattr(base, "CONFIG_KWARGS"):
         body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
         mixins = (UvicornWorker,)
+    if hasattr(base, "run_for_one"):
+        mixins = (SyncWorker,)
     if hasattr(base, "handle_exit_signal"):
         mixins = (AsgiWorker,)
     if hasattr(base, "_cap_keepalive"):
@@ -87,6 +90,7 @@ class UvicornWorker(MooringWorker):
         if self.mooring_uvicorn is None:
             self.mooring_early = True
             sys.exit(0)
+        self.mooring_job.serving.doors.close()  # at once: the event loop may be blocked
         self.mooring_uvicorn.ordered = self.mooring_uvicorn.should_exit = True  # it looks ten times a second
 
     def run(self) -> None:
@@ -113,6 +117,15 @@ class UvicornWorker(MooringWorker):
         await server.serve(sockets=worker.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class SyncWorker(MooringWorker):
+    """Gunicorn's sync worker. By itself it leaves what is queued to others, and at a stop there are none."""
+
+    def run(self) -> None:
+        """Serve; then what was queued when the doors closed, one by one."""
+        super().run()
+        self.mooring_serve_queued()
 
 
 class ThreadWorker(MooringWorker):
@@ -149,6 +162,12 @@ class ThreadWorker(MooringWorker):
 
     def _cap_keepalive(self, deadline: float) -> None:
         self.mooring_deadline = min(deadline, time.monotonic() + self.mooring_idle)
+        gthread: Any = sys.modules["gunicorn.workers.gthread"]
+        worker: Any = self
+        for listener, client, address in self.mooring_queued():
+            worker.nr_conns += 1
+            client.setblocking(True)
+            worker.enqueue_req(gthread.TConn(self.cfg, client, address, listener.getsockname()))
         super()._cap_keepalive(self.mooring_deadline)  # type: ignore[misc]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
@@ -187,10 +206,15 @@ class GeventWorker(MooringWorker):
     def init_process(self) -> None:
         """Gunicorn calls this in the worker, after the fork."""
         self.mooring_waiting: dict[Any, Any] = {}
+        self.mooring_adopted: list[Any] = []
+        self.mooring_end = 0.0
         super().init_process()
 
     def run(self) -> None:
-        """Serve. A SystemExit in a greenlet of the application's own would end the worker at once."""
+        """Serve, what was queued when the doors closed too.
+
+        By itself a SystemExit in a greenlet of the application's own would end the worker at once.
+        """
         import gevent
 
         hub = gevent.get_hub()
@@ -209,6 +233,7 @@ class GeventWorker(MooringWorker):
 
         hub.handle_error = handle_error
         super().run()
+        gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
 
     @contextlib.contextmanager
     def timeout_ctx(self) -> Iterator[None]:
@@ -223,6 +248,16 @@ class GeventWorker(MooringWorker):
             finally:
                 del self.mooring_waiting[timeout]
 
+    def mooring_handle(self, listener: Any, client: Any, address: Any) -> None:
+        """Serve one connection, as gevent's server has gunicorn do."""
+        worker: Any = self
+        try:
+            client = sock.ssl_wrap_socket(client, self.cfg) if self.cfg.is_ssl else client
+        except OSError:  # the handshake failed
+            client.close()
+        else:
+            worker.handle(listener, client, address)
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin the drain."""
         import gevent
@@ -233,7 +268,10 @@ class GeventWorker(MooringWorker):
             gevent.spawn_later(
                 self.cfg.graceful_timeout, warn_of_cut, self.log.error_log, self.mooring_job.serving
             )
+            self.mooring_end = time.monotonic() + self.cfg.graceful_timeout
         super().handle_exit(sig, frame)
+        for each in self.mooring_queued():
+            self.mooring_adopted.append(gevent.spawn(self.mooring_handle, *each))
 
     def mooring_tell(self) -> None:
         """Tell the application, outside the signal handler: the hub may run that, where nothing may block."""

@@ -1,4 +1,4 @@
-"""A loop runs on though the application raises SystemExit in a task or stops it; nothing in flight is lost."""
+"""A loop runs on though the application raises SystemExit in a task or stops it; nothing is lost."""
 
 import asyncio
 import logging

@@ -33,7 +33,7 @@ class Stop:
         self.left = []
         self.drain = DrainState()
         serving = SimpleNamespace(drain=self.drain, orders=self.worker.fileno(), leaving=self.left.append)
-        self.request = StopRequest(10.0)
+        self.request = StopRequest(10.0, lambda: None)
         self.request.install(serving)
         self.woken = threading.Event()
         self.request.on_request(self.woken.set)

@@ -1,4 +1,4 @@
-"""A request that raises SystemExit and its like fails alone: the error that passes the wrapper is an ordinary one."""
+"""A request that raises SystemExit and its like fails alone: what passes the wrapper is an ordinary error."""
 
 import asyncio
 
