@@ -92,7 +92,7 @@ class MooringWorker(Worker):
     mooring_job: GunicornJob
     mooring_announced: bool
     mooring_told: Told
-    force_exit = False  # for uvicorn's own handle_exit, as `should_exit`: told.py
+    force_exit = False  # for uvicorn's own handle_exit, as `should_exit`: engines/common/told.py
 
     @property
     def should_exit(self) -> bool:
