@@ -81,7 +81,9 @@ class _Server(Server):
         self.serving, self.stop = serving, stop
 
     def on_signal(self, _number: int, _frame: object) -> None:
-        """The handler of SIGTERM. Not uvicorn's `handle_exit`, which libraries replace: told.py calls it."""
+        """The handler of SIGTERM. Not uvicorn's `handle_exit`, which libraries replace: see
+        engines/common/told.py.
+        """
         self.stop.request()
 
     @contextlib.contextmanager
