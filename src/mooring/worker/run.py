@@ -20,7 +20,7 @@ from mooring.instrument.drain import DrainState
 from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
-from mooring.system import process
+from mooring.system import forks, lifeline, process
 from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
@@ -47,6 +47,7 @@ def probe(assignment: Assignment) -> int:
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     """Set up, then `work`. Returns the exit code; where it is not 0, reports why over the report pipe."""
     assignment.context.log.set_level(assignment.plan.settings.log_level)  # the level of its generation
+    _guard(assignment)
     try:
         work(set_up(assignment) if assignment.application is None else assignment)
     except MooringError as error:
@@ -64,6 +65,15 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
         crashed(assignment.context.log, error)
         return ApplicationError.exit_code if why else 1
     return 0
+
+
+def _guard(assignment: Assignment) -> None:
+    """Keep what is mooring's out of what the application will fork."""
+    forks.guard()
+    seat = assignment.seat.keep if assignment.seat is not None else ()
+    listeners = [each.fileno() for each in assignment.sockets]
+    for fd in (*listeners, assignment.report, *seat, *lifeline.descriptors()):
+        forks.disown(fd)
 
 
 def _upgraded() -> str:
