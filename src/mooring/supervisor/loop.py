@@ -257,7 +257,10 @@ class Supervisor:
                 pass  # Reconfigure fits its plan, once the lifecycle has announced READY
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, handle)
-        if messages.gone(message) is not None:
+        self._leftovers.hear(handle.pid, message)
+        gone = messages.gone(message)
+        if gone is not None:
+            self._leftovers.gone(handle.pid, gone)
             self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
         size = messages.size(message)

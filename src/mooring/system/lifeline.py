@@ -48,11 +48,8 @@ def hold() -> None:
     inherited = _Ends.read if made else _Ends.held
     if inherited < 0:
         return
-    with suppress(OSError):
-        fd = os.open(f"/proc/self/fd/{inherited}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpid())
-        fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    fd = _tie(inherited, os.getpid())
+    if fd >= 0:
         release()
         _Ends.held = fd
     if made:
@@ -61,6 +58,32 @@ def hold() -> None:
                 os.close(end)
         _Ends.read = _Ends.write = -1
         _Ends.maker = 0
+
+
+def also(group: int) -> int:
+    """Have another process group killed as well when the parent dies. Returns a descriptor, for `drop`."""
+    return _tie(_Ends.held, group) if _Ends.held >= 0 else -1
+
+
+def drop(fd: int) -> None:
+    """Undo `also`."""
+    if fd >= 0:
+        with suppress(OSError):
+            os.close(fd)
+
+
+def _tie(inherited: int, group: int) -> int:
+    """A descriptor that has `group` killed at the pipe's end; -1: there can be none."""
+    fd = -1
+    try:
+        fd = os.open(f"/proc/self/fd/{inherited}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.fcntl(fd, fcntl.F_SETOWN, -group)
+        fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:
+        drop(fd)
+        return -1
+    return fd
 
 
 def release() -> None:

@@ -67,6 +67,47 @@ def _has_children() -> bool:
     return False
 
 
+def leaders() -> list[int]:
+    """Those children of this process that lead process groups of their own."""
+    if not _has_children():
+        return []
+    return [pid for pid, group in _children() if pid == group]
+
+
+def _children() -> Iterator[tuple[int, int]]:
+    """This process's children, each with its process group."""
+    try:
+        found = [
+            int(pid)
+            for task in os.listdir("/proc/self/task")
+            for pid in _text(f"/proc/self/task/{task}/children").split()
+        ]
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        yield from ((pid, group) for pid, parent, group in _processes() if parent == os.getpid())
+        return
+    for pid in found:
+        with suppress(ProcessLookupError):
+            yield pid, os.getpgid(pid)
+
+
+def _text(path: str) -> bytes:
+    """A file's content; empty where its thread has ended."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+            raise OSError(path) from None
+        return b""
+
+
+def parent(pid: int) -> int:
+    """A process's parent; 0 where it has ended."""
+    with suppress(OSError, ValueError), open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
+    return 0
+
+
 def descendants(pid: int) -> list[tuple[int, int]]:
     """The processes below a process, its children first: each with its process group. Without zombies."""
     below: dict[int, list[tuple[int, int]]] = {}

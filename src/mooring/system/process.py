@@ -233,6 +233,14 @@ def kill_rest(group: int) -> None:
     _signal_group(group, signal.SIGKILL)
 
 
+def leads_group(pid: int) -> bool:
+    """Whether a process leads a process group."""
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
 def group_lives(group: int) -> bool:
     """Whether there is a process left in a process group."""
     try:

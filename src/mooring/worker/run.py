@@ -21,7 +21,7 @@ from mooring.logs.log import Log, show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
 from mooring.system import forks, lifeline, process
-from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
+from mooring.worker import apart, descriptors, fork_safety, heartbeat, memory, messages
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import SeatArbiterRows
@@ -151,7 +151,7 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if arbiter_rows is None:
             limited = plan.settings.max_worker_memory is not None
-            _serves(loaded[0].row(), assignment.context.log, memory.SAMPLE if limited else memory.LOOK)
+            _serves(assignment, loaded[0].row(), memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
@@ -171,7 +171,7 @@ def _serve(assignment: Assignment) -> None:
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
         arbiter_rows=arbiter_rows,
-        booted=lambda: _serves(loaded[0].row(), assignment.context.log),
+        booted=lambda: _serves(assignment, loaded[0].row()),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
@@ -198,11 +198,12 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
     return SeatArbiterRows(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
-def _serves(row: Row, log: Log, look: float = memory.LOOK) -> None:
-    """Note that the process serves; from now on, watch its memory and its descriptors."""
+def _serves(assignment: Assignment, row: Row, look: float = memory.LOOK) -> None:
+    """Note that the process serves; from now on, watch its memory, its descriptors and its children."""
     memory.watch(row, look)
     seats.ready(row)
-    descriptors.watch(log)
+    descriptors.watch(assignment.context.log)
+    apart.watch(lambda found: tell(assignment.report, "apart", children=found))
 
 
 def _ready(assignment: Assignment, application: Application, engine: str, workers: int = 1) -> None:
