@@ -1,7 +1,8 @@
 """What a worker, a template or a companion has left when it ended: it ends, too.
 
-That is what is left in its process group, and the groups of those children that a worker has told of (worker/apart.py).
-A daemon is neither: two forks and a session of its own are how a process says that it is to stay.
+That is what is left in its process group, and the groups of those children that a worker has told of
+(worker/apart.py). A daemon is neither: two forks and a session of its own are how a process says that it is
+to stay.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ class Leftovers(Part):
 
     def __init__(self, hurried: Callable[[], bool]) -> None:
         self._groups, self._hurried = Groups(), hurried
-        self._apart: dict[int, dict[int, list[int]]] = {}  # by worker, and by the process that has told of them
+        # The groups of children that workers have told of: by worker, and by the process that has told of them.
+        self._apart: dict[int, dict[int, list[int]]] = {}
 
     def hear(self, worker: int, message: dict[str, Any]) -> None:
         """Note which children lead groups of their own, of a worker or of its arbiter's workers.
 
-        The application has the pipe too: so only what are such children counts, and leaders alone: a child may
+        The application has the pipe too, so only what /proc confirms counts, and leaders alone: a child may
         join any group of its session, the supervisor's too.
         """
         told = messages.apart(message)
-        if told is None or not worker or (told.parent != worker and offspring.parent(told.parent) != worker):
+        if told is None or not worker:
             return
-        found = [pid for pid in told.children if offspring.parent(pid) == told.parent and process.leads_group(pid)]
+        if told.parent != worker and offspring.parent(told.parent) != worker:
+            return
+        own = [pid for pid in told.children if offspring.parent(pid) == told.parent]
+        found = [pid for pid in own if process.leads_group(pid)]
         self._apart.setdefault(worker, {})[told.parent] = found
 
     def gone(self, worker: int, pid: int) -> None:

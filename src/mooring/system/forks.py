@@ -1,9 +1,9 @@
 """What a fork that the application makes is given: nothing of mooring's.
 
-A process that runs application code calls `guard` before it imports any. From then on, a child that the application
-forks has signals as Python has them, none of mooring's descriptors and none of the clients' connections, and gets a
-TERM when its parent dies. Forks of mooring's own are made within `own`. Not for programs that are executed: descriptors
-are close-on-exec for them, and no signal is ignored (signals.py).
+A process that runs application code calls `guard` before it imports any. From then on, a child that the
+application forks has signals as Python has them, none of mooring's descriptors and none of the clients'
+connections, and gets a TERM when its parent dies. Forks of mooring's own are made within `own`. Not for
+programs that are executed: descriptors are close-on-exec for them, and no signal is ignored (signals.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from mooring.system import process
+from mooring.system import offspring, process
 
 # The packages whose signal handlers are not the application's.
 _SERVERS = {
@@ -42,7 +42,7 @@ _undo: list[Callable[[], object]] = []
 
 
 def guard() -> None:
-    """From now on, what the application forks in this process, and in mooring's own forks of it, is cleaned."""
+    """From now on, clean what the application forks, in this process and in mooring's own forks of it."""
     if not _Guard.installed:
         _Guard.installed = True
         process.prepare_death_signal()
@@ -96,6 +96,7 @@ def _in_child() -> None:
         if mine:
             return
     _Guard.child = True
+    offspring.leave_alone()
     for step in (_reset_signals, _shut, *_undo):
         with suppress(Exception):
             step()
@@ -126,7 +127,7 @@ def _default(number: int) -> Any:
 
 
 def _is_servers(handler: Any) -> bool:
-    """Whether a signal handler is mooring's or an engine's: by its module, or that of a base of its object's class."""
+    """Whether a signal handler is mooring's or an engine's, by its module and those of its object's classes."""
     handler = getattr(handler, "func", handler)  # of a functools.partial
     holder = getattr(handler, "__self__", None)
     places = [handler, *(type(holder).__mro__ if holder is not None else ())]
@@ -140,9 +141,9 @@ def _is_servers(handler: Any) -> bool:
 def _shut() -> None:
     """Put a dead socket in the place of what is mooring's.
 
-    The numbers stay taken: objects of the engine that still refer to them can neither do harm nor close what the
-    application has opened since. A datagram socket, since it is never readable: an event loop that goes on in
-    the child (gevent's does) waits for it in silence.
+    The numbers stay taken: objects of the engine that still refer to them can neither do harm nor close what
+    the application has opened since. A datagram socket, since it is never readable: an event loop that goes
+    on in the child (gevent's does) waits for it in silence.
     """
     doomed = list(_found())
     if not doomed:
@@ -167,14 +168,13 @@ def _found() -> Iterator[int]:
         except OSError:
             continue  # the listing's own
         identity = status.st_dev, status.st_ino
-        if identity == _owned.get(fd) or identity in files:
-            yield fd
-        elif stat.S_ISSOCK(status.st_mode) and _is_connection(fd, ports, paths):
+        known = identity == _owned.get(fd) or identity in files
+        if known or (stat.S_ISSOCK(status.st_mode) and _is_connection(fd, ports, paths)):
             yield fd
 
 
 def _files() -> tuple[set[_Identity], set[int], set[Any]]:
-    """What mooring's files are known by, without those of which all have one (eventfds); the listeners' addresses."""
+    """What mooring's files are known by, but for eventfds, which share one; the listeners' addresses."""
     files, ports, paths = set[_Identity](), set[int](), set[Any]()
     for fd, identity in _owned.items():
         try:
@@ -209,4 +209,3 @@ def _look(fd: int) -> tuple[Any, bool]:
         return None, False
     finally:
         sock.detach()
-

@@ -1,10 +1,10 @@
 """A pipe by which the kernel kills a process's whole group when the process's parent dies, however it dies.
 
-PR_SET_PDEATHSIG does that for one process, but programs that it executes lack the setting, and it counts a thread
-that ends as a parent that dies. So the parent holds a pipe's write end; each child opens the read end
-anew, and asks for SIGKILL to its own process group at the end of the pipe: fcntl(2), F_SETOWN, F_SETSIG and
-O_ASYNC. The kernel closes a dead process's descriptors before it sends PR_SET_PDEATHSIG's signal, so the child
-still holds its end.
+PR_SET_PDEATHSIG does that for one process, but what this one starts does not have the setting, and it counts
+a thread that ends as a parent that dies. So the parent holds a pipe's write end; each child opens the read
+end anew, and asks for SIGKILL to its own process group at the end of the pipe: fcntl(2), F_SETOWN, F_SETSIG
+and O_ASYNC. The kernel closes a dead process's descriptors before it sends PR_SET_PDEATHSIG's signal, so the
+child still holds its end.
 
 All of it is for the case that nobody is left to do it in order: what cannot be set up is left out.
 """

@@ -6,20 +6,30 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 _PATIENCE, _NAP = 0.3, 0.01  # seconds from TERM to KILL at a process's end; between two looks
 
 
+class _Ends:
+    """Whether this process ends its children when it ends."""
+
+    children = True
+
+
+def leave_alone() -> None:
+    """In a fork of the application's: its children are its own affair. It may be about to become a daemon."""
+    _Ends.children = False
+
+
 def ask() -> None:
-    """Before the interpreter's end: send TERM to the children that multiprocessing would wait for, without end.
+    """Before the interpreter's end: send TERM to the children that multiprocessing would wait for for ever.
 
     Those that are daemonic get it from multiprocessing itself. What has a handler has the rest of the time.
     """
     multiprocessing: Any = sys.modules.get("multiprocessing")
-    if multiprocessing is None:
+    if multiprocessing is None or not _Ends.children:
         return
     for each in multiprocessing.active_children():
         if not each.daemon and each._parent_pid == os.getpid():
@@ -29,10 +39,10 @@ def ask() -> None:
 def end_strays() -> None:
     """At a process's very end: end its descendants outside its process group, by TERM, then by KILL.
 
-    Those in the group are ended by whoever reaps this process. What has left both (a daemon, by two forks) is no
-    descendant any more, and stays.
+    Those in the group are ended by whoever reaps this process. A daemon (two forks, a session of its own) is
+    no descendant any more, and stays.
     """
-    if not _has_children():
+    if not _Ends.children or not _has_children():
         return
     number, deadline = signal.SIGTERM, time.monotonic() + _PATIENCE
     strays = _strays()
@@ -71,62 +81,62 @@ def leaders() -> list[int]:
     """Those children of this process that lead process groups of their own."""
     if not _has_children():
         return []
-    return [pid for pid, group in _children() if pid == group]
-
-
-def _children() -> Iterator[tuple[int, int]]:
-    """This process's children, each with its process group."""
-    try:
-        found = [
-            int(pid)
-            for task in os.listdir("/proc/self/task")
-            for pid in _text(f"/proc/self/task/{task}/children").split()
-        ]
-    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
-        yield from ((pid, group) for pid, parent, group in _processes() if parent == os.getpid())
-        return
-    for pid in found:
-        with suppress(ProcessLookupError):
-            yield pid, os.getpgid(pid)
-
-
-def _text(path: str) -> bytes:
-    """A file's content; empty where its thread has ended."""
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-            raise OSError(path) from None
-        return b""
+    found = {pid: _look(pid) for pid in _children(os.getpid())}
+    return [pid for pid, look in found.items() if look is not None and look.group == pid]
 
 
 def parent(pid: int) -> int:
     """A process's parent; 0 where it has ended."""
-    with suppress(OSError, ValueError), open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
-    return 0
+    found = _look(pid)
+    return 0 if found is None else found.parent
 
 
 def descendants(pid: int) -> list[tuple[int, int]]:
     """The processes below a process, its children first: each with its process group. Without zombies."""
-    below: dict[int, list[tuple[int, int]]] = {}
-    for child, parent, group in _processes():
-        below.setdefault(parent, []).append((child, group))
-    found = list(below.get(pid, ()))
-    for child, _ in found:  # it grows meanwhile
-        found += below.get(child, ())
+    found, above = list[tuple[int, int]](), [pid]
+    for each in above:  # it grows meanwhile
+        for child in _children(each):
+            look = _look(child)
+            if look is not None:
+                found.append((child, look.group))
+                above.append(child)
     return found
 
 
-def _processes() -> Iterator[tuple[int, int, int]]:
-    """Pid, parent and process group of every process that has not ended."""
+class _Look(NamedTuple):
+    parent: int
+    group: int
+
+
+def _look(pid: int) -> _Look | None:
+    """What /proc says of a process that has not ended; None: it has."""
     try:
-        names = [name for name in os.listdir("/proc") if name.isdigit()]
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state, above, group = file.read().rpartition(b")")[2].split()[:3]  # proc_pid_stat(5)
+    except (OSError, ValueError):
+        return None
+    return None if state in {b"Z", b"X"} else _Look(int(above), int(group))
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process, zombies included."""
+    found: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
     except OSError:
-        return
-    for name in names:
-        with suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
-            state, parent, group = file.read().rpartition(b")")[2].split()[:3]  # proc_pid_stat(5)
-            if state not in {b"Z", b"X"}:
-                yield int(name), int(parent), int(group)
+        return found
+    for task in tasks:
+        try:
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found += map(int, file.read().split())
+        except FileNotFoundError:
+            if os.path.exists(f"/proc/{pid}/task/{task}"):
+                return _searched(pid)  # a kernel without CONFIG_PROC_CHILDREN
+        except OSError:
+            continue  # the thread has ended meanwhile
+    return found
+
+
+def _searched(pid: int) -> list[int]:
+    names = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [each for each in names if parent(each) == pid]

@@ -112,8 +112,8 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 def _nothing_from_terminal(number: int, _frame: FrameType | None) -> None:
     """Do nothing; where there is a terminal, ignore the signal from now on.
 
-    With a handler, the terminal would send it again for each try to read: without end, where SIG_IGN makes the
-    read fail (termios(3)).
+    With a handler, the terminal would send it again for each try to read, without end; with SIG_IGN the read
+    fails (termios(3)).
     """
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
@@ -123,7 +123,7 @@ def _nothing_from_terminal(number: int, _frame: FrameType | None) -> None:
 
 
 def reset_for_program() -> None:
-    """Before an exec: ignore and block no signal, as a shell leaves them. Python itself ignores PIPE and XFSZ."""
+    """Before an exec: ignore and block no signal. Python itself ignores PIPE and XFSZ."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) is not signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)

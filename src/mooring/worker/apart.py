@@ -1,7 +1,7 @@
-"""Tells the supervisor which children of this worker lead a process group of their own, so that they end with it.
+"""Tells the supervisor which children of this worker lead process groups of their own: they end with it.
 
-In an orderly end the worker ends them itself. Where it is killed, they have another parent before anybody looks: so a
-thread looks for them while it lives. Where the supervisor is killed too, the kernel kills them.
+In an orderly end the worker ends them itself. Where it is killed, they have another parent before anybody
+looks: so a thread looks for them while it lives. Where the supervisor is killed, the kernel kills them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def _watch(tell: Callable[[list[int]], object], sleep: Callable[[float], None]) 
         found = offspring.leaders()[:_MOST]
         if set(found) == set(known):
             continue
+        with suppress(OSError):  # the supervisor is gone
+            tell(found)
         for group in set(known) - set(found):
             lifeline.drop(known.pop(group))
         for group in set(found) - set(known):
             known[group] = lifeline.also(group)
-        with suppress(OSError):  # the supervisor is gone
-            tell(found)

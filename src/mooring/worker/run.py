@@ -17,7 +17,7 @@ from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.instrument.drain import DrainState
-from mooring.logs.log import Log, show_traceback
+from mooring.logs.log import show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
 from mooring.system import forks, lifeline, process

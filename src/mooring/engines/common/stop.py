@@ -23,7 +23,7 @@ _NAMED = 10  # requests that the warning of what was cut names
 
 
 class StopRequest:
-    """The stop of this process, requested once, by SIGTERM. SIGINT is for the supervisor: it does nothing here.
+    """The stop of this process, requested once, by SIGTERM. SIGINT is the supervisor's: passed over here.
 
     `grace` is in seconds and counts from the signal. The handlers stay installed until the process ends, so
     that a second signal cannot kill a worker that is about to end.

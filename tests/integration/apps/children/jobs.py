@@ -1,4 +1,4 @@
-"""What an application starts: children that last, each by its kind, and children that say what they were given."""
+"""What an application starts: children that last, by their kinds, and children that say what they have."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import time
 
 KEPT = []
 LAST = "import signal, time; {}time.sleep(600)"
+LASTS = LAST.format("")
 STUBBORN = LAST.format("signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); ")
 
 
@@ -21,7 +22,7 @@ def last(*_):
     time.sleep(600)
 
 
-def popen(code=LAST.format(""), **more):
+def popen(code=LASTS, **more):
     child = subprocess.Popen([sys.executable, "-c", code], **more)
     KEPT.append(child)
     return child.pid
@@ -98,7 +99,7 @@ def daemonized():
                 last()
             finally:
                 os._exit(0)
-        os._exit(0)
+        sys.exit(0)  # through all that is below a request
     os.close(write)
     os.waitpid(middle, 0)
     with os.fdopen(read) as pipe:
