@@ -21,7 +21,7 @@ class Leftovers(Part):
 
     def __init__(self, hurried: Callable[[], bool]) -> None:
         self._groups, self._hurried = Groups(), hurried
-        # The groups of children that workers have told of: by worker, and by the process that has told of them.
+        # Groups of which workers have told: by worker, and by the process that has told of them.
         self._apart: dict[int, dict[int, list[int]]] = {}
 
     def hear(self, worker: int, message: dict[str, Any]) -> None:

@@ -127,7 +127,7 @@ def _default(number: int) -> Any:
 
 
 def _is_servers(handler: Any) -> bool:
-    """Whether a signal handler is mooring's or an engine's, by its module and those of its object's classes."""
+    """Whether a signal handler is mooring's or an engine's, by its module and its object's classes."""
     handler = getattr(handler, "func", handler)  # of a functools.partial
     holder = getattr(handler, "__self__", None)
     places = [handler, *(type(holder).__mro__ if holder is not None else ())]
