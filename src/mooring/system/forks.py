@@ -38,6 +38,7 @@ class _Guard:
 
 
 _owned: dict[int, _Identity] = {}
+_ports, _paths = set[int](), set[Any]()  # the listeners' addresses: by these their connections are known
 _undo: list[Callable[[], object]] = []
 
 
@@ -57,6 +58,11 @@ def disown(fd: int) -> int:
     with suppress(OSError):
         found = os.fstat(fd)
         _owned[fd] = found.st_dev, found.st_ino
+        name, listens = _look(fd) if stat.S_ISSOCK(found.st_mode) else (None, False)
+        if listens and isinstance(name, tuple):
+            _ports.add(name[1])
+        elif listens and name:
+            _paths.add(name)
     return fd
 
 
@@ -157,7 +163,7 @@ def _shut() -> None:
 
 
 def _found() -> Iterator[int]:
-    files, ports, paths = _files()
+    files = _files()
     try:
         numbers = list(map(int, os.listdir("/proc/self/fd")))
     except OSError:
@@ -169,13 +175,13 @@ def _found() -> Iterator[int]:
             continue  # the listing's own
         identity = status.st_dev, status.st_ino
         known = identity == _owned.get(fd) or identity in files
-        if known or (stat.S_ISSOCK(status.st_mode) and _is_connection(fd, ports, paths)):
+        if known or (stat.S_ISSOCK(status.st_mode) and _is_connection(fd)):
             yield fd
 
 
-def _files() -> tuple[set[_Identity], set[int], set[Any]]:
-    """What mooring's files are known by, but for eventfds, which share one; the listeners' addresses."""
-    files, ports, paths = set[_Identity](), set[int](), set[Any]()
+def _files() -> set[_Identity]:
+    """What mooring's files are known by, but for eventfds, which share one."""
+    files = set[_Identity]()
     for fd, identity in _owned.items():
         try:
             status = os.fstat(fd)
@@ -183,21 +189,15 @@ def _files() -> tuple[set[_Identity], set[int], set[Any]]:
             continue
         if stat.S_IFMT(status.st_mode):
             files.add(identity)
-        if stat.S_ISSOCK(status.st_mode) and (status.st_dev, status.st_ino) == identity:
-            name, listens = _look(fd)
-            if listens and isinstance(name, tuple):
-                ports.add(name[1])
-            elif listens and name:
-                paths.add(name)
-    return files, ports, paths
+    return files
 
 
-def _is_connection(fd: int, ports: set[int], paths: set[Any]) -> bool:
+def _is_connection(fd: int) -> bool:
     """Whether it is a client's connection that came in by one of mooring's listeners."""
     name, listens = _look(fd)
     if listens:
         return False
-    return name[1] in ports if isinstance(name, tuple) and len(name) > 1 else bool(name) and name in paths
+    return name[1] in _ports if isinstance(name, tuple) and len(name) > 1 else bool(name) and name in _paths
 
 
 def _look(fd: int) -> tuple[Any, bool]:

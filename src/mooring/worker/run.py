@@ -71,7 +71,7 @@ def _guard(assignment: Assignment) -> None:
     """Keep what is mooring's out of what the application will fork."""
     forks.guard()
     seat = assignment.seat.keep if assignment.seat is not None else ()
-    listeners = [each.fileno() for each in assignment.sockets]
+    listeners = [each.fileno() for each in assignment.doors.sockets]
     for fd in (*listeners, assignment.report, *seat, *lifeline.descriptors()):
         forks.disown(fd)
 
@@ -151,7 +151,7 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if arbiter_rows is None:
             limited = plan.settings.max_worker_memory is not None
-            _serves(assignment, loaded[0].row(), memory.SAMPLE if limited else memory.LOOK)
+            _serves(loaded[0].row(), assignment, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
@@ -166,12 +166,12 @@ def _serve(assignment: Assignment) -> None:
     serving = Serving(
         plan,
         load,
-        assignment.sockets,
+        assignment.doors,
         ready=ready,
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
         arbiter_rows=arbiter_rows,
-        booted=lambda: _serves(assignment, loaded[0].row()),
+        booted=lambda: _serves(loaded[0].row(), assignment),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
@@ -198,8 +198,9 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
     return SeatArbiterRows(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
-def _serves(assignment: Assignment, row: Row, look: float = memory.LOOK) -> None:
+def _serves(row: Row, assignment: Assignment, look: float = memory.LOOK) -> None:
     """Note that the process serves; from now on, watch its memory, its descriptors and its children."""
+    assignment.doors.serve()
     memory.watch(row, look)
     seats.ready(row)
     descriptors.watch(assignment.context.log)
