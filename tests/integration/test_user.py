@@ -130,8 +130,9 @@ def test_children_of_that_user_die_with_the_supervisor(mooring, preload):
     assert [field(pid, "Uid").split() for pid in pids] == [[str(NOBODY.pw_uid)] * 4] * 3
 
     def tied():  # to the pipe that ends with the supervisor: the worker's group, and the session of its child
-        held, supervisors = list(descriptors(worker).values()), set(descriptors(app.pid).values())
-        return any(each.startswith("pipe:") and held.count(each) == 2 for each in supervisors)
+        held, standard = list(descriptors(worker).values()), {descriptors(worker)[fd] for fd in (0, 1, 2)}
+        pipes = {each for each in descriptors(app.pid).values() if each.startswith("pipe:")} - standard
+        return any(held.count(each) == 2 for each in pipes)
 
     eventually(tied, "the ties")
     app.signal(signal.SIGKILL)
