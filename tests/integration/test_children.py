@@ -156,6 +156,7 @@ def test_a_daemon_stays_and_holds_no_listener(mooring):
             pass
     finally:
         os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not pids_marked(app.mark), "the daemon's end")
 
 
 def test_signals_for_the_supervisor_end_no_worker(mooring):

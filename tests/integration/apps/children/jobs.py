@@ -99,7 +99,7 @@ def daemonized():
                 last()
             finally:
                 os._exit(0)
-        sys.exit(0)  # through all that is below a request
+        os._exit(0)
     os.close(write)
     os.waitpid(middle, 0)
     with os.fdopen(read) as pipe:
