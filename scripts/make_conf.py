@@ -381,6 +381,12 @@ CONFS = (
         _INBOARD,
     ),
     Conf(
+        "uvicorn-gunicorn/gunicorn_conf.py",
+        "/gunicorn_conf.py",
+        _values(120, 5, PER_CORE="1.0", LEAST="2", TIMEOUT="120"),
+        _INBOARD,
+    ),
+    Conf(
         "poetry/gunicorn_configuration.py",
         "/application_server/gunicorn_configuration.py",
         _values(30, 2, COPY="the file that GUNICORN_CONF names"),

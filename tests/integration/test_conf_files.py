@@ -174,7 +174,7 @@ def test_the_variables_that_the_server_reads(profile):
     wanted |= {"timeout", "graceful_timeout"}
     wanted |= {"keep_alive_timeout"} if profile == "hypercorn" else {"keepalive"}
     assert wanted <= set(found)
-    if profile in {"inboard-base", "poetry"}:
+    if profile in {"inboard-base", "uvicorn-gunicorn", "poetry"}:
         assert found["worker_tmp_dir"] == "/dev/shm"
     if profile != "hypercorn":
         assert all(type(found[name]) is int for name in ("timeout", "graceful_timeout", "keepalive"))

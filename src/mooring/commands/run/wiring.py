@@ -252,6 +252,8 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
     log.info(
         f"plan: {plan.engine} serves {plan.interface.upper()}{framework} with {count}{threads}: {reason}"
     )
+    if plan.profile.worker_line and plan.engine == plan.profile.defaults["engine"]:  # gunicorn says it itself
+        log.info(f"Using worker: {plan.profile.worker_line}")
     if plan.settings.reload and plan.profile.older:
         for url in urls:
             log.info(banner(plan, url))
