@@ -8,8 +8,11 @@ STAMP := $(VENV)/.installed
 
 # The images: `make images` for Python 3.13, `make images PYTHON=3.12` for another.
 IMAGE_PYTHON := $(or $(filter 3.%,$(PYTHON)),3.13)
+# Those on the full Python image (compilers, curl, git), which have a tag on the slim one beside.
+SLIM := inboard-base inboard-starlette inboard-fastapi meinheld-flask
 IMAGES := base starlette fastapi flask base-nonroot starlette-nonroot fastapi-nonroot flask-nonroot \
-  hypercorn conda-starlette inboard-base inboard-starlette inboard-fastapi poetry meinheld-flask
+  hypercorn conda-starlette inboard-base inboard-starlette inboard-fastapi poetry meinheld-flask \
+  $(SLIM:%=%-slim)
 DOCKER ?= $(or $(wildcard /usr/bin/docker),docker)
 BUILD_OPTIONS ?= --network host
 
@@ -45,7 +48,8 @@ longrun: $(STAMP)
 images: $(IMAGES:%=image-%)
 
 image-%:
-	@DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $* \
+	@DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $(*:%-slim=%) \
+	  $(if $(filter %-slim,$*),--build-arg DROPIN_BASE=slim) \
 	  --build-arg PYTHON=$(IMAGE_PYTHON) \
 	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \

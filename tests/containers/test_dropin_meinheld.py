@@ -144,7 +144,7 @@ def test_h30_one_worker(user, start):
 @pytest.mark.parametrize("python", ["3.12", "3.13"])
 def test_real_meinheld(images, start, python):
     """On Python 3.12 it serves; from 3.13 on, one line says what serves instead."""
-    base = images.target("meinheld-flask", python=python)
+    base = images.target("meinheld-flask-slim", python=python)
     image = images.user(MEINHELD.format(python=python, base=base), {"app/main.py": flask()})
     container = start(image, *envs(WORKER_CLASS=CLASS, WEB_CONCURRENCY=2, ACCESS_LOG="-"))
     answer = container.get()

@@ -76,7 +76,7 @@ def test_labels_port_health_check_and_command(images: Images) -> None:
     labels = config["Labels"]
     for name in ("title", "description", "licenses", "version", "revision"):
         assert labels[f"org.opencontainers.image.{name}"]
-    assert config["Healthcheck"]["Test"] == ["CMD", "mooring", "health"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "mooring", "health", "--if-started"]
     assert config["Cmd"] == ["/start.sh"]
     assert "80/tcp" in config["ExposedPorts"]
 
