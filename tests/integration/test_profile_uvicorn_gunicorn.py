@@ -220,6 +220,21 @@ def test_live_reload(mooring):
     assert USING not in app.stderr
 
 
+def test_live_reload_puts_an_application_in_the_demos_place(mooring):
+    """As where the demo's file was edited; another Python file alone changes nothing."""
+    app = start(mooring, PROFILE, "dev")
+    app.wait_log("] serving")
+    app.wait_log("live reload watches")
+    app.write("helper.py", "")
+    app.wait_log("no application found")
+    assert app.get().text == GREETING
+    app.write("main.py", says("mine"))
+    eventually(lambda: app.get().text == "mine", "the new application")
+    app.write("main.py", says("mine too"))
+    eventually(lambda: app.get().text == "mine too", "its change")
+    stop(app)
+
+
 def test_the_line_is_true(mooring):
     """Another engine than the profile's is not called uvicorn's worker."""
     environ = {"MOORING_ENGINE": "granian", "MAX_WORKERS": 1}

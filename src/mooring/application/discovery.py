@@ -19,6 +19,8 @@ from mooring.settings import import_string
 if TYPE_CHECKING:
     from mooring.settings.resolve import Resolved
 
+DEMO = "the demo"
+"""The reason of a target where the demo is served, because there is no application."""
 _NAME_IT = "name it: mooring run MODULE:ATTRIBUTE, or APP_MODULE=MODULE:ATTRIBUTE"
 
 
@@ -142,7 +144,7 @@ def _demo(resolved: Resolved, root: Path, looked: list[str]) -> Target:
         raise _nothing(root, looked)
     places = ", ".join(looked)
     warning = f"no application: serving the demo, as {root} holds no Python file (looked for {places})"
-    return Target("mooring.demo", profile.demo, f"profile:{profile.name}", "the demo", (root,), warning)
+    return Target("mooring.demo", profile.demo, f"profile:{profile.name}", DEMO, (root,), warning)
 
 
 def _holds_python(resolved: Resolved, root: Path) -> bool:
