@@ -77,8 +77,9 @@ def test_h29_with_nothing_given(images, start, cores):
     assert (status["interface"], status["size"]) == ("wsgi", 2 * cores)
     assert conf(container, CONF) == summary(container) == expected
     assert list(conf(container, CONF)) == list(summary(container)) == list(expected)
-    head = container.output()[0].splitlines()[:2]
-    assert head == ["Checking for script in /app/prestart.sh", "There is no script /app/prestart.sh"]
+    head = container.output()[0].splitlines()[:3]
+    assert head[:2] == ["Checking for script in /app/prestart.sh", "Running script /app/prestart.sh"]
+    assert head[2].startswith("Running inside /app/prestart.sh")
     again(container)
     assert "GET /" not in container.logs()
 

@@ -11,6 +11,9 @@ from checkout import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mooring.application.discovery import demo_file
+from mooring.settings.profiles import PROFILES
+
 IMAGES = ROOT / "images"
 LOCKS = {path.stem: path.read_text() for path in sorted((IMAGES / "lock").glob("*.txt"))}
 PIN = re.compile(r"^([a-z0-9-]+)==([^ ]+)", re.MULTILINE)
@@ -96,6 +99,17 @@ def test_the_older_images_have_no_health_check_and_the_modern_ones_have() -> Non
         checked |= more
     dropins = text.partition("# --- Drop-ins for the older images")[2]
     assert checked == targets() - set(re.findall(r"^FROM .* AS (\S+)", dropins, re.MULTILINE))
+
+
+def test_the_demo_lies_where_the_older_images_had_it() -> None:
+    """With the content by which mooring knows it, and with what the profile serves."""
+    found = {path.parts[-3]: path.read_text() for path in IMAGES.glob("root/*/app/main.py")}
+    for folder, text in found.items():
+        family = folder.removesuffix("-json")
+        profile = {"inboard": "inboard-base"}.get(folder, folder if family == folder else f"{family}-fastapi")
+        assert text == demo_file(PROFILES[profile].demo)
+    with_one = {name for name, profile in PROFILES.items() if profile.older and profile.demo}
+    assert {name.partition("-")[0] for name in with_one} == {name.partition("-")[0] for name in found}
 
 
 def test_the_slim_tags_are_built_from_the_same_target() -> None:
