@@ -34,8 +34,8 @@ SETS: dict[str, tuple[str, ...]] = {
     "flask": ("flask", "gevent", "greenlet", "zope-event", "zope-interface"),
     "conda-starlette": ("starlette<1",),
 }
-# What pip shows with all that it needs, servers too, as in the older images; mooring's servers stay apart. Each
-# stands on the ones before.
+# What pip shows with all that it needs, servers too, as in the older images; mooring's servers stay apart.
+# Each stands on the ones before.
 SHOWN: dict[str, tuple[str, ...]] = {
     "uvicorn-standard": ("uvicorn[standard]", "gunicorn"),
     "fastapi-all": ("fastapi[all]",),

@@ -520,7 +520,8 @@ CONFS = (
 def sums() -> str:
     """The module by which mooring knows the files that nobody has changed."""
     contents = (conf.text().encode() for conf in CONFS)
-    lines = "".join(f"        {sum_}\n" for sum_ in sorted(f"({len(c)}, 0x{crc32(c):08X})," for c in contents))
+    numbers = sorted(f"({len(content)}, 0x{crc32(content):08X})," for content in contents)
+    lines = "".join(f"        {line}\n" for line in numbers)
     return f'''"""The lengths and checksums of the images' configuration files: others were changed.
 
 Written by scripts/make_conf.py.

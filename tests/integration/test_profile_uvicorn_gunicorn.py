@@ -10,6 +10,8 @@ import pytest
 from harness import ASGI_APP, Mooring, eventually, free_port
 from profile_tools import CORES, check, conf, refused, says, serve, start, stop, summary
 
+from mooring.application.discovery import demo_file
+
 PROFILE = "uvicorn-gunicorn"
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 GREETING = f"Hello world! From mooring, uvicorn and Python {PYTHON}"
@@ -221,8 +223,8 @@ def test_live_reload(mooring):
 
 
 def test_live_reload_puts_an_application_in_the_demos_place(mooring):
-    """As where the demo's file was edited; another Python file alone changes nothing."""
-    app = start(mooring, PROFILE, "dev")
+    """Where the demo's own file is edited, as in the image; another Python file alone changes nothing."""
+    app = start(mooring, PROFILE, "dev", files={"main.py": demo_file("app")})
     app.wait_log("] serving")
     app.wait_log("live reload watches")
     app.write("helper.py", "")
