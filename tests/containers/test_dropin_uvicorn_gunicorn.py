@@ -210,6 +210,7 @@ def test_live_reload_of_the_demo_itself(images, start):
     ends(container)
 
 
+@pytest.mark.longrun
 def test_what_people_install_there(docker, images):
     """The full image has compilers; a pinned uvicorn is the application's, beside mooring's own."""
     install = "RUN pip install uvicorn==0.30.6 && gcc --version && pip check\n"
