@@ -42,6 +42,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
 }
 ALONE: dict[str, tuple[str, ...]] = {
     "poetry": ("poetry>=2",),
+    # gunicorn 20, which frozen files of the meinheld image's users have, imports pkg_resources.
+    "meinheld": ("setuptools<81",),
     "tools": ("setuptools>=77", "cyclonedx-python-lib>=11"),
 }
 
