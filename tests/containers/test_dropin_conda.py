@@ -62,7 +62,7 @@ def test_h13_with_nothing_given(kept, cores):
     assert conf(container, CONF) == summary(container) == expected
     assert list(conf(container, CONF)) == list(summary(container)) == KEYS
     head = container.output()[0].splitlines()[:2]
-    assert head == ["Checking for script in /app/prestart.sh", "There is no script /app/prestart.sh"]
+    assert head == ["Checking for script in /app/prestart.sh", "Running script /app/prestart.sh"]
     assert container.execute("sh", "-c", "test -x $CONDA_DIR/bin/python")[0] == 0
 
 
