@@ -24,6 +24,7 @@ class EngineRow(NamedTuple):
     - `loggers`: the names of its loggers; `own_logging`: it sets up their handlers itself
     - `worker_classes`: the values that the setting worker_class may have (empty: mooring has no list)
     - `threaded_classes`: the worker classes that use the plan's threads (empty: all do)
+    - `wsgi_websockets`: whether WSGI applications get what libraries for WebSockets need
     - `speaks_http2`: whether it serves HTTP/2
     - `has_arbiter`: its process is an arbiter, which forks as many workers as the plan says: each imports the
       application itself and has a row of the scoreboard, and the arbiter ends workers that hang
@@ -42,6 +43,7 @@ class EngineRow(NamedTuple):
     loggers: tuple[str, ...] = ()
     worker_classes: tuple[str, ...] = ()
     threaded_classes: tuple[str, ...] = ()
+    wsgi_websockets: bool = False
     speaks_http2: bool = False
     has_arbiter: bool = False
     recycles_itself: bool = False
@@ -81,6 +83,7 @@ REGISTRY: Mapping[str, EngineRow] = {
         interfaces=("asgi", "wsgi"),
         loggers=("gunicorn.error",),
         threaded_classes=("gthread",),
+        wsgi_websockets=True,
         has_arbiter=True,
         recycles_itself=True,
         debuggable=False,

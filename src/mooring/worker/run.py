@@ -18,10 +18,9 @@ from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.instrument.drain import DrainState
 from mooring.logs.log import Log, show_traceback
-from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
 from mooring.system import process
-from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
+from mooring.worker import advice, descriptors, fork_safety, heartbeat, idle_loops, memory, messages, setup
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import SeatArbiterRows
@@ -98,6 +97,7 @@ def preload(assignment: Assignment) -> Application:
     plan = assignment.plan
     application = loader.load(plan.target, plan.settings.interface)
     bridge.imported(engines.loggers())
+    advice.give(assignment, application)
     engine = engines.choose(plan.settings.engine, application.interface)
     check_engine(engine, plan)
     load_engine(engine)
@@ -107,9 +107,10 @@ def preload(assignment: Assignment) -> Application:
 def _prepare_import(assignment: Assignment) -> None:
     """Before the application is imported: set up logging, line buffering, live reload and the debugger."""
     from mooring.logs.bridge import configure
-    from mooring.worker import bytecode, debugger, setup
+    from mooring.worker import bytecode, debugger
 
     setup.print_lines_at_once()
+    setup.record_metrics(assignment)
     level = setup.engine_log_level(assignment.plan)
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
@@ -163,7 +164,7 @@ def _serve(assignment: Assignment) -> None:
         arbiter_rows=arbiter_rows,
         booted=lambda: _serves(loaded[0].row(), assignment.context.log),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
-        metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
+        metrics=setup.metrics_folder(assignment),
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
     )
     load_engine(engine).serve(serving)
@@ -189,10 +190,11 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
 
 
 def _serves(row: Row, log: Log, look: float = memory.LOOK) -> None:
-    """Note that the process serves; from now on, watch its memory and its descriptors."""
+    """Note that the process serves; name its idle loops; watch its memory and its descriptors from now on."""
     memory.watch(row, look)
     seats.ready(row)
     descriptors.watch(log)
+    idle_loops.warn(log)
 
 
 def _ready(assignment: Assignment, application: Application, engine: str, workers: int = 1) -> None:

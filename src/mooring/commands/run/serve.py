@@ -90,9 +90,11 @@ def _workers(
 ) -> Workers:
     """The workers, with what every worker is given."""
     environ = {name: value for name, value in context.environ.items() if name not in ACTIVATION_VARIABLES}
-    if metrics is not None:
+    if metrics is not None and not metrics.own:
         environ.update(metrics.environ())
     common = context.for_workers(environ)
+    if metrics is not None and metrics.own:
+        common = common._replace(metrics=metrics.path)
     sockets = tuple(listener.socket for listener in opened)
 
     def assigned(current: Plan, report: int, seat: Seat | None) -> Assignment:
