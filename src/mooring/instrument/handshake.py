@@ -1,8 +1,8 @@
 """Says at the first WebSocket handshake for a WSGI application that the engine has none, and which one has.
 
 WSGI knows no WebSockets. Libraries for them take the connection's socket, or an object of the server's, out
-of the environ, and fail in ways of their own where it is not there. Only applications that have imported such a
-library are watched: for all others a request costs nothing more.
+of the environ, and fail in ways of their own where it is not there. Only applications that have imported such
+a library are watched: for all others a request costs nothing more.
 """
 
 from __future__ import annotations

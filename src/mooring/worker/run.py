@@ -28,6 +28,7 @@ from mooring.worker.setup import set_up
 from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
+    from mooring.plan.plan import Plan
     from mooring.scoreboard.row import Row
 
 
@@ -115,11 +116,24 @@ def _prepare_import(assignment: Assignment) -> None:
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
+    _watch_access_loggers(assignment.plan)
     if assignment.plan.settings.reload:
         bytecode.install()
         setup.share_terminal()
     if assignment.plan.settings.debugpy is not None and assignment.seat is not None:
         debugger.listen(assignment.plan.settings.debugpy)
+
+
+def _watch_access_loggers(plan: Plan) -> None:
+    """Have what the application sets on the servers' access loggers count for the access log."""
+    given = plan.explained.get("access_log")
+    if plan.settings.access_log is None or given is None:
+        return
+    from mooring.logs.access import loggers
+
+    asked = not given.origin.startswith(("default", "profile"))
+    names = engines.access_loggers()
+    loggers.watch(names, engines.server_modules(), insists=asked, setting=plan.settings.access_log)
 
 
 def _serve(assignment: Assignment) -> None:

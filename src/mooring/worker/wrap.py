@@ -40,6 +40,7 @@ def load_wrapped(
     from mooring.instrument import wrap as instrument_wrap
     from mooring.instrument.otel import start
     from mooring.logs import bridge
+    from mooring.logs.access import loggers
 
     plan = assignment.plan
     traced = start.start(plan, assignment.context.log, assignment.context.files)
@@ -53,6 +54,7 @@ def load_wrapped(
     if plan.has_arbiter:
         collect_garbage()  # in an arbiter's worker; other workers do it after the engine's import
     engine = engines.choose(plan.settings.engine, application.interface)
+    loggers.engine_first(engines.row(engine).access_logger)
     inner = traced(handshake.watched(application, engine, assignment.context.log))
 
     def wrap() -> Loaded:
@@ -113,14 +115,16 @@ def _meter(assignment: Assignment, arbiter_rows: SeatArbiterRows | None, drain: 
     drain.on_begin(lambda: seats.draining(taken.row))
     if taken.write is None:
         return Meter(taken.row, drain=drain)
-    from mooring.logs.access import rules
+    from mooring.logs.access import loggers, rules
     from mooring.logs.access.line import formatter
 
     line_rules = rules.parse(settings.access_log_skip, settings.access_log_sample)
     form = formatter(settings.access_log_format or assignment.plan.profile.access_format)
     unix = any(address.kind != "tcp" for address in assignment.plan.binds)
     wanted = line_rules.wanted if line_rules is not None else None
-    return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-"), drain)
+    access = loggers.watched
+    access.says = _speaks(assignment, arbiter_rows)
+    return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-", access), drain)
 
 
 def collect_garbage() -> None:

@@ -72,8 +72,9 @@ def run(
 ) -> None:
     """Like asyncio.run, but leftover tasks and threads cannot delay the end beyond the grace period.
 
-    It runs the loop that the application has made, if there is one. asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. `threads` is
-    the default executor's size, None for Python's default.
+    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. The loop is the
+    one that the application has made, if there is one. `threads` is the default executor's size, None for
+    Python's default.
     """
     loop = _loop(factory)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")

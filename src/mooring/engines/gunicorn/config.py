@@ -34,6 +34,7 @@ from mooring.engines.gunicorn.report import Reports
 from mooring.engines.gunicorn.worker import GunicornJob, interface_of
 from mooring.engines.gunicorn.worker_classes import worker_class
 from mooring.errors import ConfigurationError, MooringError
+from mooring.logs.access import loggers
 from mooring.plan.plan import Plan
 from mooring.plan.server_config.values import GUNICORN
 from mooring.settings.engines import REGISTRY
@@ -106,6 +107,8 @@ class GunicornApplication(Application):
             self._apply({k: v for k, v in suggested(plan, given).items() if k not in given})
             self._apply(decided(self._serving))
             cfg.validate()
+            if cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or cfg.syslog:
+                loggers.unwatch()  # gunicorn logs each request itself, besides
         except MooringError:
             raise
         except Exception as error:
