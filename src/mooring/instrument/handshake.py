@@ -35,14 +35,15 @@ def watched(application: Application, engine: str, log: Log) -> Application:
         upgrade = not told and environ.get("HTTP_UPGRADE", "").lower() == "websocket"
         if upgrade and MEANS.isdisjoint(environ):
             told = True
-            log.warning(_words(engine, environ.get("PATH_INFO", "")))
+            log.warning(words(engine, environ.get("PATH_INFO", "")))
         found: Iterable[bytes] = call(environ, start_response)
         return found
 
     return application._replace(call=checked)
 
 
-def _words(engine: str, path: str) -> str:
+def words(engine: str, path: str) -> str:
+    """What is said of a handshake that cannot succeed."""
     what = f"a WebSocket handshake for {path}"
     if "channels" in sys.modules:
         return f"{what}: channels serves WebSockets by ASGI alone: name the ASGI application (MOORING_APP)"
