@@ -43,6 +43,21 @@ def test_nothing_is_said_of_other_requests_and_where_it_works(library):
     assert not ask("gunicorn", upgrade(**{"gunicorn.socket": object()}))
 
 
+def test_the_end_of_a_websocket_is_no_failure_and_the_server_hears_of_it(library):
+    started = []
+
+    def call(environ, start_response):
+        raise StopIteration
+
+    inner = handshake.watched(Application(call, "wsgi", "", "main:app"), "gunicorn", Log()).call
+    outer = handshake.ending(inner)
+    with pytest.raises(StopIteration):
+        outer(upgrade(**{"gunicorn.socket": object()}), lambda status, headers: started.append(status))
+    assert started == ["101 Switching Protocols"]
+    with pytest.raises(StopIteration):
+        inner(environ("/"), lambda *_: None)
+
+
 def test_an_application_without_such_a_library_is_left_as_it_is(monkeypatch):
     for name in handshake.LIBRARIES:
         monkeypatch.delitem(sys.modules, name, raising=False)

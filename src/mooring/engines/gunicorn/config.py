@@ -34,6 +34,7 @@ from mooring.engines.gunicorn.report import Reports
 from mooring.engines.gunicorn.worker import GunicornJob, interface_of
 from mooring.engines.gunicorn.worker_classes import worker_class
 from mooring.errors import ConfigurationError, MooringError
+from mooring.instrument import handshake
 from mooring.logs.access import loggers
 from mooring.plan.plan import Plan
 from mooring.plan.server_config.values import GUNICORN
@@ -136,7 +137,7 @@ class GunicornApplication(Application):
             websockets = job.websockets = WebSockets(application.call)
             lifespan = job.lifespan = Lifespan(websockets, LOG)
             return lifespan
-        return application.call
+        return handshake.ending(application.call) if handshake.has_library() else application.call
 
     def _apply(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
