@@ -96,18 +96,15 @@ class AccessLog:
             record = record_of(logger, logger.shape, entry)
             if record is None:
                 continue
+            made = record.args if isinstance(record.args, tuple) else dict(record.args or ())
             try:
-                before = record.getMessage()
                 after: Any = logger.filter(record)  # since Python 3.12 it may be another record
                 if not after:
                     return None
                 left = after if isinstance(after, logging.LogRecord) else record
-                text = left.getMessage()
+                entry = changed(entry, logger.shape, made, left)
             except Exception:
                 self._fails(f"a filter of {logger.name}")
-                continue
-            if text != before or logger.shape == "fields":  # whose text has no query
-                entry = changed(entry, logger.shape, before, text, left)
         return entry
 
     def _hand_over(self, logger: AccessLogger, entry: Entry) -> None:

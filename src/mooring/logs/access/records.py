@@ -38,9 +38,15 @@ def record_of(logger: logging.Logger, shape: Shape, entry: Entry) -> logging.Log
     return logger.makeRecord(logger.name, logging.INFO, "(access log)", 0, _FORMATS[shape], args, None)
 
 
-def changed(entry: Entry, shape: Shape, before: str, after: str, record: logging.LogRecord) -> Entry:
-    """The entry after a filter that has changed the record: its client, target and headers."""
-    old, new = _PARTS.match(before), _PARTS.match(after)
+def changed(entry: Entry, shape: Shape, made: Any, record: logging.LogRecord) -> Entry:
+    """The entry after a filter, which may have changed the record: its client, target and headers.
+
+    `made` is a copy of the record's arguments as they were.
+    """
+    if record.msg is _FORMATS[shape] and record.args == made:
+        return entry
+    after = record.getMessage()
+    old, new = _PARTS.match(_FORMATS[shape] % made), _PARTS.match(after)
     host, target = entry[0], "-"
     if old is not None and new is not None:
         target = entry[3] if old[2] == new[2] else _clean(new[2])
