@@ -123,7 +123,7 @@ def _meter(assignment: Assignment, arbiter_rows: SeatArbiterRows | None, drain: 
     unix = any(address.kind != "tcp" for address in assignment.plan.binds)
     wanted = line_rules.wanted if line_rules is not None else None
     access = loggers.watched
-    access.says = _speaks(assignment, arbiter_rows)
+    access.say = assignment.context.log.info if _speaks(assignment, arbiter_rows) else None
     return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-", access), drain)
 
 

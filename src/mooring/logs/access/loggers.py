@@ -35,13 +35,15 @@ _MARK.set_name("mooring's access log")
 class AccessLog:
     """What the application has set on the access loggers of this process; `watched` is the one there is.
 
-    `insists`: a setting asks for the log. `says`: this process logs what the application has changed.
+    `insists`: a setting asks for the log. `say` logs what the application has
+    changed; None: another process does that.
     """
 
     def __init__(self) -> None:
         self.loggers: tuple[AccessLogger, ...] = ()
         self.servers: frozenset[str] = frozenset()
-        self.insists = self.says = False
+        self.insists = False
+        self.say: Callable[[str], object] | None = None
         self.setting = ""  # how the log is asked for
         self._begin: list[Callable[[], None]] = []
         self._serves = False
@@ -58,8 +60,8 @@ class AccessLog:
         """Look at what is set now."""
         if not self._serves or not any(each.touched for each in self.loggers):
             return
-        if self.says:
-            self._tell()
+        if self.say is not None:
+            self._tell(self.say)
         waiting, self._begin = self._begin, []
         for begin in waiting:
             begin()
@@ -124,20 +126,19 @@ class AccessLog:
             self._failed.add(what)
             _LOG.exception("%s failed; its record is passed over", what)
 
-    def _tell(self) -> None:
+    def _tell(self, say: Callable[[str], object]) -> None:
         target, quiet = self.target, next((each for each in self.loggers if each.silent), None)
         back = f"MOORING_ACCESS_LOG={self.setting} brings mooring's own lines back"
+        text = ""
         if quiet is not None and not self.insists:
-            self._say(f"the application has silenced {quiet.name}, so there is no access log: {back}")
+            text = f"the application has silenced {quiet.name}, so there is no access log: {back}"
         elif target is not None and not target.marked and not self.insists:
-            self._say(f"the access log goes to the application's own handlers of {target.name}: {back}")
+            text = f"the access log goes to the application's own handlers of {target.name}: {back}"
         elif target is not None:
-            self._say(f"the application's handlers of {target.name} get the access log too")
-
-    def _say(self, text: str) -> None:
-        if text not in self._told:
+            text = f"the application's handlers of {target.name} get the access log too"
+        if text and text not in self._told:
             self._told.add(text)
-            _LOG.info(text)
+            say(text)
 
 
 watched = AccessLog()

@@ -40,7 +40,7 @@ def watched(monkeypatch):
 
 def watch(*, insists=False):
     loggers.watch(engines.access_loggers(), engines.server_modules(), insists=insists, setting="-")
-    loggers.watched.says = True
+    loggers.watched.say = logging.getLogger("mooring").info
 
 
 class Server:
