@@ -82,6 +82,16 @@ def main(channel: Path) -> None:
         module = {f"lib/python{MINOR}/site-packages/{name}.py": "VERSION = '2.0'\n"}
         package(channel / here, name, "2.0", module, depends=[f"python {MINOR}.*"])
 
+    hooks = {
+        "etc/conda/activate.d/hooked.sh": 'export HOOKED="yes, it is"\n',
+        "etc/conda/deactivate.d/hooked.sh": "unset HOOKED\n",
+        "bin/.hooked-post-link.sh": '#!/bin/sh\necho "$PREFIX" >"$PREFIX/linked"\n',
+    }
+    package(channel / here, "hooked", "1", hooks)
+    package(
+        channel / "noarch", "broken", "1", {"site-packages/broken.py": "\n"}, depends=["python", "builtpkg"]
+    )
+
     async def lock() -> None:
         """A pixi.lock with the environments `default` and `dev`, by py-rattler itself."""
         await index.index_fs(channel)
@@ -95,6 +105,7 @@ def main(channel: Path) -> None:
         file.to_path(channel / "pixi.lock")
 
     asyncio.run(lock())
+    (channel / "noarch" / "broken-1-0.tar.bz2").write_bytes(b"cut off")
     print(here)
 
 
