@@ -30,6 +30,7 @@ def package(
     *,
     depends: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
+    entry_points: Sequence[str] = (),
 ) -> None:
     """Write a package: of the folder's subdir, noarch where that is `noarch`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,8 @@ def package(
         _add(tar, "info/index.json", json.dumps(index))
         _add(tar, "info/paths.json", json.dumps({"paths": paths, "paths_version": 1}))
         if folder.name == "noarch":
-            _add(tar, "info/link.json", '{"noarch": {"type": "python"}, "package_metadata_version": 1}')
+            noarch = {"type": "python", "entry_points": list(entry_points)}
+            _add(tar, "info/link.json", json.dumps({"noarch": noarch, "package_metadata_version": 1}))
 
 
 def _add(tar: tarfile.TarFile, path: str, text: str, link: str = "") -> None:
@@ -91,6 +93,10 @@ def main(channel: Path) -> None:
     package(
         channel / "noarch", "broken", "1", {"site-packages/broken.py": "\n"}, depends=["python", "builtpkg"]
     )
+
+    module = {"site-packages/pip/__init__.py": "main = lambda: print('pip of the channel')\n"}
+    entry_points = ["pip = pip:main"]
+    package(channel / "noarch", "pip", "99", module, depends=["python"], entry_points=entry_points)
 
     async def lock() -> None:
         """A pixi.lock with the environments `default` and `dev`, by py-rattler itself."""

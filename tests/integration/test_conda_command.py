@@ -62,9 +62,9 @@ class Conda:
         return done
 
     def names(self, where: str = "") -> dict[str, str]:
-        """The conda packages of an environment, with their versions."""
+        """The conda packages of an environment, with their versions; without pip."""
         rows = json.loads(self(f"list --json --no-pip {where}".strip()).stdout)
-        return {each["name"]: each["version"] for each in rows}
+        return {each["name"]: each["version"] for each in rows if each["name"] != "pip"}
 
     def imports(self, *names: str, prefix: Path | None = None) -> bool:
         """Whether the environment's Python finds these in itself."""
@@ -101,10 +101,19 @@ def test_compiled_packages_bring_condas_python(conda):
     assert f"- python {PYTHON} image_0" in out
     assert f"+ python {PYTHON} 0" in out
     assert conda.imports("builtpkg")
-    assert not (conda.root / "bin/pip").exists()
+    assert conda.shell("pip") == "pip of the channel\n"
     assert subprocess.run([conda.root / "bin/python", "-c", "import mooring"]).returncode == 0
     conda("install CH purepkg")
     assert conda.names() == {"python": PYTHON, "builtpkg": "2.0", "purepkg": "1.3"}
+
+
+def test_pip_is_there_already(conda):
+    """As many an environment.yml has it; another version takes its place."""
+    assert "nothing had to change" in conda("install CH pip python").stdout
+    assert "site-packages/pip (python" in conda.shell("pip --version")
+    conda("install CH pip=99")
+    assert conda.shell("pip") == "pip of the channel\n"
+    assert not list(conda.root.rglob("*clobber*"))
 
 
 def test_base_keeps_its_python_and_says_why(conda):

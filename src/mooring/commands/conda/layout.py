@@ -7,6 +7,7 @@ packages; conda's records know it as a package, so that it can be replaced by co
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import platform
 import stat
@@ -54,11 +55,11 @@ def make(root: Path, at: str, python: str, libraries: Sequence[str]) -> None:
     # also for conda's Python, once that is there: the image's packages, after its own
     image = sysconfig.get_path("purelib")
     (root / packages / "zz-image.pth").write_text(f"import site; site.addsitedir({image!r})\n")
-    _stand_in(root, at, python, minor)
+    _stand_ins(root, at, python, minor)
 
 
-def _stand_in(root: Path, at: str, python: str, minor: str) -> None:
-    """The Python of base: the image's, and the record of it."""
+def _stand_ins(root: Path, at: str, python: str, minor: str) -> None:
+    """The Python of base, and its pip: the image's, and the records of them."""
     version = platform.python_version()
     home = Path(python).resolve()
     (root / "pyvenv.cfg").write_text(
@@ -71,27 +72,32 @@ def _stand_in(root: Path, at: str, python: str, minor: str) -> None:
     scripts = ["bin/pip", "bin/pip3", f"bin/pip{minor}"]
     for name in scripts:
         _script(root / name, _PIP.format(at=at))
+    _record(root, at, "python", version, links=links, files=["pyvenv.cfg"])
+    _record(root, at, "pip", importlib.metadata.version("pip"), files=scripts)
+    (root / "conda-meta/history").write_text("")
+
+
+def _record(
+    root: Path, at: str, name: str, version: str, *, links: Sequence[str] = (), files: Sequence[str]
+) -> None:
     machine = platform.machine()
-    subdir = "linux-64" if machine == "x86_64" else f"linux-{machine}"
-    paths = [{"_path": name, "path_type": "softlink"} for name in links]
-    paths += [{"_path": name, "path_type": "hardlink"} for name in (*scripts, "pyvenv.cfg")]
+    paths = [{"_path": each, "path_type": "softlink"} for each in links]
+    paths += [{"_path": each, "path_type": "hardlink"} for each in files]
     record = {
-        "name": "python",
+        "name": name,
         "version": version,
         "build": STAND_IN,
         "build_number": 0,
         "depends": [],
-        "subdir": subdir,
-        "fn": f"python-{version}-{STAND_IN}.conda",
-        "url": f"file://{at}/python-{version}-{STAND_IN}.conda",
+        "subdir": "linux-64" if machine == "x86_64" else f"linux-{machine}",
+        "fn": f"{name}-{version}-{STAND_IN}.conda",
+        "url": f"file://{at}/{name}-{version}-{STAND_IN}.conda",
         "channel": f"file://{at}",
-        "files": [each["_path"] for each in paths],
+        "files": [*links, *files],
         "paths_data": {"paths_version": 1, "paths": paths},
         "requested_specs": [],
     }
-    meta = root / "conda-meta"
-    (meta / f"python-{version}-{STAND_IN}.json").write_text(json.dumps(record, indent=2))
-    (meta / "history").write_text("")
+    (root / f"conda-meta/{name}-{version}-{STAND_IN}.json").write_text(json.dumps(record, indent=2))
 
 
 def _script(path: Path, text: str) -> None:

@@ -63,14 +63,13 @@ def name(text: str) -> str:
 
 
 def is_stand_in(record: rattler.RepoDataRecord) -> bool:
-    """Whether a record is that of the image's own Python."""
-    return bool(record.name.normalized == "python" and str(record.build) == STAND_IN)
+    """Whether a record is that of the image's own Python, or of its pip."""
+    return str(record.build) == STAND_IN
 
 
 async def choose(wanted: Wanted) -> list[rattler.RepoDataRecord]:
     """The packages that the environment is to have. Raises ConfigurationError, ToolError."""
-    own = next((each for each in wanted.installed if is_stand_in(each)), None)
-    if own is None:
+    if not any(each.name.normalized == "python" and is_stand_in(each) for each in wanted.installed):
         return await _first(wanted, conda_python=not _has(wanted.installed, "python"))
     try:
         light: list[rattler.RepoDataRecord] | None = await _first(wanted, conda_python=False)
@@ -112,7 +111,6 @@ class UnreachableError(ToolError):
 
 async def _solve(wanted: Wanted, channels: Sequence[str], conda_python: bool) -> list[rattler.RepoDataRecord]:
     locked = [each for each in wanted.installed if each.name.normalized not in wanted.loose]
-    specs = [parse(each) for each in (*wanted.specs, *_kept(wanted))]
     constraints = [f"python {wanted.python}.*", *(f"{each} <0a0" for each in OURS)] if wanted.python else []
     if conda_python and wanted.python:
         locked = [each for each in locked if not is_stand_in(each)]
@@ -120,6 +118,7 @@ async def _solve(wanted: Wanted, channels: Sequence[str], conda_python: bool) ->
     gateway = rattler.Gateway(cache_dir=wanted.downloads / "cache" if wanted.downloads else None)
     try:
         pip = conda_python and await _has_pip(gateway, sources)
+        specs = [parse(each) for each in (*wanted.specs, *_kept(wanted, conda_python))]
         found = await rattler.solve(
             sources,
             specs,
@@ -153,15 +152,15 @@ async def _has_pip(gateway: rattler.Gateway, sources: Sequence[str]) -> bool:
     return any(found)
 
 
-def _kept(wanted: Wanted) -> Iterable[str]:
-    """Specs for what is installed: it stays, as it was asked for."""
+def _kept(wanted: Wanted, conda_python: bool) -> Iterable[str]:
+    """Specs for what is installed: it stays, as it was asked for. The image's pip goes with its Python."""
     if wanted.prune:
         return ["python"] if wanted.python else []
     asked = {name(each) for each in wanted.specs}
     kept = []
     for record in wanted.installed:
         own = record.name.normalized
-        if own not in asked:
+        if own not in asked and not (conda_python and own == "pip" and is_stand_in(record)):
             told = (
                 [] if own in wanted.loose else [each for each in record.requested_specs if "::" not in each]
             )
