@@ -265,6 +265,10 @@ def test_activation_by_script_and_by_bashrc(conda):
     conda("create -n foo CH python=3.99")
     expected = f"{conda.root}/envs/foo/bin/python\n"
     assert conda.shell("source activate foo && command -v python") == expected
+    nested = (
+        "source activate && source activate foo && command -v python && source deactivate && command -v conda"
+    )
+    assert conda.shell(nested) == f"{expected}conda\n"
     conda("init bash")
     conda("init")
     assert (conda.folder / ".bashrc").read_text().count(">>> conda initialize >>>") == 1
@@ -310,8 +314,8 @@ def test_a_user_who_cannot_write(conda):
 def test_what_it_is_not(conda):
     """One line each; of conda itself nothing is changed, and that is no error."""
     done = conda("update -n base -c defaults conda -y")
-    assert "the image's own is kept" in done.stderr
-    assert "kept" in conda("install -y -n base -c conda-forge mamba").stderr
+    assert "the image's own stays" in done.stderr
+    assert "stays" in conda("install -y -n base -c conda-forge mamba").stderr
     for words in (
         "search numpy",
         "frobnicate",

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mooring.commands.conda import activation, listing, options
+from mooring.commands.conda.apart import apart
 from mooring.commands.conda.condarc import Configuration, config
 from mooring.commands.conda.places import Places
 from mooring.errors import ConfigurationError, MooringError
@@ -37,9 +39,13 @@ def main(root: Path, words: Sequence[str], environ: Mapping[str, str], called: s
 
     2 is for what cannot be asked, 1 for what failed; what pip or a command of `run` returns is returned.
     """
-    at = Places(root, environ)
+    return _reported(Places(root, environ), called, lambda at: _run(at, list(words), called))
+
+
+def _reported(at: Places, called: str, work: Callable[[Places], int]) -> int:
+    """The work's exit code, with one line for what went wrong."""
     try:
-        return _run(at, list(words), called)
+        return work(at)
     except MooringError as error:
         print(f"{called}: {error}", file=sys.stderr)
         return error.exit_code
@@ -48,6 +54,9 @@ def main(root: Path, words: Sequence[str], environ: Mapping[str, str], called: s
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # a defect, of ours or of py-rattler's
+        print(f"{called}: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
 
 
 def _run(at: Places, words: list[str], called: str) -> int:
@@ -68,12 +77,18 @@ def _run(at: Places, words: list[str], called: str) -> int:
     if command == "env":
         return _environment(at, configuration, rest, called)
     if command in _INSTALLING:
-        from mooring.commands.conda import packages
-
-        return int(getattr(packages, _INSTALLING[command])(at, configuration, rest))
+        verb = _INSTALLING[command]
+        work = functools.partial(_packages, configuration=configuration, verb=verb, words=rest)
+        return apart(at, lambda at: _reported(at, called, work))
     if command in _OTHERS:
         return _OTHERS[command](at, configuration, rest)
     raise ConfigurationError(_unknown(at, command, called))
+
+
+def _packages(at: Places, configuration: Configuration, verb: str, words: Sequence[str]) -> int:
+    from mooring.commands.conda import packages  # py-rattler is imported by those who need it
+
+    return int(getattr(packages, verb)(at, configuration, words))
 
 
 def _unknown(at: Places, command: str, called: str) -> str:
@@ -99,9 +114,8 @@ def _shell(at: Places, configuration: Configuration, command: str, rest: list[st
 def _environment(at: Places, configuration: Configuration, rest: list[str], called: str) -> int:
     verb, *more = rest or [""]
     if verb in ("create", "update", "remove"):
-        from mooring.commands.conda import packages
-
-        return packages.environment(at, configuration, rest)
+        work = functools.partial(_packages, configuration=configuration, verb="environment", words=rest)
+        return apart(at, lambda at: _reported(at, called, work))
     if verb == "list":
         return listing.environments(at, configuration, more)
     if verb == "export":
@@ -145,4 +159,6 @@ def program(file: str) -> None:
     code = main(here.parents[1], sys.argv[1:], dict(os.environ), Path(sys.argv[0]).name)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # as install/conda.py does: py-rattler's threads can crash an interpreter that ends
+    os._exit(
+        code
+    )  # as commands/install/conda.py does: py-rattler's threads can crash an interpreter that ends

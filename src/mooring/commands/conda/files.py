@@ -35,7 +35,7 @@ class Content:
     variables: Mapping[str, str] | None = None
 
 
-async def read(file: str, at: Places, kept: Path) -> Content:
+async def read(file: str, at: Places) -> Content:
     """Read a file of any form. Raises ConfigurationError, ToolError."""
     path = Path(file).expanduser().absolute()
     try:
@@ -54,7 +54,7 @@ async def read(file: str, at: Places, kept: Path) -> Content:
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     if "@EXPLICIT" in lines:
-        return Content(path, records=tuple(await explicit(lines[lines.index("@EXPLICIT") + 1 :], kept)))
+        return Content(path, records=tuple(await explicit(lines[lines.index("@EXPLICIT") + 1 :], at.kept)))
     return Content(path, specs=tuple(line.partition(" #")[0].strip() for line in lines))
 
 

@@ -35,11 +35,11 @@ class Job:
     configuration: Configuration
     given: argparse.Namespace
     prefix: Path
-    kept: Path
     specs: list[str] = field(default_factory=list)
     files: list[Content] = field(default_factory=list)
     loose: frozenset[str] = frozenset()
     prune: bool = False
+    replaced: Path | None = None
 
     @property
     def python(self) -> str:
@@ -54,7 +54,7 @@ async def perform(job: Job) -> None:
     specs = [each for each in job.specs if each not in archives]
     before = installed(job.prefix)
     records = [record for each in job.files for record in each.records]
-    records += await explicit(archives, job.kept)
+    records += await explicit(archives, job.at.kept)
     chosen = list(before)
     if records:
         names = {each.name.normalized for each in records}
@@ -97,7 +97,7 @@ async def _solved(
         prune=job.prune,
         python=job.python,
         strict=strict and given.channel_priority not in ("disabled", "0"),
-        downloads=job.kept,
+        downloads=job.at.kept,
     )
     try:
         found = await choose(wanted)
@@ -115,7 +115,7 @@ async def apply(job: Job, chosen: Sequence[rattler.RepoDataRecord], asked: dict[
         _say(job, changes(installed(job.prefix), chosen), "would be")
         return
     again = frozenset(asked) if given.force_reinstall else frozenset()
-    _say(job, await carry_out(job.prefix, chosen, asked, job.kept, again=again), "is")
+    _say(job, await carry_out(job.at, job.prefix, chosen, asked, again=again, replaced=job.replaced), "is")
 
 
 def _say(job: Job, done: Changes, verb: str) -> None:
@@ -149,7 +149,7 @@ def _pip(job: Job, content: Content) -> None:
     python = job.prefix / "bin" / "python"
     if not python.exists():
         raise ConfigurationError(f"{content.path}: its pip section needs python among the dependencies")
-    file = job.kept / "requirements.txt"
+    file = job.at.scratch / "requirements.txt"
     file.write_text("".join(f"{line}\n" for line in content.pip))
     cache = job.at.home / ".cache"
     keep = [] if os.path.ismount(cache) or os.path.ismount(cache / "pip") else ["--no-cache-dir"]

@@ -48,8 +48,13 @@ def make(root: Path, at: str, python: str, libraries: Sequence[str]) -> None:
     (root / "bin/mamba").symlink_to("conda")
     for word in ("activate", "deactivate"):
         _script(root / "bin" / word, _ACTIVATE.format(at=at, word=word))
-    for name in ("conda", "mamba"):
-        (root / "condabin" / name).symlink_to("../bin/conda" if name == "conda" else "conda")
+    for name in (
+        "conda",
+        "mamba",
+        "activate",
+        "deactivate",
+    ):  # for an environment that is active in base's place
+        (root / "condabin" / name).symlink_to(f"../bin/{name}")
     hook = Path(__file__).with_name("conda.sh").read_text()
     (root / "etc/profile.d/conda.sh").write_text(hook.replace("@ROOT@", at))
     # also for conda's Python, once that is there: the image's packages, after its own

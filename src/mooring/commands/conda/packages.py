@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mooring.commands.conda import options, places
+from mooring.commands.conda.apart import begin, done, writable
 from mooring.commands.conda.condarc import Configuration
 from mooring.commands.conda.files import Content, read
 from mooring.commands.conda.job import ARCHIVES, Job, apply, finish, perform
 from mooring.commands.conda.places import Places
 from mooring.commands.conda.solve import OURS, installed, name
-from mooring.commands.conda.transaction import downloads, writable
 from mooring.errors import ConfigurationError
 
 
 def install(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
     """`conda install`."""
-    given = options.packages("install").parse_args(words)
+    given = options.packages("install").parse_intermixed_args(words)
     if not given.specs and not given.file and not given.all:
         raise ConfigurationError("install: which packages? (or --file FILE)")
     path = at.prefix(given.name, given.prefix)
@@ -31,7 +31,7 @@ def install(at: Places, configuration: Configuration, words: Sequence[str]) -> i
 
 def create(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
     """`conda create`: an environment that is there already is made anew, as conda does with --yes."""
-    given = options.packages("create").parse_args(words)
+    given = options.packages("create").parse_intermixed_args(words)
     if not given.name and not given.prefix and not given.file:
         raise ConfigurationError("create: which environment? -n NAME or -p PATH")
     prefix = at.prefix(given.name, given.prefix) if given.name or given.prefix else None
@@ -40,7 +40,7 @@ def create(at: Places, configuration: Configuration, words: Sequence[str]) -> in
 
 def update(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
     """`conda update`: of conda itself, which is not here, it says so and does nothing."""
-    given = options.packages("update").parse_args(words)
+    given = options.packages("update").parse_intermixed_args(words)
     prefix = at.existing(given.name, given.prefix)
     given.specs = _without_ours(at, prefix, given.specs)
     if not given.specs and not given.file and not given.all:
@@ -54,7 +54,7 @@ def update(at: Places, configuration: Configuration, words: Sequence[str]) -> in
 
 def remove(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
     """`conda remove`: packages and what needs them, or the whole environment."""
-    given = options.packages("remove").parse_args(words)
+    given = options.packages("remove").parse_intermixed_args(words)
     prefix = at.existing(given.name, given.prefix)
     if given.all:
         return _remove_environment(at, prefix)
@@ -75,9 +75,7 @@ def remove(at: Places, configuration: Configuration, words: Sequence[str]) -> in
     if at.is_root(prefix) and "python" in gone:
         raise ConfigurationError("remove: python stays in base: mooring runs on it")
     left = [each for each in records if each.name.normalized not in gone]
-    with downloads(at) as kept:
-        job = Job(at, configuration, given, prefix, kept)
-        asyncio.run(apply(job, left, {}))
+    asyncio.run(apply(Job(at, configuration, given, prefix), left, {}))
     return 0
 
 
@@ -86,10 +84,10 @@ def environment(at: Places, configuration: Configuration, words: Sequence[str]) 
     command, *rest = words
     parser = options.installing(f"env {command}")
     if command == "remove":
-        return _remove_environment(at, at.existing(*_named(parser.parse_args(rest))))
+        return _remove_environment(at, at.existing(*_named(parser.parse_intermixed_args(rest))))
     parser.add_argument("--prune", action="store_true")
     parser.add_argument("more", nargs="*", default=[])
-    given = parser.parse_args(rest)
+    given = parser.parse_intermixed_args(rest)
     if len(given.file) + len(given.more) > 1:
         raise ConfigurationError(f"env {command}: one file at a time")
     usual = next((each for each in ("environment.yml", "environment.yaml") if Path(each).exists()), "")
@@ -124,36 +122,27 @@ def _change(  # noqa: PLR0917
     prune: bool = False,
 ) -> int:
     """Do all of one command. A file may name the environment: then `prefix` is None."""
-    with downloads(at) as kept:
-        contents = [asyncio.run(read(each, at, kept)) for each in given.file]
-        prefix = prefix or _prefix_in(at, contents)
-        if fresh and at.is_root(prefix):
-            raise ConfigurationError("base is there already: install, or env update")
-        writable(prefix)
-        given.specs = _without_ours(at, prefix, given.specs)
-        specs = [*given.specs, *(spec for each in contents for spec in _without_ours(at, prefix, each.specs))]
-        loose = frozenset(name(each) for each in specs) if update else frozenset()
-        if given.all:
-            loose = frozenset(str(each["name"]) for each in places.records(prefix))
-        job = Job(at, configuration, given, prefix, kept, specs, contents, loose, prune)
-        old = (
-            prefix.with_name(f".{prefix.name}.old")
-            if fresh and prefix.exists() and not given.dry_run
-            else None
-        )
-        if old:
-            _replaceable(prefix)
-            prefix.rename(old)
-        try:
-            asyncio.run(perform(job))
-        except BaseException:
-            if old:
-                shutil.rmtree(prefix, ignore_errors=True)
-                old.rename(prefix)
-            raise
-        if old:
-            shutil.rmtree(old)
-        finish(job)
+    contents = [asyncio.run(read(each, at)) for each in given.file]
+    prefix = prefix or _prefix_in(at, contents)
+    if fresh and at.is_root(prefix):
+        raise ConfigurationError("base is there already: install, or env update")
+    writable(prefix)
+    given.specs = _without_ours(at, prefix, given.specs)
+    specs = [*given.specs, *(spec for each in contents for spec in _without_ours(at, prefix, each.specs))]
+    loose = frozenset(name(each) for each in specs) if update else frozenset()
+    if given.all:
+        loose = frozenset(str(each["name"]) for each in places.records(prefix))
+    job = Job(at, configuration, given, prefix, specs, contents, loose, prune)
+    if fresh and prefix.exists() and not given.dry_run:
+        _replaceable(prefix)
+        job.replaced = prefix.with_name(f".{prefix.name}.old")
+        begin(at, prefix, job.replaced)
+        prefix.rename(job.replaced)
+    asyncio.run(perform(job))
+    done(at)
+    if job.replaced:
+        shutil.rmtree(job.replaced)
+    finish(job)
     return 0
 
 
@@ -175,5 +164,8 @@ def _without_ours(at: Places, prefix: Path, specs: Sequence[str]) -> list[str]:
         return list(specs)
     ours = [each for each in specs if not each.endswith(ARCHIVES) and name(each) in OURS]
     if ours:
-        print(f"conda: {', '.join(ours)}: the image's own is kept, which is mooring's", file=sys.stderr)
+        print(
+            f"conda: nothing is done for {', '.join(ours)}: the image's own stays, which is mooring's",
+            file=sys.stderr,
+        )
     return [each for each in specs if each not in ours]

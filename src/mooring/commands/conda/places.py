@@ -20,10 +20,11 @@ STAND_IN = "image_0"
 
 @dataclass(frozen=True)
 class Places:
-    """The root of all environments, and the process's environment variables."""
+    """The root of all environments, the process's environment variables, and a folder of a change's own."""
 
     root: Path
     environ: Mapping[str, str]
+    scratch: Path = Path(os.devnull)
 
     @property
     def homes(self) -> list[Path]:
@@ -37,6 +38,12 @@ class Places:
         """Where downloads are kept while a command runs; longer only if this is a mount, or asked for."""
         asked = (self.environ.get("CONDA_PKGS_DIRS") or "").split(",")[0]
         return Path(asked).expanduser().absolute() if asked else self.root / "pkgs"
+
+    @property
+    def kept(self) -> Path:
+        """The folder that a change downloads to: images get no cache by mistake."""
+        stays = os.path.ismount(self.downloads) or bool(self.environ.get("CONDA_PKGS_DIRS"))
+        return self.downloads if stays else self.scratch
 
     @property
     def home(self) -> Path:

@@ -6,20 +6,18 @@ that is broken and a full disk are found while the environment is still as it wa
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import rattler
 
+from mooring.commands.conda.apart import begin
 from mooring.commands.conda.places import Places
 from mooring.commands.conda.solve import installed, is_stand_in, one_line
 from mooring.commands.install.conda import compile_all
-from mooring.errors import ConfigurationError, ToolError
+from mooring.errors import ToolError
 
 
 class Changes(NamedTuple):
@@ -41,43 +39,21 @@ def changes(before: Sequence[rattler.RepoDataRecord], after: Sequence[rattler.Re
     )
 
 
-@contextlib.contextmanager
-def downloads(at: Places) -> Iterator[Path]:
-    """The folder for downloads. It stays only if it is a mount, or was asked for: images get no cache."""
-    folder = at.downloads
-    stays = os.path.ismount(folder) or bool(at.environ.get("CONDA_PKGS_DIRS"))
-    writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if stays:
-        yield folder
-        return
-    scratch = Path(tempfile.mkdtemp(prefix=".mooring-", dir=folder))
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def writable(folder: Path) -> None:
-    """Raise ConfigurationError if this user cannot write there."""
-    place = next(each for each in (folder, *folder.parents) if each.exists())
-    if not os.access(place, os.W_OK):
-        raise ConfigurationError(f"{place} cannot be written by this user; install as root (USER root)")
-
-
 async def carry_out(
+    at: Places,
     prefix: Path,
     chosen: Sequence[rattler.RepoDataRecord],
     asked: Mapping[str, str],
-    kept: Path,
     *,
     again: frozenset[str] = frozenset(),
+    replaced: Path | None = None,
 ) -> Changes:
     """Make an environment have the chosen packages; `asked` are the user's specs by name.
 
-    Downloads are in `kept`; packages named in `again` are linked anew. Raises ToolError.
+    Packages named in `again` are linked anew; `replaced` is where the environment of before has gone. Raises
+    ToolError.
     """
-    before, is_new = installed(prefix), not prefix.exists()
+    before = installed(prefix)
     todo = changes(before, chosen)
     fetch = [
         *todo.added,
@@ -85,19 +61,19 @@ async def carry_out(
     ]
     try:
         if fetch:
-            await _rehearse(prefix, chosen, fetch, kept)
+            await _rehearse(at, prefix, chosen, fetch)
+        if not prefix.exists():
+            begin(at, prefix, replaced)
         prefix.mkdir(parents=True, exist_ok=True)
         await rattler.install(
             list(chosen),
             prefix,
-            cache_dir=kept,
+            cache_dir=at.kept,
             reinstall_packages=set(again) or None,
             execute_link_scripts=True,
             show_progress=False,
         )
     except Exception as error:  # py-rattler's have no common base
-        if is_new:
-            shutil.rmtree(prefix, ignore_errors=True)
         raise ToolError(f"py-rattler: {one_line(error)}", 1) from None
     (prefix / "conda-meta").mkdir(exist_ok=True)  # an empty environment is one, too
     _note(prefix, asked)
@@ -108,20 +84,20 @@ async def carry_out(
 
 
 async def _rehearse(
+    at: Places,
     prefix: Path,
     chosen: Sequence[rattler.RepoDataRecord],
     fetch: Sequence[rattler.RepoDataRecord],
-    kept: Path,
 ) -> None:
-    """Download, unpack and link the new packages in a folder that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=kept) as folder:
-        aside = Path(folder, "prefix")
-        (aside / "conda-meta").mkdir(parents=True)
-        python = [each for each in chosen if each.name.normalized == "python" and each not in fetch]
-        for each in python:  # packages of Python files need to know which
-            file = f"python-{each.version}-{each.build}.json"
-            shutil.copy(prefix / "conda-meta" / file, aside / "conda-meta" / file)
-        await rattler.install([*fetch, *python], aside, cache_dir=kept, show_progress=False)
+    """Download, unpack and link the new packages in a folder that is thrown away (apart.py)."""
+    aside = at.scratch / "rehearsal"
+    (aside / "conda-meta").mkdir(parents=True)
+    python = [each for each in chosen if each.name.normalized == "python" and each not in fetch]
+    for each in python:  # packages of Python files need to know which
+        file = f"python-{each.version}-{each.build}.json"
+        shutil.copy(prefix / "conda-meta" / file, aside / "conda-meta" / file)
+    await rattler.install([*fetch, *python], aside, cache_dir=at.kept, show_progress=False)
+    shutil.rmtree(aside)
 
 
 def _note(prefix: Path, asked: Mapping[str, str]) -> None:
