@@ -143,7 +143,7 @@ class Settings:
     graceful_timeout: float = _row(TIMES, parsers.seconds(), 8.0, "The grace period: seconds that a drain may take", "GRACEFUL_TIMEOUT")
     keep_alive: float = _row(TIMES, parsers.seconds(), 75.0, "Seconds that an idle kept-alive connection stays open", "KEEP_ALIVE")
     boot_timeout: float = _row(TIMES, parsers.seconds(0, exclusive=True), 120.0, "Seconds that a worker may take until it is ready")
-    drain_delay: float = _row(TIMES, parsers.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting")
+    drain_delay: float = _row(TIMES, parsers.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting", shown_default="0; in Kubernetes 5, but not in the profiles of older images")
 
     drain_idle: float = _row(TIMES, parsers.seconds(), 1.0, "Seconds that a connection may stay idle in a drain, until it is closed")
 

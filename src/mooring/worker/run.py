@@ -17,7 +17,7 @@ from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.instrument.drain import DrainState
-from mooring.logs.log import Log, show_traceback
+from mooring.logs.log import show_traceback
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
 from mooring.system import process
@@ -141,7 +141,7 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if arbiter_rows is None:
             limited = plan.settings.max_worker_memory is not None
-            _serves(loaded[0].row(), assignment.context.log, memory.SAMPLE if limited else memory.LOOK)
+            _serves(loaded[0].row(), assignment, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
@@ -156,12 +156,12 @@ def _serve(assignment: Assignment) -> None:
     serving = Serving(
         plan,
         load,
-        assignment.sockets,
+        assignment.doors,
         ready=ready,
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
         arbiter_rows=arbiter_rows,
-        booted=lambda: _serves(loaded[0].row(), assignment.context.log),
+        booted=lambda: _serves(loaded[0].row(), assignment),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
@@ -188,11 +188,12 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
     return SeatArbiterRows(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
-def _serves(row: Row, log: Log, look: float = memory.LOOK) -> None:
+def _serves(row: Row, assignment: Assignment, look: float = memory.LOOK) -> None:
     """Note that the process serves; from now on, watch its memory and its descriptors."""
+    assignment.doors.serve()
     memory.watch(row, look)
     seats.ready(row)
-    descriptors.watch(log)
+    descriptors.watch(assignment.context.log)
 
 
 def _ready(assignment: Assignment, application: Application, engine: str, workers: int = 1) -> None:

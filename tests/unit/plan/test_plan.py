@@ -35,7 +35,7 @@ def machine(
         cpus=Reading(quota if quota is not None else cpus, "deciding file"),
         memory_limit=Reading(memory, "memory file"),
         host_memory=Reading(64 * 1024 * MIB, "meminfo"),
-        kubernetes=Reading(kubernetes, "environment"),
+        kubernetes=Reading(kubernetes, "KUBERNETES_SERVICE_HOST" if kubernetes else "nothing"),
         warnings=(),
     )
 
@@ -139,6 +139,28 @@ def test_a_servers_own_configuration_wins_over_all_but_the_command_line(
         assert made.explained[name].value == value
         assert made.explained[name].origin == ("cli" if name in kept else "file:g.py")
     assert (made.binds, made.workers) == (made.explained["bind"].value, made.explained["workers"].value)
+
+
+def test_in_kubernetes_a_stop_goes_on_accepting_except_in_older_images_and_in_development(
+    tmp_path: Path,
+) -> None:
+    assert planned(tmp_path).settings.drain_delay == 0
+    for profile in ("none", "image", "image-nonroot"):
+        made = planned(tmp_path, profile=profile, kubernetes=True)
+        assert (made.settings.drain_delay, made.explained["drain_delay"].origin) == (5, "tuned")
+        assert "Kubernetes" in made.explained["drain_delay"].reason
+        assert made.advice == ()
+    older = planned(tmp_path, profile="hypercorn", kubernetes=True)
+    assert (older.settings.drain_delay, older.explained["drain_delay"].origin) == (0, "default")
+    assert "MOORING_DRAIN_DELAY=5" in older.explained["drain_delay"].reason
+    assert "MOORING_DRAIN_DELAY=5" in older.advice[0]
+    assert older.warnings == ()
+    assert planned(tmp_path, {"RELOAD": "1"}, kubernetes=True).settings.drain_delay == 0
+    for given in ("0", "2.5"):
+        made = planned(tmp_path, {"MOORING_DRAIN_DELAY": given}, profile="image", kubernetes=True)
+        assert made.settings.drain_delay == float(given)
+        assert made.explained["drain_delay"].origin == "env:MOORING_DRAIN_DELAY"
+    assert planned(tmp_path, {"MOORING_DRAIN_DELAY": "0"}, profile="poetry", kubernetes=True).advice == ()
 
 
 def test_kubernetes_without_a_limit_gets_one_worker_only_without_a_profile(tmp_path: Path) -> None:

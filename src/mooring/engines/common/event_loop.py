@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
+import socket
 import termios
 from asyncio.sslproto import _SSLProtocolTransport
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mooring.engines.common.stop import StopRequest
 from mooring.errors import ConfigurationError
+from mooring.system.doors import Doors
+
+if TYPE_CHECKING:
+    import ssl
 
 _REAP = 0.1  # seconds between two looks at connections that are closing
 
@@ -108,6 +114,39 @@ async def stop_accepting(servers: Iterable[asyncio.AbstractServer]) -> None:
     await asyncio.sleep(0)
     for server in servers:
         server.close()
+
+
+async def adopt(
+    doors: Doors, protocol: Callable[[], Any], context: ssl.SSLContext | None = None, **options: Any
+) -> None:
+    """Serve the connections that were queued when the doors closed, as those that the loop has accepted.
+
+    Returns once their protocols know them; with TLS that is after the handshake, and so not waited for.
+    """
+    loop = asyncio.get_running_loop()
+    for each in doors.queued():
+        client = socket.socket(fileno=each.fd)
+        client.setblocking(False)
+        beginning = loop.create_task(_begin(client, protocol, context, options))
+        if context is None:
+            await beginning
+        else:
+            _handshakes.add(beginning)  # a loop has only weak references to its tasks
+            beginning.add_done_callback(_handshakes.discard)
+
+
+_handshakes: set[asyncio.Task[None]] = set()
+
+
+async def _begin(
+    client: socket.socket,
+    protocol: Callable[[], Any],
+    context: ssl.SSLContext | None,
+    options: dict[str, Any],
+) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):  # the client is gone, or has failed in the handshake
+        await loop.connect_accepted_socket(protocol, client, ssl=context, **options)
 
 
 def close_once(transport: asyncio.BaseTransport) -> None:
