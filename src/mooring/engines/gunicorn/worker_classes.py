@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
-from mooring.engines.common import tls
+from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
@@ -78,8 +78,15 @@ class UvicornWorker(MooringWorker):
     """Uvicorn's worker. By itself it ends by the signal: no atexit function runs, no last line is logged."""
 
     def run(self) -> None:
-        """Serve. At its end uvicorn raises the signal again; the handler makes that a normal exit."""
+        """Serve, on the application's own loop if it has one.
+
+        At its end uvicorn raises the signal again; the handler makes that a normal exit.
+        """
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        own = event_loop.adopted()
+        if own is not None:
+            worker: Any = self
+            worker.config.get_loop_factory = lambda: lambda: own
         super().run()
 
     async def _serve(self) -> None:
