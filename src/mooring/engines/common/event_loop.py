@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import socket
 import termios
 from asyncio.sslproto import _SSLProtocolTransport
@@ -17,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from mooring.application import importer
 from mooring.engines.common.stop import StopRequest
 from mooring.errors import ConfigurationError
 from mooring.system.doors import Doors
@@ -24,9 +26,8 @@ from mooring.system.doors import Doors
 if TYPE_CHECKING:
     import ssl
 
-_REAP = 0.1  # seconds between two looks at connections that are closing
-
 _log = logging.getLogger("mooring")
+_REAP = 0.1  # seconds between two looks at connections that are closing
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -45,18 +46,47 @@ def loop_factory(name: str) -> LoopFactory:
     return asyncio.new_event_loop
 
 
+def adopted() -> asyncio.AbstractEventLoop | None:
+    """The loop that the application has made at its import, for what it has bound to it; None: it has none.
+
+    A loop that was made before a fork is not taken: all forked workers would share its epoll instance. (The
+    policy is looked at from inside: asking it would make a loop, or warn.)
+    """
+    policy = getattr(asyncio.events, "_event_loop_policy", None)
+    loop: asyncio.AbstractEventLoop | None = getattr(getattr(policy, "_local", None), "_loop", None)
+    if loop is None or loop.is_closed() or loop.is_running() or importer.process != os.getpid():
+        return None
+    return loop
+
+
+def _loop(factory: LoopFactory) -> asyncio.AbstractEventLoop:
+    found = adopted()
+    if found is None:
+        return factory()
+    if getattr(factory, "__module__", "").startswith("uvloop") and type(found).__module__.startswith(
+        "asyncio"
+    ):
+        _log.info(
+            "serving on the asyncio loop that the application made at its import; without that (start "
+            "tasks in its lifespan), or with uvloop.install() before it, the faster uvloop would serve"
+        )
+    return found
+
+
 def run(
     main: Coroutine[Any, Any, None], factory: LoopFactory, stop: StopRequest, threads: int | None = None
 ) -> None:
     """Like asyncio.run, but leftover tasks and threads cannot delay the end beyond the grace period.
 
     asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. And a SystemExit
-    in any task would end it. `threads` is the default executor's size, None for Python's default.
+    in any task would end it. The loop is the one that the application has made, if there is one. `threads` is
+    the default executor's size, None for Python's default.
     """
-    loop = lasting(factory(), stop.ended_by, stop.request)
+    loop = lasting(_loop(factory), stop.ended_by, stop.request)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
     loop.set_default_executor(executor)
-    loop.set_exception_handler(handle)
+    if loop.get_exception_handler() is None:
+        loop.set_exception_handler(handle)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(main)

@@ -20,6 +20,7 @@ from mooring.engines import Serving
 from mooring.engines.common.told import Handler, Told
 from mooring.instrument.drain import DrainState
 from mooring.logs.escape import escape
+from mooring.system import forks, signals
 from mooring.system.unpatched import native
 
 # What `reserve` returns: these seconds, but at most this share of the grace period.
@@ -57,7 +58,7 @@ class StopRequest:
         `handler` and `server`: uvicorn's own, instead of `handle_exit` and this object. It calls `request`.
         """
         self._drain, self._leaving = serving.drain, serving.leaving
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signals.pass_over(signal.SIGINT)
         self.told.install(handler or self.handle_exit)
         serving.drain.on_begin(lambda: self.told.tell(server or self))
         if serving.orders >= 0:
@@ -115,6 +116,8 @@ class StopRequest:
         if self._waker is None:
             self._waker = socket.socketpair()
             self._waker[1].setblocking(False)
+            for each in self._waker:
+                forks.disown(each.fileno())
             signal.set_wakeup_fd(self._waker[1].fileno(), warn_on_full_buffer=False)
         return self._waker[0]
 

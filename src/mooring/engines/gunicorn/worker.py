@@ -28,7 +28,7 @@ from mooring.engines.common.told import Told
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.report import Reports
 from mooring.instrument import request_exit
-from mooring.system import process
+from mooring.system import lifeline, process
 
 ORDER = signal.SIGRTMIN + 6
 """The arbiter's order to drain: a real-time signal, since applications replace the handler of SIGTERM."""
@@ -116,6 +116,8 @@ class MooringWorker(Worker):
 
     def init_process(self) -> None:
         """Gunicorn calls this first after the fork, before gevent patches and before the user changes."""
+        os.setpgid(0, 0)
+        lifeline.hold()
         process.die_with_parent(self.ppid)
         self.mooring_told, self._captured_signals = self.mooring_job.told, list[int]()
         self.mooring_job.serving.drain.on_begin(self.mooring_tell)

@@ -94,14 +94,17 @@ class UvicornWorker(MooringWorker):
         self.mooring_uvicorn.ordered = self.mooring_uvicorn.should_exit = True  # it looks ten times a second
 
     def run(self) -> None:
-        """Serve. At its end uvicorn raises the signal again; the handler makes that a normal exit."""
+        """Serve, on the application's own loop if it has one.
+
+        At its end uvicorn raises the signal again; the handler makes that a normal exit.
+        """
         if self.mooring_early:
             return
         self.mooring_told.install(lambda *_: sys.exit(0))
         config: Any = self.config  # type: ignore[attr-defined]
-        factory = config.get_loop_factory() or asyncio.new_event_loop
+        own, factory = event_loop.adopted(), config.get_loop_factory() or asyncio.new_event_loop
         config.get_loop_factory = lambda: (
-            lambda: event_loop.lasting(factory(), self.mooring_asked, self.mooring_leave)
+            lambda: event_loop.lasting(own or factory(), self.mooring_asked, self.mooring_leave)
         )
         super().run()
 
