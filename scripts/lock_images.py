@@ -33,6 +33,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "fastapi": ("fastapi",),
     "flask": ("flask", "gevent", "greenlet", "zope-event", "zope-interface"),
     "conda-starlette": ("starlette<1",),
+    "inboard": ("inboard",),  # which its users import: authentication, logging
 }
 ALONE: dict[str, tuple[str, ...]] = {
     "poetry": ("poetry>=2",),

@@ -114,6 +114,10 @@ def _prepare_import(assignment: Assignment) -> None:
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
+    if assignment.plan.settings.logging_conf is not None:
+        from mooring.logs import configuration
+
+        configuration.apply(assignment.plan.settings.logging_conf, assignment.plan.target.search)
     if assignment.plan.settings.reload:
         bytecode.install()
         setup.share_terminal()

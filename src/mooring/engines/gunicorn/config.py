@@ -211,7 +211,8 @@ def suggested(plan: Plan, given: set[str]) -> dict[str, Any]:
     settings = plan.settings
     values: dict[str, Any] = {}
     if not given & {"logconfig", "logconfig_dict", "logconfig_json", "syslog", "statsd_host"}:
-        values["logger_class"] = Logger
+        given_conf = {"logging_conf": settings.logging_conf, "folders": plan.target.search}
+        values["logger_class"] = type("Logger", (Logger,), given_conf)
     if plan.tls and "certfile" not in given:
         tls.context(settings, [])  # to raise now; the context that serves is made after gevent has patched
         context = functools.cache(lambda: tls.context(settings, ["http/1.1"]))

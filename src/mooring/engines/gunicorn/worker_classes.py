@@ -62,6 +62,8 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
     }
+    if settings.logging_conf is not None:
+        options["access_log"] = False  # the instrumentation writes to its handlers
     if settings.loop != "auto":
         own = {**own, "loop": settings.loop}
     if plan.tls:
