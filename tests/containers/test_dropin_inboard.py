@@ -239,3 +239,28 @@ def test_what_the_newer_images_had(images, start):
             assert container.serving()["size"] == 1
             ends(container)
     assert container.state()["Running"]
+
+
+PINNED = """
+from uvicorn import __version__
+from uvicorn.workers import UvicornWorker
+
+class Worker(UvicornWorker):
+    CONFIG_KWARGS = {"loop": "asyncio", "http": "h11"}
+
+    def init_process(self):
+        assert __version__ == "0.28.1"
+        self.config.setup_event_loop()  # newer releases have none
+        super().init_process()
+"""
+
+
+def test_a_worker_class_for_the_uvicorn_that_the_application_pins(images, start):
+    """It gets that one; mooring supervises it with its own gunicorn."""
+    text = "FROM mooring:inboard-fastapi\nRUN pip install -q uvicorn==0.28.1\nCOPY package /app/\n"
+    image = images.user(text, {"package/main.py": says("pinned"), "package/workers.py": PINNED})
+    container = start(image, *envs(WORKER_CLASS="workers.Worker", WEB_CONCURRENCY=1))
+    assert container.text() == "pinned"
+    container.wait_log('"GET / HTTP/1.1" 200')
+    assert container.status()["engine"] == "gunicorn"
+    again(container)

@@ -28,6 +28,7 @@ from mooring.engines import Serving
 from mooring.engines.common import tls
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.websockets import WebSockets
+from mooring.engines.gunicorn import worker_classes
 from mooring.engines.gunicorn.interface import find_interface
 from mooring.engines.gunicorn.log import LOG, Logger
 from mooring.engines.gunicorn.report import Reports
@@ -49,6 +50,8 @@ _MOVED = {
 _DEFAULT_CLASS = {"asgi": "uvicorn.workers.UvicornWorker", "wsgi": "gthread"}
 
 
+_OURS = ("gunicorn.", "uvicorn.", "uvicorn_worker.", "egg:")
+
 _own_worker_class: Any = vars(Config)["worker_class"].fget
 
 
@@ -66,6 +69,8 @@ class Configuration(Config):
             if name in _MOVED:
                 found: type = util.load_class(_MOVED[name])
             else:
+                if "." in str(name) and not str(name).startswith(_OURS):
+                    worker_classes.prefer_the_applications()
                 found = _own_worker_class(self)
         except Exception as error:  # gunicorn puts a whole traceback into the text
             last = str(error).strip().rstrip("]").strip().rpartition("\n")[2]
