@@ -42,6 +42,7 @@ target "images" {
       "base", "starlette", "fastapi", "flask",
       "base-nonroot", "starlette-nonroot", "fastapi-nonroot", "flask-nonroot",
       "hypercorn", "inboard-base", "inboard-starlette", "inboard-fastapi", "poetry", "meinheld-flask",
+      "uvicorn-gunicorn", "uvicorn-gunicorn-starlette", "uvicorn-gunicorn-fastapi",
     ]
   }
 }
@@ -54,7 +55,10 @@ target "slim" {
   tags     = tags("${target}-slim")
   args     = { DROPIN_BASE = "slim" }
   matrix = {
-    target = ["inboard-base", "inboard-starlette", "inboard-fastapi", "meinheld-flask"]
+    target = [
+      "inboard-base", "inboard-starlette", "inboard-fastapi", "meinheld-flask",
+      "uvicorn-gunicorn", "uvicorn-gunicorn-starlette", "uvicorn-gunicorn-fastapi",
+    ]
   }
 }
 

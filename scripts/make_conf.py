@@ -500,6 +500,11 @@ CONFS = (
         _values(120, 2, TIMEOUT="120"),
     ),
     Conf(
+        "uvicorn-gunicorn/gunicorn_conf.py",
+        (*_TUNING, _CLASS, _REFUSED, _MANY, _TMP_DIR, _TWELVE, _PRINTED),
+        _values(120, 5, TIMEOUT="120"),
+    ),
+    Conf(
         "poetry/gunicorn_configuration.py",
         (_HEAD.replace("import multiprocessing\n", ""), _DEFAULTS, _CLASS, _REFUSED, _POETRY, _PRINTED),
         _values(COPY="the file that GUNICORN_CONF names"),
@@ -515,7 +520,8 @@ CONFS = (
 def sums() -> str:
     """The module by which mooring knows the files that nobody has changed."""
     contents = (conf.text().encode() for conf in CONFS)
-    lines = "".join(f"        {sum_}\n" for sum_ in sorted(f"({len(c)}, {crc32(c):#x})," for c in contents))
+    numbers = sorted(f"({len(content)}, 0x{crc32(content):08X})," for content in contents)
+    lines = "".join(f"        {line}\n" for line in numbers)
     return f'''"""The lengths and checksums of the images' configuration files: others were changed.
 
 Written by scripts/make_conf.py.

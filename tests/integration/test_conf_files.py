@@ -176,7 +176,7 @@ def test_the_variables_that_the_server_reads(profile):
     wanted |= {"timeout", "graceful_timeout"}
     wanted |= {"keep_alive_timeout"} if profile == "hypercorn" else {"keepalive"}
     assert wanted <= set(found)
-    if profile in {"inboard-base", "poetry"}:
+    if profile in {"inboard-base", "uvicorn-gunicorn", "poetry"}:
         assert found["worker_tmp_dir"] == "/dev/shm"
     if profile != "hypercorn":
         assert all(type(found[name]) is int for name in ("timeout", "graceful_timeout", "keepalive"))
@@ -226,6 +226,10 @@ MANY = (
     ("s/accesslog = use_accesslog/accesslog = None/", "accesslog", None),
     ("s|/dev/shm|/tmp|", "worker_tmp_dir", "/tmp"),
 )
+TIANGOLO = (
+    ('s/"KEEP_ALIVE", "5"/"KEEP_ALIVE", "75"/', "keepalive", 75),
+    ("s/max(int(default_web_concurrency), 2)/17/", "workers", 17),
+)
 ALL = (
     ("s/^workers = .*/workers = 3/", "workers", 3),
     ("s/workers = web_concurrency/workers = 1/", "workers", 1),
@@ -247,6 +251,7 @@ EDITS = [
     *(("meinheld-flask", *edit) for edit in (*FEW, *ALL)),
     *(("conda-starlette", *edit) for edit in FEW),
     *(("inboard-base", *edit) for edit in (*MANY, *ALL)),
+    *(("uvicorn-gunicorn", *edit) for edit in (*TIANGOLO, *MANY, *ALL)),
     *(("hypercorn", *edit) for edit in (*MANY[:1], *MANY[2:], *ALL[:3])),
     *(("poetry", *edit) for edit in POETRY),
 ]
@@ -268,7 +273,7 @@ def test_edits_of_the_older_images_files_hold_in_ours(profile, script, name, val
         assert json.loads(printed)[name] == value
 
 
-@pytest.mark.parametrize("profile", ["hypercorn", "inboard-base", "meinheld-flask"])
+@pytest.mark.parametrize("profile", ["hypercorn", "inboard-base", "uvicorn-gunicorn", "meinheld-flask"])
 def test_a_copy_that_was_changed_is_followed(mooring, profile):
     """Copied into the application root, it brings its server, and what was changed in it holds."""
     name = CONFS[profile].name

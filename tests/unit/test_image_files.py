@@ -38,7 +38,7 @@ def test_every_requirement_is_met_by_its_pin() -> None:
         assert wanted.specifier.contains(pins[canonicalize_name(wanted.name)]), text
 
 
-@pytest.mark.parametrize("name", ["server", "lib", "starlette", "fastapi", "flask"])
+@pytest.mark.parametrize("name", ["server", "lib", "starlette", "fastapi", "flask", "fastapi-all"])
 def test_images_have_the_versions_that_were_tested(name: str) -> None:
     tested = {
         canonicalize_name(line.partition("==")[0]): line.partition("==")[2].strip()
@@ -83,7 +83,7 @@ def on_the_full_python() -> set[str]:
 
 def test_make_and_bake_know_every_target() -> None:
     text = (ROOT / "Makefile").read_text()
-    slim = re.findall(r"^SLIM := (.*)", text, re.MULTILINE)[0].split()
+    slim = re.findall(r"^SLIM := ((?:.*\\\n)*.*)", text, re.MULTILINE)[0].replace("\\", "").split()
     make = re.search(r"^IMAGES := ((?:.*\\\n)*.*)", text, re.MULTILINE)
     assert make is not None
     made = set(make.group(1).replace("\\", "").replace("$(SLIM:%=%-slim)", "").split())
@@ -113,7 +113,8 @@ def test_the_demo_lies_where_the_older_images_had_it() -> None:
     """With the content by which mooring knows it, and with what the profile serves."""
     found = {path.parts[-3]: path.read_text() for path in IMAGES.glob("root/*/app/main.py")}
     for folder, text in found.items():
-        profile = {"inboard": "inboard-base", "inboard-json": "inboard-fastapi"}.get(folder, folder)
+        family = folder.removesuffix("-json")
+        profile = {"inboard": "inboard-base"}.get(folder, folder if family == folder else f"{family}-fastapi")
         assert text == demo_file(PROFILES[profile].demo)
     with_one = {name for name, profile in PROFILES.items() if profile.older and profile.demo}
     assert {name.partition("-")[0] for name in with_one} == {name.partition("-")[0] for name in found}

@@ -1,4 +1,5 @@
 #!/bin/sh
+trap "exit 0" TERM INT QUIT # until it becomes the command; process 1 loses a signal that it does not handle
 # As in the older image, any other command than the server's sees which application and configuration hold.
 case ${1:-} in
 /start.sh | /start-reload.sh | mooring) exec "$@" ;;

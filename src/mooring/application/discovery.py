@@ -27,6 +27,8 @@ from mooring import demo
 
 app = demo.NAME
 '''
+DEMO = "the demo"
+"""The reason of a target where the demo is served, because there is no application."""
 DEMO_FILE = "main.py"
 """Where the older images' demo lay, below the application root: their users' Dockerfiles remove it there."""
 
@@ -152,7 +154,7 @@ def _demo(resolved: Resolved, root: Path, looked: list[str]) -> Target:
     places = ", ".join(looked)
     other = "other " if (root / DEMO_FILE).is_file() else ""
     warning = f"no application: serving the demo, as {root} holds no {other}Python file (looked for {places})"
-    return Target("mooring.demo", profile.demo, f"profile:{profile.name}", "the demo", (root,), warning)
+    return Target("mooring.demo", profile.demo, f"profile:{profile.name}", DEMO, (root,), warning)
 
 
 def demo_file(name: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mooring.errors import ConfigurationError
+from mooring.logs.access.loggers import watched
 from mooring.logs.bridge import Handler
 
 ACCESS, FORM = "uvicorn.access", "uvicorn"
@@ -51,12 +52,17 @@ def load(reference: str, folders: Iterable[Path] = ()) -> dict[str, Any]:
 def apply(reference: str, folders: Iterable[Path]) -> None:
     """Configure `logging` as it says. Raises ConfigurationError."""
     configuration = load(reference, folders)
+    known = {each.name for each in watched.loggers}
+    if known:  # a second time, by gunicorn's logger: the access loggers stand for mooring's own log by now
+        named = configuration.get("loggers") or {}
+        configuration = {**configuration, "loggers": {k: v for k, v in named.items() if k not in known}}
     try:
         logging.config.dictConfig(configuration)
     except (ValueError, TypeError, AttributeError, ImportError, OSError) as error:
         why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
         raise ConfigurationError(f"logging_conf={reference}: {why}") from None
-    _access[0] = _writer()
+    if not known:
+        _access[0] = _writer()
 
 
 def access_writer() -> Write | None:

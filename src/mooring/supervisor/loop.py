@@ -58,6 +58,7 @@ class Supervisor:
         self._parts: list[Part] = []
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
+        self._left = False
         self._on_terminal = os.isatty(2)
 
     def add(self, part: Part) -> None:
@@ -98,6 +99,9 @@ class Supervisor:
     def _advance(self) -> None:
         while self._events:
             self.fleet, actions = lifecycle.step(self.fleet, self._events.popleft(), time.monotonic())
+            if not self._left and self.fleet.takes_nothing_new:
+                self._left = True
+                self.workers.leave_for_good()  # before a worker is told to drain
             for action in actions:
                 self._execute(action)
 

@@ -13,13 +13,16 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from mooring.system import signals
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
+_NAP = 0.001  # seconds between two looks whether a child has ended
 
 
 class Reaped(NamedTuple):
@@ -140,11 +143,7 @@ def _show_exception() -> None:
 def close_inherited(keep: Collection[int]) -> None:
     """Close what an exec would close: every close-on-exec descriptor but those in `keep`."""
     kept = set(keep)
-    try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:  # EMFILE: the listing takes a descriptor itself
-        numbers = list(range(min(65_536, os.sysconf("SC_OPEN_MAX"))))
-    for fd in numbers:
+    for fd in descriptors():
         if fd in kept or fd <= 2:
             continue
         try:
@@ -152,6 +151,14 @@ def close_inherited(keep: Collection[int]) -> None:
                 os.close(fd)
         except OSError:
             continue  # the descriptor of the listing itself
+
+
+def descriptors() -> Collection[int]:
+    """The numbers of all descriptors of this process, and perhaps numbers that are not open."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # EMFILE: listing the folder needs a descriptor too
+        return range(min(65_536, os.sysconf("SC_OPEN_MAX")))
 
 
 def reap(
@@ -195,6 +202,16 @@ def kill_group(pid: int) -> None:
     """Kill a worker and all processes in its process group."""
     if not _signal_group(pid, signal.SIGKILL):
         send(pid, signal.SIGKILL)  # the worker does not lead its group yet
+
+
+def wait_for_end(pid: int, seconds: float) -> None:
+    """Wait until a child that was killed has ended, at most so long. It is yet to be reaped."""
+    deadline = time.monotonic() + seconds
+    with suppress(ChildProcessError):
+        while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_NAP)
 
 
 def _signal_group(pid: int, number: int) -> bool:

@@ -60,6 +60,15 @@ class SignalQueue:
         except BlockingIOError:
             return []
 
+    def check(self, when: str) -> None:
+        """Raise Stopped if a signal to stop has come; `when` says in which step. Others stay in the queue."""
+        found = self.read()
+        stop = next((number for number in found if number in STOPS), 0)
+        if stop:
+            raise Stopped(f"stopped by {signal.Signals(stop).name} {when}")
+        if found:
+            os.write(self._write, bytes(found))
+
     def close(self) -> None:
         """Put the handlers back as they were."""
         signal.set_wakeup_fd(-1)
@@ -92,4 +101,4 @@ def reset_in_child() -> None:
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A signal asked mooring to stop while it waited for a hook or another child. That child has ended."""
+    """A signal asked mooring to stop before it served. The hook or child that it waited for has ended."""

@@ -181,6 +181,8 @@ def test_a_file_is_looked_for_in_the_root_and_then_in_the_working_folder(
         ("meinheld-flask", ["app/main.py", "main.py"], "app.main"),
         ("inboard-base", ["app/main.py", "main.py"], "main"),
         ("inboard-fastapi", ["app/main.py"], "app.main"),
+        ("uvicorn-gunicorn", ["app/main.py", "main.py"], "app.main"),
+        ("uvicorn-gunicorn-fastapi", ["main.py"], "main"),
         ("poetry", ["app/main.py", "main.py"], "app.main"),
     ],
 )

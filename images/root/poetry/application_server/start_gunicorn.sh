@@ -1,4 +1,5 @@
-#!/bin/sh
+#!/usr/bin/env -S --block-signal=TERM,INT,QUIT sh
+# Process 1 loses a signal that it does not handle: blocked, it waits until mooring does.
 . /application_server/activate.sh
 # The newer images' Dockerfiles (versions 1 to 3) copy to their user, and publish port 8000.
 if [ "$(stat -c %U /application_root/app 2>/dev/null)" = python_application ]; then

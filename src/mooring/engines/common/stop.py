@@ -25,11 +25,13 @@ class StopRequest:
     """The stop of this process, requested once, by SIGTERM. SIGINT is for the supervisor and ignored here.
 
     `grace` is in seconds and counts from the signal. The handlers stay installed until the process ends, so
-    that a second signal cannot kill a worker that is about to end.
+    that a second signal cannot kill a worker that is about to end. `leave` closes the listeners; it
+    is called first, since an event loop may be blocked.
     """
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, leave: Callable[[], object]) -> None:
         self.requested = False
+        self._leave = leave
         self._grace = grace
         self._at = 0.0
         self._wake: Callable[[], object] | None = None
@@ -73,6 +75,7 @@ class StopRequest:
         if self.requested:
             return
         self.requested, self._at = True, time.monotonic()
+        self._leave()
         if self._wake is not None:
             # A loop that has ended meanwhile raises RuntimeError: there is nothing left to wake.
             with contextlib.suppress(RuntimeError):

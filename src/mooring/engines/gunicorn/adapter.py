@@ -44,7 +44,7 @@ def serve(serving: Serving) -> None:
     Raises ApplicationError if the application does not boot in gunicorn's worker, ConfigurationError for bad
     gunicorn configuration or a worker class that cannot serve the application.
     """
-    stop = StopRequest(serving.plan.settings.graceful_timeout)
+    stop = StopRequest(serving.plan.settings.graceful_timeout, lambda: None)
     stop.install()
     heartbeat.install()
     reports = Reports()
@@ -120,8 +120,9 @@ class _Arbiter(Arbiter):
             self.signal(signal.SIGTERM, None)
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop the workers."""
+        """Stop the workers; before them, close the listeners here."""
         self._stopping = True
+        self._serving.doors.close()
         super().stop(graceful)
 
     def spawn_worker(self) -> int:
