@@ -186,7 +186,7 @@ def test_the_newer_poetry_images_layout(start: Starter, images: Images) -> None:
 COPY --chown=python_application:python_application pyproject.toml /application_root/
 RUN poetry lock && poetry install --no-interaction --no-root --without dev
 FROM mooring:poetry
-COPY --chown=python_application:python_application --from=packages /application_root/.venv /application_root/.venv
+COPY --chown=python_application:python_application --from=packages /application_root/.venv .venv
 COPY --chown=python_application:python_application app /application_root/app/
 """
     tag = images.user(text, {"pyproject.toml": PROJECT, "app/main.py": WITH_IMPORT})

@@ -19,8 +19,18 @@ from mooring.errors import ApplicationError, MooringError
 from mooring.instrument.drain import DrainState
 from mooring.logs.log import show_traceback
 from mooring.settings import engines
-from mooring.system import process
-from mooring.worker import advice, descriptors, fork_safety, heartbeat, idle_loops, memory, messages, setup
+from mooring.system import forks, lifeline, process
+from mooring.worker import (
+    advice,
+    apart,
+    descriptors,
+    fork_safety,
+    heartbeat,
+    idle_loops,
+    memory,
+    messages,
+    setup,
+)
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import SeatArbiterRows
@@ -47,6 +57,7 @@ def probe(assignment: Assignment) -> int:
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     """Set up, then `work`. Returns the exit code; where it is not 0, reports why over the report pipe."""
     assignment.context.log.set_level(assignment.plan.settings.log_level)  # the level of its generation
+    _guard(assignment)
     try:
         work(set_up(assignment) if assignment.application is None else assignment)
     except MooringError as error:
@@ -64,6 +75,15 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
         crashed(assignment.context.log, error)
         return ApplicationError.exit_code if why else 1
     return 0
+
+
+def _guard(assignment: Assignment) -> None:
+    """Keep what is mooring's out of what the application will fork."""
+    forks.guard()
+    seat = assignment.seat.keep if assignment.seat is not None else ()
+    listeners = [each.fileno() for each in assignment.doors.sockets]
+    for fd in (*listeners, assignment.report, *seat, *lifeline.descriptors()):
+        forks.disown(fd)
 
 
 def _upgraded() -> str:
@@ -208,11 +228,12 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
 
 
 def _serves(row: Row, assignment: Assignment, look: float = memory.LOOK) -> None:
-    """Note that the process serves; name its idle loops; watch its memory and its descriptors from now on."""
+    """Note that it serves; name its idle loops; watch memory, descriptors and children from now on."""
     assignment.doors.serve()
     memory.watch(row, look)
     seats.ready(row)
     descriptors.watch(assignment.context.log)
+    apart.watch(lambda found: tell(assignment.report, "apart", children=found))
     idle_loops.warn(assignment.context.log)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from mooring.errors import ConfigurationError
 from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.plan.plan import Plan
-from mooring.system import process
+from mooring.system import forks, process
 from mooring.system.accounts import Account
 from mooring.system.memfd import memory
 from mooring.worker.assignment import Assignment
@@ -83,7 +83,7 @@ def _with_tls_files(plan: Plan, copy: bool) -> Plan:
             continue
         changes[name] = os.path.abspath(path)
         if copy:
-            fd = memory(f"mooring-{name}")
+            fd = forks.disown(memory(f"mooring-{name}"))
             with open(path, "rb") as source:
                 os.write(fd, source.read())
             changes[name] = f"/proc/self/fd/{fd}"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from mooring.engines import Serving
 from mooring.logs.escape import escape
+from mooring.system import forks, signals
 
 # What `reserve` returns: these seconds, but at most this share of the grace period.
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2
@@ -22,7 +23,7 @@ _NAMED = 10  # requests that the warning of what was cut names
 
 
 class StopRequest:
-    """The stop of this process, requested once, by SIGTERM. SIGINT is for the supervisor and ignored here.
+    """The stop of this process, requested once, by SIGTERM. SIGINT is the supervisor's: passed over here.
 
     `grace` is in seconds and counts from the signal. The handlers stay installed until the process ends, so
     that a second signal cannot kill a worker that is about to end. `leave` closes the listeners; it
@@ -39,7 +40,7 @@ class StopRequest:
 
     def install(self) -> None:
         """Install the handlers of both signals; from the main thread only."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signals.pass_over(signal.SIGINT)
         signal.signal(signal.SIGTERM, lambda *_: self.request())
 
     def on_request(self, wake: Callable[[], object]) -> None:
@@ -61,6 +62,8 @@ class StopRequest:
         if self._waker is None:
             self._waker = socket.socketpair()
             self._waker[1].setblocking(False)
+            for each in self._waker:
+                forks.disown(each.fileno())
             signal.set_wakeup_fd(self._waker[1].fileno(), warn_on_full_buffer=False)
         return self._waker[0]
 

@@ -26,7 +26,7 @@ from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import reserve
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.report import Reports
-from mooring.system import process
+from mooring.system import lifeline, process
 
 MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
 
@@ -93,6 +93,8 @@ class MooringWorker(Worker):
 
     def init_process(self) -> None:
         """Gunicorn calls this first after the fork, before gevent patches and before the user changes."""
+        os.setpgid(0, 0)
+        lifeline.hold()
         process.die_with_parent(self.ppid)
         setting = self.cfg.settings["graceful_timeout"]  # the arbiter's copy keeps the whole time
         setting.value = for_requests(setting.value)
