@@ -99,7 +99,7 @@ def _reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> in
 
 def _guard(assignment: Assignment) -> None:
     """Keep what is mooring's out of what the application will fork."""
-    forks.guard()
+    forks.guard(engines.server_modules())
     seat = assignment.seat.keep if assignment.seat is not None else ()
     listeners = [each.fileno() for each in assignment.doors.sockets]
     for fd in (*listeners, assignment.report, *seat, *lifeline.descriptors()):
@@ -156,6 +156,10 @@ def _prepare_import(assignment: Assignment) -> None:
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
+    if assignment.plan.settings.logging_conf is not None:
+        from mooring.logs import configuration
+
+        configuration.apply(assignment.plan.settings.logging_conf, assignment.plan.target.search)
     _watch_access_loggers(assignment.plan)
     if assignment.plan.settings.reload:
         bytecode.install()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import gunicorn
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
@@ -29,11 +32,19 @@ if TYPE_CHECKING:
     from mooring.plan.plan import Plan
 
 
+UVICORN = "0.54."
+"""The release that mooring's protocol classes and its server are written for."""
+
+
 def worker_class(base: Any, job: GunicornJob) -> type:
     """The class that gunicorn starts instead of `base`."""
     body: dict[str, Any] = {"mooring_job": job, "mooring_announced": False}
     mixins: tuple[type, ...] = (MooringWorker,)
-    if hasattr(base, "CONFIG_KWARGS"):
+    if hasattr(base, "CONFIG_KWARGS") and uses_another_uvicorn():
+        plain = {"interface": "asgi3", "server_header": False, "proxy_headers": False, "access_log": False}
+        body["CONFIG_KWARGS"] = {**plain, **base.CONFIG_KWARGS}
+        mixins = (OtherUvicornWorker,)
+    elif hasattr(base, "CONFIG_KWARGS"):
         body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
         mixins = (UvicornWorker,)
     if hasattr(base, "run_for_one"):
@@ -51,6 +62,24 @@ def worker_class(base: Any, job: GunicornJob) -> type:
     return type(base.__name__, (*mixins, base), body)
 
 
+def prefer_the_applications() -> None:
+    """Let a worker class of the application import the uvicorn that the application has installed.
+
+    In an image mooring's servers come first on the path, apart from the application's packages. gunicorn and
+    mooring are imported already, so they stay what they are.
+    """
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(gunicorn.__file__)))
+    if not ours.endswith("-packages") and ours in sys.path and "uvicorn" not in sys.modules:
+        sys.path.remove(ours)
+        sys.path.append(ours)
+
+
+def uses_another_uvicorn() -> bool:
+    """Whether the uvicorn that was imported is of another release than mooring's parts are written for."""
+    version: str = getattr(sys.modules.get("uvicorn"), "__version__", UVICORN)
+    return not version.startswith(UVICORN)
+
+
 def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """Uvicorn's options: mooring's values, and over them those of the user's worker class (`own`)."""
     from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
@@ -65,6 +94,8 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
     }
+    if settings.logging_conf is not None:
+        options["access_log"] = False  # the instrumentation writes to its handlers
     if settings.loop != "auto":
         own = {**own, "loop": settings.loop}
     if plan.tls:
@@ -72,6 +103,15 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
     if own.get("http", "auto") == "auto":
         own = {**own, "http": LimitedHttpToolsProtocol}
     return {**options, **own}
+
+
+class OtherUvicornWorker(MooringWorker):
+    """A worker class for another uvicorn than mooring's: it serves and drains as that uvicorn does."""
+
+    def run(self) -> None:
+        """Serve. Newer releases raise the signal again at the end."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        super().run()
 
 
 class UvicornWorker(MooringWorker):
