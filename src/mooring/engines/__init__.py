@@ -52,6 +52,7 @@ class Serving(NamedTuple):
     wants after each TTIN or TTOU, and `gone` with the pid of each worker that has ended; `arbiter_rows` gives
     its workers their rows of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the
     folder of the application's own metrics.
+    On WSGI the engine calls `moved` for each part of a request's body that has come: a sign of life.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
 
     SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
@@ -70,6 +71,7 @@ class Serving(NamedTuple):
     gone: Callable[[int], None] = lambda _pid: None
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
+    moved: Callable[[], None] = lambda: None
 
 
 class Engine(Protocol):

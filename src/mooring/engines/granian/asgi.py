@@ -7,7 +7,6 @@ import socket
 from typing import Any
 
 from granian._futures import _new_cbscheduler
-from granian._granian import ASGIWorker
 
 from mooring.application.model import Message
 from mooring.engines import Serving
@@ -36,7 +35,7 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest) -> 
     if not await lifespan.startup(stopping):
         return
     live, loop = Live(), asyncio.get_running_loop()
-    pool = Pool(ASGIWorker, serving, 1)
+    pool = Pool(serving, 1, websockets=True)
     stopped = asyncio.Semaphore(0)
     new_scheduler: Any = _new_cbscheduler
     schedulers = []
