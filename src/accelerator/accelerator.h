@@ -96,7 +96,7 @@ typedef struct {
     Py_ssize_t cell_count;
     double *bounds;
     Py_ssize_t bound_count;
-    Py_ssize_t histogram, durations, overflow, raised, dropped; /* cells */
+    Py_ssize_t histogram, durations, overflow, raised, dropped, moves, streams; /* cells */
     Py_ssize_t first, stop, stride, hint;                       /* the table of requests in flight */
     Writer *writer;                                             /* NULL: no access log */
 } Row;
@@ -106,6 +106,12 @@ extern PyTypeObject Row_Type;
 double monotonic(void);
 Py_ssize_t row_begin(Row *self, double base, const char *path, Py_ssize_t length, double now);
 void row_end(Row *self, Py_ssize_t place);
+
+/* A part of a body has passed. */
+void row_move(Row *self);
+
+/* A response that is no list has begun (1), or ended (-1). */
+void row_stream(Row *self, int change);
 void row_count(Row *self, Py_ssize_t base, long status, double seconds);
 
 /* -- a line of the default forms: line.c ---------------------------------------------------------- */

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.arbiter import Arbiter
 
 from mooring.engines.common import tls
-from mooring.engines.common.connections import silence_of
+from mooring.engines.common.connections import Connections, Traffic, silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
+from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
@@ -37,6 +38,8 @@ def worker_class(base: Any, job: GunicornJob) -> type:
         mixins = (UvicornWorker,)
     if hasattr(base, "handle_exit_signal"):
         mixins = (AsgiWorker,)
+    if hasattr(base, "run_for_one"):
+        mixins = (SyncWorker,)
     if hasattr(base, "_cap_keepalive"):
         mixins = (ThreadWorker,)
     if hasattr(base, "timeout_ctx"):
@@ -90,6 +93,28 @@ class UvicornWorker(MooringWorker):
         await server.serve(sockets=worker.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class SyncWorker(MooringWorker):
+    """Gunicorn's sync worker. By itself it sends no heartbeat during a request, however much it sends."""
+
+    def run(self) -> None:
+        """Serve. A thread sends the heartbeat while bytes of the request in flight pass."""
+        if self.cfg.timeout:
+            native("_thread", "start_new_thread")(self.mooring_look, (native("time", "sleep"),))
+        super().run()
+
+    def mooring_look(self, sleep: Any) -> None:
+        """Look at the connection, of which there is one: what passes on it is of the request in flight."""
+        serving = self.mooring_job.serving
+        connections, pause = Connections(serving.sockets), min(1.0, self.cfg.timeout / 4)
+        before: Traffic = {}
+        while True:
+            sleep(pause)
+            now = connections.traffic() if serving.in_flight() else {}
+            if any(now[each] != was for each, was in before.items() if each in now):
+                self.tmp.notify()
+            before = now
 
 
 class ThreadWorker(MooringWorker):
