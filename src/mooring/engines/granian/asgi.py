@@ -11,6 +11,7 @@ from granian._futures import _new_cbscheduler
 from mooring.application.model import Message
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
+from mooring.engines.common.connections import Connections
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import StopRequest, warn_of_cut
@@ -34,7 +35,9 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest) -> 
     lifespan = _Engine(application)
     if not await lifespan.startup(stopping):
         return
-    live, loop = Live(), asyncio.get_running_loop()
+    settings = serving.plan.settings
+    live = Live(settings.websocket_max_size, Connections(serving.sockets))
+    loop = asyncio.get_running_loop()
     pool = Pool(serving, 1, websockets=True)
     stopped = asyncio.Semaphore(0)
     new_scheduler: Any = _new_cbscheduler

@@ -62,6 +62,7 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "interface": "asgi3",
         "server_header": False,  # the same on every engine
         "ws": QuietWebSockets,
+        "ws_max_size": settings.websocket_max_size,
         "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
     }
