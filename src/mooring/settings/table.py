@@ -143,7 +143,7 @@ class Settings:
     graceful_timeout: float = _row(TIMES, parsers.seconds(), 8.0, "The grace period: seconds that a drain may take", "GRACEFUL_TIMEOUT")
     keep_alive: float = _row(TIMES, parsers.seconds(), 75.0, "Seconds that an idle kept-alive connection stays open", "KEEP_ALIVE")
     boot_timeout: float = _row(TIMES, parsers.seconds(0, exclusive=True), 120.0, "Seconds that a worker may take until it is ready")
-    drain_delay: float = _row(TIMES, parsers.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting")
+    drain_delay: float = _row(TIMES, parsers.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting", shown_default="0; in Kubernetes 5, but not in the profiles of older images")
 
     drain_idle: float = _row(TIMES, parsers.seconds(), 1.0, "Seconds that a connection may stay idle in a drain, until it is closed")
 
@@ -182,7 +182,7 @@ class Settings:
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere", restart=True)
     app_metrics: bool = _row(INSTANCE, parsers.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true", restart=True)
 
-    profile: str = _row(INSTANCE, parsers.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask), or none")
+    profile: str = _row(INSTANCE, parsers.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, uvicorn-gunicorn, uvicorn-gunicorn-starlette, uvicorn-gunicorn-fastapi, poetry, meinheld-flask), or none")
     config: str | None = _row(INSTANCE, parsers.text, None, "The configuration file to read", shown_default="mooring.toml, or [tool.mooring] of pyproject.toml, in the application root")
     name: str | None = _row(INSTANCE, _instance, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener", restart=True)
     runtime_dir: str | None = _row(INSTANCE, parsers.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID", restart=True)

@@ -13,15 +13,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mooring.scoreboard.row import BEAT, MOVES, STREAMS, TAKEN, Row
 from mooring.settings import engines
+from mooring.system import forks
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
-    from socket import socket
-
     from mooring.engines.common.connections import Connections, Traffic
     from mooring.settings.table import Settings
 
@@ -43,10 +42,10 @@ def every(longest: float) -> float:
     return min(1.0, longest / 4)
 
 
-def start(row: Row, seconds: float, interface: str, listeners: Sequence[socket], threads: int) -> None:
+def start(row: Row, seconds: float, interface: str, listeners: Sequence[Any], threads: int) -> None:
     """Beat from now on: from the running event loop of an ASGI worker, else from a thread.
 
-    On WSGI, `threads` is the size of the pool, `listeners` are those of its clients.
+    On WSGI, `threads` is the size of the pool, `listeners` are the addresses of its clients' listeners.
     """
     row.cells[BEAT] = monotonic()
     if interface == "asgi" and (_asyncio(row, seconds) or _trio(row, seconds)):
@@ -88,6 +87,7 @@ def _look(row: Row, connections: Connections, threads: int) -> Callable[[], None
 def answer(stacks: int) -> None:
     """From now on, SIGNAL makes this process write the stacks of all threads to the descriptor `stacks`."""
     faulthandler.register(SIGNAL, file=stacks, all_threads=True, chain=False)
+    forks.undo(lambda: faulthandler.unregister(SIGNAL))
 
 
 def _asyncio(row: Row, seconds: float) -> bool:

@@ -53,13 +53,14 @@ class Scheduler(CallbackScheduler):
 def serve(serving: Serving) -> None:
     """Serve a WSGI application until drained."""
     settings = serving.plan.settings
-    stop = StopRequest(settings.graceful_timeout)
+    threads = serving.plan.engine_threads
+    pool = Pool(serving, threads + 1, websockets=False)  # one is granian's: request.py
+    stop = StopRequest(settings.graceful_timeout, pool.leave)
     stop.install()
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
-    loop, threads = Loop(), serving.plan.engine_threads
-    pool = Pool(serving, threads + 1, websockets=False)  # one is granian's: request.py
-    connections = Connections(serving.sockets)
+    loop = Loop()
+    connections = Connections(serving.doors.names)
     schedulers = []
     for _ in serving.sockets:
         kind: Any = Scheduler
@@ -70,7 +71,6 @@ def serve(serving: Serving) -> None:
     if not stop.requested:
         serving.ready()
     stop.wait()
-    pool.pause()
     serving.drain.begin()
     gate = Gate(serving, lambda: running or serving.in_flight())  # the latter also knows streamed bodies
     gates.append(gate)
