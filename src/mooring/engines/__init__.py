@@ -54,6 +54,7 @@ class Serving(NamedTuple):
     wants after each TTIN or TTOU, and `gone` with the pid of each worker that has ended; `arbiter_rows` gives
     its workers their rows of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the
     folder of the application's own metrics.
+    On WSGI the engine calls `moved` for each part of a request's body that has come: a sign of life.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
 
     The supervisor's order starts the engine's drain (`orders` is the descriptor on which it comes; below 0:
@@ -76,6 +77,7 @@ class Serving(NamedTuple):
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
     orders: int = -1
     leaving: Callable[[str], None] = lambda _why: None
+    moved: Callable[[], None] = lambda: None
 
     @property
     def sockets(self) -> tuple[socket, ...]:

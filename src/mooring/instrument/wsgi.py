@@ -17,6 +17,7 @@ from mooring.instrument.meter import FAILED, Lines, Meter, lines_agree, on_acces
 from mooring.instrument.request_id import WsgiIdentifier, WsgiIds
 from mooring.instrument.wsgi_line import describer, logger, target_of
 from mooring.instrument.wsgi_response import (
+    Progress,
     Stream,
     failure_in,
     is_watched_file,
@@ -59,7 +60,7 @@ def _wrapped(  # noqa: C901
 ) -> WSGI:
     """What `wrap_wsgi` returns, in Python."""
     start, report = _recorder(meter)
-    drain = meter.drain
+    drain, progress = meter.drain, Progress(meter.row.cells)
 
     def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         arrival = start(environ)
@@ -92,7 +93,7 @@ def _wrapped(  # noqa: C901
             prepare(environ)
             body = application(environ, started)
             if not isinstance(body, list):
-                stream = Stream(body, finish, environ)
+                stream = Stream(body, finish, environ, progress)
                 return body if is_watched_file(environ, body, stream, headers) else stream
             size = sum(map(_size, body))
         except BaseException as error:

@@ -150,6 +150,7 @@ class Settings:
     root_path: str = _row(REQUESTS, parsers.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
     max_in_flight: int = _row(REQUESTS, parsers.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; on WSGI no more than the threads; 0 is no limit", shown_default="no limit")
     request_timeout: float = _row(REQUESTS, parsers.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
+    websocket_max_size: int = _row(REQUESTS, parsers.message_size, 16 * 2**20, "The largest WebSocket message from a client, in bytes after decompression, such as 512K or 16M; a larger one closes its connection with 1009", shown_default="16M")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
     request_id: str | None = _row(REQUESTS, parsers.header_name, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
