@@ -33,7 +33,7 @@ def listens(fd):
         return None
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
-forks.guard()
+forks.guard(["gunicorn"])
 """
 
 

@@ -25,6 +25,9 @@ def _handlers():
         signal.signal(number, handler)
 
 
+KEPT: list[socket.socket] = []
+
+
 class Stop:
     """A stop, installed as an engine does it; `supervisor` is the other end of the report pipe."""
 
@@ -48,7 +51,8 @@ def stop():
     made = Stop()
     yield made
     made.supervisor.close()  # ends the thread
-    made.worker.close()
+    # A thread that has not begun to read would take the next test's order, if that got the same number.
+    KEPT.append(made.worker)
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: sys.exit(0)])
