@@ -75,7 +75,7 @@ class WsgiApplication:
 def _one_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers with one cookie: browsers split it over HTTP/2, and hypercorn would join it by commas."""
     cookies = [value for name, value in headers if name == b"cookie"]
-    if len(cookies) < 2:  # noqa: PLR2004
+    if len(cookies) < 2:
         return headers
     return [*(each for each in headers if each[0] != b"cookie"), (b"cookie", b"; ".join(cookies))]
 

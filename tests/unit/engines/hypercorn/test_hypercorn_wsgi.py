@@ -79,7 +79,6 @@ def test_an_error_replaces_a_head_that_is_not_out():
     assert serve(at_once) == ([503], b"")
 
 
-
 def test_what_was_written_for_a_head_goes_with_it():
     def app(_environ, start_response):
         start_response("200 OK", [])(b"half a page")
