@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from hypercorn.app_wrappers import WSGIWrapper
 
@@ -64,6 +65,8 @@ class WsgiApplication:
         async def spawn(function: Any, environ: dict[str, Any], *more: Any) -> Any:
             if "raw_path" in scope:
                 environ["RAW_URI"] = _target(scope)  # the instrumentation makes REQUEST_URI of it
+                if not scope.get("root_path"):  # hypercorn's own path has lost bytes that are no UTF-8
+                    environ["PATH_INFO"] = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
             return await run(function, environ, *more)
 
         try:

@@ -88,6 +88,14 @@ def test_what_was_written_for_a_head_goes_with_it():
     assert serve(app) == ([503], b"sorry")
 
 
+def test_the_path_has_the_bytes_that_were_sent():
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode("latin-1")]
+
+    assert serve(app, path="/\ufffd\u20ac", raw_path=b"/%FF%e2%82%ac") == ([200], b"/\xff\xe2\x82\xac")
+
+
 def test_a_cookie_that_was_split_is_one():
     def app(environ, start_response):
         start_response("200 OK", [])
