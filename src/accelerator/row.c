@@ -74,7 +74,7 @@ void row_count(Row *self, Py_ssize_t base, long status, double seconds) {
         else
             high = middle;
     }
-    if (base >= 0 && base <= self->cell_count - CLASSES)
+    if (base >= 0 && base <= self->histogram - CLASSES) /* the methods' cells are before it */
         add(self, base + (status / 100 & (CLASSES - 1)), 1.0);
     add(self, self->histogram + low, 1.0);
     add(self, self->durations, seconds);
