@@ -31,7 +31,7 @@ from mooring.scoreboard.row import BUCKETS, HISTOGRAM, PLACES, ROW_BYTES, Row
 PAGE, SIZE = 4096, 16384
 UNUSED = range(HISTOGRAM + BUCKETS, PLACES.start)  # cells of a row that nobody writes
 MARK = -7.25
-SIZES = (0, 1, -1, 2**31, 2**62, 2**63 - 1, -(2**63), 2**63, 10**30)
+SIZES = (0, 1, -1, 2**16, 2**62, 2**63 - 1, -(2**63), 2**63, 10**30)
 KEYS = (
     *("type", "body", "more_body", "status", "path", "client", "method", "headers", "http_version", "RAW_URI"),
     *("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_METHOD", "SERVER_PROTOCOL", "REMOTE_ADDR"),
