@@ -2,8 +2,9 @@
 
 Usage: python scripts/sanitize.py FOLDER COMMAND...
 
-In FOLDER is a `mooring` of links to src/mooring, and the accelerator beside them; PYTHONPATH has it first. Needs gcc
-with its libasan and libubsan. The leaks of the interpreter itself are not looked for: tests/fuzz counts objects instead.
+In FOLDER is a `mooring` of links to src/mooring, and the accelerator beside them; PYTHONPATH has it first.
+Needs gcc with its libasan and libubsan. Leaks are not looked for, since the interpreter has its own:
+tests/fuzz counts objects instead.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "mooring"
 # A double that does not fit into an integer is undefined as well, and not in `undefined`.
-FLAGS = "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
+FLAGS = (
+    "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -fno-omit-frame-pointer -g"
+)
 
 
 def build(folder: Path) -> None:
-    """Make the folder anew. Raises SystemExit where the compiler fails, which setup.py alone would forgive."""
+    """Make the folder anew. Raises SystemExit where the compiler fails, which setup.py forgives."""
     package = folder / "mooring"
     shutil.rmtree(folder, ignore_errors=True)
     package.mkdir(parents=True)
@@ -65,11 +68,13 @@ def main(folder: Path, command: list[str]) -> None:
     build(folder)
     given = environ(folder)
     check = "import mooring._accelerator as a; print('sanitized:', a.__file__)"
-    found = subprocess.run([sys.executable, "-c", check], env=given, check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", check], env=given, check=True, capture_output=True, text=True
+    )
     if str(folder) not in found.stdout:
         raise SystemExit(f"another accelerator is imported: {found.stdout}")
     print(found.stdout, end="", flush=True)
-    os.execvpe(command[0], command, given)  # noqa: S606
+    os.execvpe(command[0], command, given)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Requests that misuse the accelerator: objects whose every method does something nasty to what C is working on.
+"""Requests that misuse the accelerator: each method of their objects does something to what C is working on.
 
-`World(seed).request()` makes one request, on ASGI, WSGI or granian, or makes objects of the accelerator's from
-odd arguments. What is hoped for is nothing: no crash, no report of a sanitizer, and a row and a ring that hold only
-what they may. Usage: python tests/fuzz/hostile.py [--requests NUMBER] [--seed NUMBER]
+`World(seed).request()` makes one request, on ASGI, WSGI or granian, or makes objects of the accelerator's
+from odd arguments. What must come of it is nothing: no crash, no report of a sanitizer, and a row and a ring
+that hold only what they may. Usage: python tests/fuzz/hostile.py [--requests NUMBER] [--seed NUMBER]
 """
 
 from __future__ import annotations
@@ -33,15 +33,54 @@ UNUSED = range(HISTOGRAM + BUCKETS, PLACES.start)  # cells of a row that nobody 
 MARK = -7.25
 SIZES = (0, 1, -1, 2**16, 2**62, 2**63 - 1, -(2**63), 2**63, 10**30)
 KEYS = (
-    *("type", "body", "more_body", "status", "path", "client", "method", "headers", "http_version", "RAW_URI"),
+    *(
+        "type",
+        "body",
+        "more_body",
+        "status",
+        "path",
+        "client",
+        "method",
+        "headers",
+        "http_version",
+        "RAW_URI",
+    ),
     *("SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_METHOD", "SERVER_PROTOCOL", "REMOTE_ADDR"),
-    *("HTTP_HOST", "HTTP_REFERER", "HTTP_USER_AGENT", "HTTP_X_FORWARDED_FOR", "wsgi.file_wrapper", "CONTENT_LENGTH"),
+    *(
+        "HTTP_HOST",
+        "HTTP_REFERER",
+        "HTTP_USER_AGENT",
+        "HTTP_X_FORWARDED_FOR",
+        "wsgi.file_wrapper",
+        "CONTENT_LENGTH",
+    ),
 )
 HEADERS = ("Content-Length", "content-length", "Connection", "X-More", "\xe4")
 PLAIN = (
     *(None, True, False, b"", b"bytes", "", "text", "\ud800", "\xe4" * 300, b"/" * 5000, 3.5, float("nan")),
-    *(200, 404, 999, "200 OK", "404", "HTTP/1.1", "GET", "HEAD", "/x?y", b"/x", (), memoryview(b"xyz"), len, int),
-    *(("-", "-", []), ("a", "b", [(b"x", b"y")]), ((b"user-agent", b"x"),), ("127.0.0.1", 5), struct.Struct("d")),
+    *(
+        200,
+        404,
+        999,
+        "200 OK",
+        "404",
+        "HTTP/1.1",
+        "GET",
+        "HEAD",
+        "/x?y",
+        b"/x",
+        (),
+        memoryview(b"xyz"),
+        len,
+        int,
+    ),
+    *(
+        ("-", "-", []),
+        ("a", "b", [(b"x", b"y")]),
+        ((b"user-agent", b"x"),),
+        ("127.0.0.1", 5),
+        struct.Struct("d"),
+    ),
 )
 PARTS = (b"", b"abc", b"abc", b"abc", b"x" * 900, bytearray(b"ab"), memoryview(b"abcdef")[::2])
 
@@ -66,8 +105,12 @@ class World:
         self.drains = [DrainState(), DrainState()]
         self.drains[1].begin()
         self.application = None
-        self.asgi = [self._asgi(form) for form in ("combined", "common", "uvicorn", "%(h)s %({x-y}i)s %(U)s", "")]
-        self.wsgi = [self._wsgi(form) for form in ("combined", "common", "json", "%(h)s %({x-y}o)s %(u)s", "")]
+        self.asgi = [
+            self._asgi(form) for form in ("combined", "common", "uvicorn", "%(h)s %({x-y}i)s %(U)s", "")
+        ]
+        self.wsgi = [
+            self._wsgi(form) for form in ("combined", "common", "json", "%(h)s %({x-y}o)s %(u)s", "")
+        ]
         self.granian = granian.handler(lambda environ, start: self.application(environ, start), set(), 2)
         self.made = 0
 
@@ -77,7 +120,9 @@ class World:
         return Meter(self.row, lines, self.rng.choice(self.drains))
 
     def _asgi(self, form: str):
-        identify = self.rng.choice([None, lambda scope: ("id", "trace", self.rng.choice([[], [(b"x", b"y")]]))])
+        identify = self.rng.choice(
+            [None, lambda scope: ("id", "trace", self.rng.choice([[], [(b"x", b"y")]]))]
+        )
         prepare = self.rng.choice([lambda scope: None, lambda scope: self.strike()])
         return wrap_asgi(
             lambda scope, receive, send: self.application(scope, receive, send),
@@ -88,7 +133,9 @@ class World:
         )
 
     def _wsgi(self, form: str):
-        identify = self.rng.choice([None, lambda environ: ("id", "trace", self.rng.choice([[], [("x", "y")]]))])
+        identify = self.rng.choice(
+            [None, lambda environ: ("id", "trace", self.rng.choice([[], [("x", "y")]]))]
+        )
         prepare = self.rng.choice([lambda environ: None, lambda environ: self.strike()])
         return wrap_wsgi(
             lambda environ, start: self.application(environ, start), prepare, "", self._meter(form), identify
@@ -110,7 +157,9 @@ class World:
         rng = self.rng
         prey = rng.choice(self.prey) if self.prey else None
         if how == 0:
-            raise rng.choice([Oddity, ValueError, KeyError, TypeError, AttributeError, MemoryError, StopIteration])
+            raise rng.choice(
+                [Oddity, ValueError, KeyError, TypeError, AttributeError, MemoryError, StopIteration]
+            )
         if how == 1:
             gc.collect(rng.choice([0, 0, 0, 1, 2]))
         elif how in (2, 3) and hasattr(prey, "clear"):
@@ -162,7 +211,9 @@ class World:
     def request(self) -> None:
         """One request of any kind."""
         self.made += 1
-        kind = self.rng.choice([self._on_asgi, self._on_asgi, self._on_wsgi, self._on_wsgi, self._on_granian, self._bare])
+        kind = self.rng.choice(
+            [self._on_asgi, self._on_asgi, self._on_wsgi, self._on_wsgi, self._on_granian, self._bare]
+        )
         before, applied = len(self.prey), self.application
         try:
             kind()
@@ -183,9 +234,15 @@ class World:
 
     def _message(self):
         rng = self.rng
-        kind = rng.choice(["http.response.start", "http.response.body", "http.response.body", "http.response.pathsend"])
+        kind = rng.choice(
+            ["http.response.start", "http.response.body", "http.response.body", "http.response.pathsend"]
+        )
         usual = {
-            "http.response.start": {"type": kind, "status": rng.randrange(100, 600), "headers": [(b"a", b"b")]},
+            "http.response.start": {
+                "type": kind,
+                "status": rng.randrange(100, 600),
+                "headers": [(b"a", b"b")],
+            },
             "http.response.body": {"type": kind, "body": self._part(), "more_body": rng.random() < 0.4},
             "http.response.pathsend": {"type": kind, "path": "/etc/hostname"},
         }[kind]
@@ -198,11 +255,13 @@ class World:
                 "type": "http",
                 "method": rng.choice(["GET", "HEAD", "BREW"]),
                 "path": "/items",
-                "raw_path": rng.choice([b"/items", b"/\xff\n\"", b"/" * 3000]),
+                "raw_path": rng.choice([b"/items", b'/\xff\n"', b"/" * 3000]),
                 "query_string": rng.choice([b"", b"q=1"]),
                 "http_version": "1.1",
                 "client": rng.choice([("127.0.0.1", 5000), ["::1", 1], None, ("\n", 1), ("",), ()]),
-                "headers": rng.choice([[(b"user-agent", b"curl"), (b"referer", b"x\"\n")], ((b"referer", b"y"),)]),
+                "headers": rng.choice(
+                    [[(b"user-agent", b"curl"), (b"referer", b'x"\n')], ((b"referer", b"y"),)]
+                ),
             }
         )
         if not isinstance(scope.get("type"), str) or scope["type"] != "http":
@@ -236,11 +295,11 @@ class World:
         usual = {
             "REQUEST_METHOD": rng.choice(["GET", "HEAD", "BREW"]),
             "SCRIPT_NAME": rng.choice(["", "/root", "/\xe4"]),
-            "PATH_INFO": rng.choice(["/", "/items", "/\xff\n\"", "/" * 3000, "/\u0434"]),
+            "PATH_INFO": rng.choice(["/", "/items", '/\xff\n"', "/" * 3000, "/\u0434"]),
             "QUERY_STRING": rng.choice(["", "q=1", "\xe4"]),
             "SERVER_PROTOCOL": rng.choice(["HTTP/1.1", "HTTP/2", "H"]),
             "REMOTE_ADDR": rng.choice(["127.0.0.1", "", "\n", "::1"]),
-            "HTTP_USER_AGENT": rng.choice(["curl", "\"\n\\", "\xe4"]),
+            "HTTP_USER_AGENT": rng.choice(["curl", '"\n\\', "\xe4"]),
             "HTTP_HOST": rng.choice(["x", ""]),
             "wsgi.url_scheme": "http",
             "wsgi.input": io.BytesIO(b"body"),
@@ -255,7 +314,9 @@ class World:
     def _fields(self):
         rng = self.rng
         return [
-            self._maybe((self._maybe(rng.choice(HEADERS)), self._maybe(rng.choice(["3", "0", "x", "9" * 30]))))
+            self._maybe(
+                (self._maybe(rng.choice(HEADERS)), self._maybe(rng.choice(["3", "0", "x", "9" * 30])))
+            )
             for _ in range(rng.randrange(3))
         ]
 
@@ -278,7 +339,11 @@ class World:
         self.prey += [environ, start_response]
         for _ in range(rng.choice([1, 1, 1, 0, 2])):
             status = self._maybe(rng.choice(["200 OK", "404 Not Found", "20", OddText("200 OK", self)]))
-            arguments = [status, self._maybe(self._fields()), self._maybe(rng.choice([None, (None, None, None)]))]
+            arguments = [
+                status,
+                self._maybe(self._fields()),
+                self._maybe(rng.choice([None, (None, None, None)])),
+            ]
             write = start_response(*arguments[: rng.choice([2, 2, 3])])
             if callable(write):
                 self.prey.append(write)
@@ -333,8 +398,13 @@ class World:
                 elif act == 1:
                     row.end(self._maybe(rng.choice([0, 50, 51, 66, 82, 170, 178, *SIZES])))
                 elif act == 2:
-                    numbers = self._maybe(rng.choice([3, 60, *SIZES])), self._maybe(rng.choice([200, -1, *SIZES]))
-                    row.count(*numbers, self._maybe(0.5), self._maybe(True), self._maybe(rng.choice([0, 50, 55])))
+                    numbers = (
+                        self._maybe(rng.choice([3, 60, *SIZES])),
+                        self._maybe(rng.choice([200, -1, *SIZES])),
+                    )
+                    row.count(
+                        *numbers, self._maybe(0.5), self._maybe(True), self._maybe(rng.choice([0, 50, 55]))
+                    )
                 else:
                     memory[40:-8] = bytes(rng.choices([0, 1, 127, 255], k=len(memory[40:-8])))
                     row.in_flight()
@@ -342,13 +412,17 @@ class World:
     def _use_ring(self) -> None:
         rng = self.rng
         memory = memoryview(bytearray(rng_choice(rng, (8192, 4096, 8191))))[rng.choice([0, 0, 0, 1, 8]) :]
-        page, size, full = (self._maybe(rng.choice([each, *rng.sample(SIZES, 1)])) for each in (128, 3000, 100))
+        page, size, full = (
+            self._maybe(rng.choice([each, *rng.sample(SIZES, 1)])) for each in (128, 3000, 100)
+        )
         write = accelerator.c.Writer(memory, self.wake, page, size, full, self._maybe(0.0))
         for _ in range(rng.randrange(12)):
             with contextlib.suppress(Exception):
                 write(self._maybe(b"x" * rng.choice([0, 1, 100, 2900, 5000])), self._maybe(rng.random()))
                 if rng.random() < 0.3:
-                    struct.pack_into("d", memory, rng.choice([0, 64]), rng.choice([0.0, 50.0, 1e300, -1.0, 2.0**53]))
+                    struct.pack_into(
+                        "d", memory, rng.choice([0, 64]), rng.choice([0.0, 50.0, 1e300, -1.0, 2.0**53])
+                    )
 
     def _construct(self) -> None:
         rng, c = self.rng, accelerator.c
@@ -366,7 +440,8 @@ class World:
         if isinstance(made, c.Apache):
             status, size, took = self._maybe(200), self._maybe(5), self._maybe(0.5)
             made.put(
-                ("h", 1, "GET", self._maybe("/"), "1.1", status, size, took, "-", "-", "-", "-", None), self._maybe(1.0)
+                ("h", 1, "GET", self._maybe("/"), "1.1", status, size, took, "-", "-", "-", "-", None),
+                self._maybe(1.0),
             )
         elif isinstance(made, c.Wsgi):
             made(self._environ(), lambda *_: None)
@@ -547,7 +622,7 @@ class Protocol:
 
 
 def run(seed: int, requests: int) -> None:
-    """Make so many requests, a world for each thousand; raises AssertionError where something does not hold."""
+    """Make so many requests, a world for each thousand. Raises AssertionError where something is wrong."""
     made = 0
     while made < requests:
         world = World(seed * 1000003 + made)

@@ -1,8 +1,8 @@
 """Feed what parses with mutated inputs: a seeded mutator, or atheris (libFuzzer) with `--guided`.
 
 Usage: python tests/fuzz/parsers.py [--runs NUMBER] [--seconds NUMBER] [--seed NUMBER] [--guided] [TARGET...]
-RUNS and SECONDS are for each target; what comes first ends it. An input that fails is written to build/fuzz, and goes
-to tests/fuzz/corpus with its mend.
+Runs and seconds are for each target; what comes first ends it. An input that fails is written to build/fuzz,
+and goes to tests/fuzz/corpus with its mend.
 """
 
 from __future__ import annotations
@@ -22,10 +22,58 @@ FOUND = FOLDER.parent.parent / "build" / "fuzz"
 LONGEST = 4096  # bytes of an input
 
 _TOKENS = (
-    *(b"\0", b"\r\n", b"\n", b"\r\n\r\n", b"%", b"%(", b")s", b"{", b"}", b"[", b"]", b'"', b"\\", b",", b"/", b"*", b"=", b":"),
-    *(b"\xff", b"\xc3\xa4", b"\xed\xa0\x80", b"\xe2\x80\xae", b"-1", b"0", b"9" * 20, b"9" * 5000, b"1e999", b"NaN", b"max"),
-    *(b"\x00\x00\x00\x00", b"\xff\xff\xff\x7f", b"\x00\x00\x00\x80", b"\x08\x00\x00\x00", b"\xd9\xa3", b"\xc2\xb2", b"\x85"),
-    *(b"HTTP/1.1", b"Host: x\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n", b"://", b"*999", b"..", b" - "),
+    *(
+        b"\0",
+        b"\r\n",
+        b"\n",
+        b"\r\n\r\n",
+        b"%",
+        b"%(",
+        b")s",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b'"',
+        b"\\",
+        b",",
+        b"/",
+        b"*",
+        b"=",
+        b":",
+    ),
+    *(
+        b"\xff",
+        b"\xc3\xa4",
+        b"\xed\xa0\x80",
+        b"\xe2\x80\xae",
+        b"-1",
+        b"0",
+        b"9" * 20,
+        b"9" * 5000,
+        b"1e999",
+        b"NaN",
+        b"max",
+    ),
+    *(
+        b"\x00\x00\x00\x00",
+        b"\xff\xff\xff\x7f",
+        b"\x00\x00\x00\x80",
+        b"\x08\x00\x00\x00",
+        b"\xd9\xa3",
+        b"\xc2\xb2",
+        b"\x85",
+    ),
+    *(
+        b"HTTP/1.1",
+        b"Host: x\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Content-Length: 5\r\n",
+        b"://",
+        b"*999",
+        b"..",
+        b" - ",
+    ),
 )
 
 
@@ -92,9 +140,21 @@ def guide(name: str, seed: int, runs: int, seconds: float) -> None:
         from targets import TARGETS
     grown = FOUND / name
     grown.mkdir(parents=True, exist_ok=True)
-    options = [f"-runs={runs}", f"-max_total_time={max(1, int(seconds))}", f"-seed={seed}", f"-max_len={LONGEST}"]
+    options = [
+        f"-runs={runs}",
+        f"-max_total_time={max(1, int(seconds))}",
+        f"-seed={seed}",
+        f"-max_len={LONGEST}",
+    ]
     atheris.Setup(
-        [sys.argv[0], *options, f"-artifact_prefix={FOUND}/{name}-", "-print_final_stats=1", str(grown), str(CORPUS / name)],
+        [
+            sys.argv[0],
+            *options,
+            f"-artifact_prefix={FOUND}/{name}-",
+            "-print_final_stats=1",
+            str(grown),
+            str(CORPUS / name),
+        ],
         TARGETS[name],
     )
     atheris.Fuzz()
@@ -106,7 +166,9 @@ def _guided(name: str, given: argparse.Namespace) -> int:
     done = subprocess.run(
         [sys.executable, __file__, "--inside", *words, name], check=False, stderr=subprocess.PIPE, text=True
     )
-    count = next((line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line), "")
+    count = next(
+        (line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line), ""
+    )
     if done.returncode or not count:
         raise SystemExit(f"{done.stderr[-6000:]}\n{name}: failed")
     return int(count)

@@ -171,7 +171,14 @@ def _entry(values: list[bytes], kind: int):
     first, second, third = values
     latin = second.decode("latin-1")
     headers = [(b"user-agent", second), (b"authorization", third), (b"x-y", first), (b"cookie", second)]
-    scope = {"type": "http", "method": latin, "path": latin, "headers": headers, "client": (latin, 5), "scheme": latin}
+    scope = {
+        "type": "http",
+        "method": latin,
+        "path": latin,
+        "headers": headers,
+        "client": (latin, 5),
+        "scheme": latin,
+    }
     environ = {"HTTP_USER_AGENT": latin, "HTTP_AUTHORIZATION": third.decode("latin-1"), "HTTP_X_Y": latin}
     extra = [
         (scope, [(b"x-y", third), (b"content-length", second)]),
@@ -213,14 +220,23 @@ def access_rules(data: bytes) -> None:
     except ConfigurationError:
         return
     for status in (200, 304, 404, 500):
-        found = [it is None or it.wanted(way, status) for it, way in zip(twice, (path, path.decode("latin-1")), strict=True)]
+        found = [
+            it is None or it.wanted(way, status)
+            for it, way in zip(twice, (path, path.decode("latin-1")), strict=True)
+        ]
         assert found[0] == found[1], (path, status)
 
 
 # -- prometheus_client's files -----------------------------------------------------------------------------
 
 _SAMPLE = re.compile(r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{([a-zA-Z_][a-zA-Z0-9_]*="(\\[\\"n]|[^\\"\n])*",?)+\})? \S+')
-_FILES = ("counter_1.db", "histogram_2.db", "gauge_all_3.db", "gauge_mostrecent_folded.db", "gauge_livemin_5.db")
+_FILES = (
+    "counter_1.db",
+    "histogram_2.db",
+    "gauge_all_3.db",
+    "gauge_mostrecent_folded.db",
+    "gauge_livemin_5.db",
+)
 
 
 def prometheus(data: bytes) -> None:
@@ -232,7 +248,7 @@ def prometheus(data: bytes) -> None:
     again = files.parse(files.encode(content.entries, content.width, content.within))
     assert repr(again.entries) == repr(content.entries)
     found = [files.identify(name) for name in _FILES]
-    page = text.page(merge.gather(merge.shown({file: content for file in found}))).decode()
+    page = text.page(merge.gather(merge.shown(dict.fromkeys(found, content)))).decode()
     names = []
     for line in page.split("\n"):
         if line and not line.startswith("#"):
@@ -276,7 +292,14 @@ class _Tree:
 
 
 _CGROUP = ("cpu.max", "memory.max", "memory.high", "cpuset.cpus.effective", "cpu.stat", "memory.events")
-_OLD = ("cpu.cfs_quota_us", "memory.limit_in_bytes", "memory.stat", "cpuset.effective_cpus", "cpu.stat", "memory.oom_control")
+_OLD = (
+    "cpu.cfs_quota_us",
+    "memory.limit_in_bytes",
+    "memory.stat",
+    "cpuset.effective_cpus",
+    "cpu.stat",
+    "memory.oom_control",
+)
 
 
 def cgroups(data: bytes) -> None:
@@ -320,5 +343,15 @@ def admin(data: bytes) -> None:
 
 TARGETS = {
     each.__name__: each
-    for each in (head, forwarded, trusted, access_form, access_rules, prometheus, prometheus_name, cgroups, admin)
+    for each in (
+        head,
+        forwarded,
+        trusted,
+        access_form,
+        access_rules,
+        prometheus,
+        prometheus_name,
+        cgroups,
+        admin,
+    )
 }

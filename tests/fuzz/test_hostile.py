@@ -1,4 +1,4 @@
-"""Requests that misuse the accelerator, without a sanitizer (`make sanitize` has many more): nothing is left of them."""
+"""Nothing is left of requests that misuse the accelerator. Many more: `make sanitize`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What parses foreign bytes: each input of the corpus, and some mutations of them. More: docs/contributing.md."""
+"""What parses foreign bytes, on the corpus and on mutations of it. More of them: `make fuzz`."""
 
 from __future__ import annotations
 

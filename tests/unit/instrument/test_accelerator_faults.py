@@ -1,4 +1,4 @@
-"""Faults that the accelerator had: each is a request, or an argument, on which it once read or wrote what was not its own.
+"""Faults that the accelerator had: requests and arguments on which it read or wrote what was not its own.
 
 Some show by a wrong value; others only under `make sanitize`, which runs this file too.
 """
@@ -80,7 +80,9 @@ class Logged:
 
     def __init__(self, form="combined"):
         self.rings, self.row = Rings(), Row()
-        self.meter = Meter(self.row, Lines(formatter(form), writer(self.rings.fd, 0, self.rings.wake), None, "-"))
+        self.meter = Meter(
+            self.row, Lines(formatter(form), writer(self.rings.fd, 0, self.rings.wake), None, "-")
+        )
 
     def lines(self):
         self.rings.give(0)
@@ -114,7 +116,7 @@ class Logged:
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("place", [PLACES[3] + 1, PLACES[-1] + 15, PLACES.stop, 3, -1, HISTOGRAM])
 def test_a_place_that_is_none_of_the_table_is_left_alone(place):
-    """Ending it cleared a cell of another request, and the next request was written across two, or beyond the row."""
+    """Ending it cleared another's cell, and the next request was written across two, or beyond the row."""
     row = Row()
     for cell in range(64, ROW_BYTES // 8):
         if cell < PLACES.start or cell >= PLACES.stop:
@@ -128,7 +130,9 @@ def test_a_place_that_is_none_of_the_table_is_left_alone(place):
     assert {*places, free} == {*PLACES}
     assert begin(64, b"/more", 6.0) == 0
     assert [row.cells[cell] for cell in range(64, 512)] == [7.0] * 448
-    assert [row.cells[cell] for cell in range(PLACES.stop, ROW_BYTES // 8)] == [7.0] * (ROW_BYTES // 8 - PLACES.stop)
+    assert [row.cells[cell] for cell in range(PLACES.stop, ROW_BYTES // 8)] == [7.0] * (
+        ROW_BYTES // 8 - PLACES.stop
+    )
 
 
 @pytest.mark.usefixtures("way")
@@ -213,7 +217,9 @@ def test_an_exchanges_size_does_not_overflow():
 
 
 @compiled
-@pytest.mark.parametrize(("page", "size", "full"), [(4096, MOST, 9), (MOST, 4096, 9), (4096, MOST - 4095, 9), (4096, 4096, -1)])
+@pytest.mark.parametrize(
+    ("page", "size", "full"), [(4096, MOST, 9), (MOST, 4096, 9), (4096, MOST - 4095, 9), (4096, 4096, -1)]
+)
 def test_a_ring_larger_than_its_memory_is_refused(page, size, full):
     """Page and size were added before they were compared: the sum was negative, and the ring endless."""
     with pytest.raises(ValueError, match="smaller than a ring"):
@@ -256,7 +262,9 @@ def test_a_number_too_large_for_c_is_left_to_python(number, at):
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("kind", ["http.response.body", "http.response.start", "http.response.pathsend"])
-@pytest.mark.parametrize("act", [list.clear, lambda some: some.__delitem__(slice(3, None)), lambda some: some.append(1)])
+@pytest.mark.parametrize(
+    "act", [list.clear, lambda some: some.__delitem__(slice(3, None)), lambda some: some.append(1)]
+)
 def test_an_exchange_that_is_emptied_while_it_is_sent(kind, act):
     """The message is looked at by its own methods, which may reach the exchange: send.__self__."""
     logged, emptied = Logged(), []
@@ -285,7 +293,7 @@ def test_an_exchange_that_is_emptied_while_it_is_sent(kind, act):
 
 @pytest.mark.usefixtures("way")
 def test_a_message_that_goes_while_its_request_is_finished():
-    """finish() asks the size for its truth, and had no reference of its own to the message with the status."""
+    """finish() asks the size for its truth, and had no reference to the message with the status."""
     logged = Logged()
 
     async def application(_scope, _receive, send):
@@ -313,7 +321,11 @@ def test_ids_that_go_while_they_are_looked_at():
 
     async def application(_scope, _receive, send):
         exchange = send.__self__
-        exchange[IDS] = ("a", "b", Acting(lambda: exchange.__setitem__(IDS, ("-", "-", [])) or gc.collect(), True))
+        exchange[IDS] = (
+            "a",
+            "b",
+            Acting(lambda: exchange.__setitem__(IDS, ("-", "-", [])) or gc.collect(), True),
+        )
         await send(START)
         await send(END)
 
@@ -396,7 +408,7 @@ def test_the_ids_of_nobody_are_three(nothing):
 @pytest.mark.parametrize("kind", ["Asgi", "Wsgi"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_collector_runs_while_arguments_are_parsed(kind, fails):
-    """The object was known to the collector while its references were still borrowed: it counted them as its own."""
+    """The collector knew the object while its references were borrowed, and took them for its own."""
     row, found = accelerator.row(Row()), []
 
     def known():
