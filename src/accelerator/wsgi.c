@@ -55,6 +55,8 @@ static PyObject *Wsgi_vectorcall(Wsgi *self, PyObject *const *args, size_t count
     if (prepare(self, request) == 0) {
         PyObject *given[] = {NULL, args[0], (PyObject *)request};
         body = PyObject_Vectorcall(self->application, given + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        if (body == NULL)
+            wsgi_keep_process(request);
     }
     if (body == NULL) {
         wsgi_report_failed(request, NULL, 0);
@@ -75,7 +77,7 @@ static PyObject *Wsgi_vectorcall(Wsgi *self, PyObject *const *args, size_t count
 
 #define MEMBERS(DO)                                                                                               \
     DO(row) DO(application) DO(drain) DO(identify) DO(prepare) DO(bases) DO(other) DO(nothing) DO(target_of) DO(code) \
-        DO(with_headers) DO(closing) DO(watch) DO(log) DO(wanted) DO(nameless) DO(methods)
+        DO(with_headers) DO(closing) DO(watch) DO(failure) DO(log) DO(wanted) DO(nameless) DO(methods)
 
 static int Wsgi_traverse(Wsgi *self, visitproc visit, void *arg) {
 #define VISIT(name) Py_VISIT(self->name);
@@ -97,23 +99,35 @@ static void Wsgi_dealloc(Wsgi *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
+/* Leave all lines to Python: the application has set something on a server's access logger. */
+static PyObject *Wsgi_renew(Wsgi *self, PyObject *log) {
+    Py_SETREF(self->log, Py_NewRef(log));
+    Py_CLEAR(self->form.date);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Wsgi_methods[] = {
+    {"renew", (PyCFunction)Wsgi_renew, METH_O, "renew(log): have this function make every line"},
+    {NULL},
+};
+
 /* Prepare the types of a request's own objects. The module does not export them: only this code makes such objects. */
 static int ready(void) { return PyType_Ready(&Request_Type) < 0 ? -1 : PyType_Ready(&Stream_Type); }
 
 static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"row",       "application", "drain",        "identify", "prepare", "always", "bases",
                             "other",     "nothing",     "target_of",    "code",     "with_headers", "closing", "watch",
-                            "log",       "wanted",      "nameless",     "methods",  "date",    "timed",  NULL};
+                            "failure",   "log",         "wanted",      "nameless",     "methods",  "date",    "timed",  NULL};
     Wsgi given = {0}; /* borrowed: parsing may run Python code, and the collector must not see these references */
     PyObject *date;
     int always, timed;
     if (ready() < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOpO!O!O!OOOOOOOUO!Op", names, &Row_Type, &given.row,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOpO!O!O!OOOOOOOOUO!Op", names, &Row_Type, &given.row,
                                      &given.application, &given.drain, &given.identify, &given.prepare, &always,
                                      &PyDict_Type, &given.bases, &PyLong_Type, &given.other, &PyTuple_Type, &given.nothing,
                                      &given.target_of, &given.code, &given.with_headers, &given.closing, &given.watch,
-                                     &given.log, &given.wanted, &given.nameless, &PyFrozenSet_Type, &given.methods, &date,
-                                     &timed))
+                                     &given.failure, &given.log, &given.wanted, &given.nameless, &PyFrozenSet_Type, &given.methods,
+                                     &date, &timed))
         return NULL;
     if (PyTuple_GET_SIZE(given.nothing) != ID_COUNT) {
         PyErr_SetString(PyExc_TypeError, "nothing: expected three ids");
@@ -142,4 +156,5 @@ PyTypeObject Wsgi_Type = {
     .tp_dealloc = (destructor)Wsgi_dealloc,
     .tp_traverse = (traverseproc)Wsgi_traverse,
     .tp_clear = (inquiry)Wsgi_clear,
+    .tp_methods = Wsgi_methods,
 };

@@ -18,6 +18,8 @@ import struct
 import sys
 import time
 import warnings
+from collections import deque
+from types import SimpleNamespace
 
 from mooring.engines.granian import wsgi as granian
 from mooring.instrument.asgi import wrap_asgi
@@ -384,9 +386,9 @@ class World:
 
     def _use_row(self) -> None:
         rng, data = self.rng, bytearray(rng_choice(self.rng, (8192, 4096, 8191, 64)))
-        cells = [rng.choice([0, 1, 5, 100, 500, 1000, *rng.sample(SIZES, 2)]) for _ in range(7)]
+        cells = [rng.choice([0, 1, 5, 100, 500, 1000, *rng.sample(SIZES, 2)]) for _ in range(9)]
         if rng.random() < 0.6:  # one that fits
-            cells = [0, 40, 41, 42, 43, 50, 50 + 16 * 8]
+            cells = [0, 40, 41, 42, 43, 44, 45, 50, 50 + 16 * 8]
         memory = memoryview(data)[rng.choice([0, 0, 0, 1, 8]) :]
         bounds = tuple(self._maybe(each / 4) for each in range(rng.choice([0, 3, 20])))
         row = accelerator.c.Row(memory, bounds, *cells, rng.choice([16, 16, 16, 17, 8, *SIZES]), None)
@@ -433,10 +435,20 @@ class World:
         wsgi = lambda: c.Wsgi(  # noqa: E731
             *(row, self._wsgi_application, self.drains[0], None, None, Odd(self), {}, 8, nothing),
             *(self._maybe(lambda environ: self.thing()), lambda status: self.thing(), None, None, None),
-            *(lambda *_: self.strike(), None, "-", frozenset(["GET"]), Odd(self), Odd(self)),
+            *(
+                lambda *_: self.thing(),
+                lambda *_: self.strike(),
+                None,
+                "-",
+                frozenset(["GET"]),
+                Odd(self),
+                Odd(self),
+            ),
         )
         line = lambda: c.Apache(row, Odd(self), Odd(self))  # noqa: E731
-        made = rng.choice([asgi, wsgi, wsgi, line])()
+        made = rng.choice([asgi, wsgi, wsgi, line, self._requests])()
+        if made is None:
+            return
         if isinstance(made, c.Apache):
             status, size, took = self._maybe(200), self._maybe(5), self._maybe(0.5)
             made.put(
@@ -451,6 +463,32 @@ class World:
             with contextlib.suppress(Exception):
                 made.sending(exchange, self._message())
             made.finish(exchange, self._maybe(500), rng.random() < 0.5)
+
+    def _requests(self) -> None:
+        rng = self.rng
+        odd = lambda *_: self.thing()  # noqa: E731
+        answer = lambda exchange, environ: exchange.response_bytes(200, self._maybe(self._fields()), b"x")  # noqa: E731
+        schedule = accelerator.c.Requests(answer, self._maybe(2), deque(), odd, odd, odd, odd, odd)
+        path = rng.choice([b"/", b"/%", b"/%4", b"/%41%zz%ff", b"%" * 300, b"/x_y"])
+        fields = [
+            (b"x-y", b"\xff"),
+            (b"cookie", b"a"),
+            (b"cookie", b"b"),
+            (b"content-length", b"4"),
+            (b"a_b", b""),
+        ]
+        scope = {
+            "http_version": "1.1",
+            "raw_path": self._maybe(path),
+            "query_string": self._maybe(rng.choice([b"", b"q"])),
+            "headers": [self._maybe(rng.choice(fields)) for _ in range(rng.randrange(5))],
+            "server": self._maybe(("h", 1)),
+            "client": self._maybe(("h", "1")),
+            "method": "GET",
+            "scheme": self._maybe("http"),
+        }
+        self.prey.append(scope["headers"])
+        schedule(SimpleNamespace(proto=SimpleNamespace(send=odd), scope=self._maybe(scope)))
 
     # -- what must hold ---------------------------------------------------------------------------------
 

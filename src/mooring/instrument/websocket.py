@@ -4,7 +4,7 @@ open ones are counted.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -12,6 +12,7 @@ from urllib.parse import quote
 from mooring.application.model import ASGI, Receive, Scope, Send
 from mooring.instrument.asgi_line import Entries, status_of
 from mooring.instrument.meter import FAILED, LEFT, Meter, table
+from mooring.instrument.request_exit import failure_of
 from mooring.instrument.request_id import AsgiIdentifier, with_headers
 from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
 
@@ -19,18 +20,21 @@ ACCEPTED = 101
 _ANSWERS = {"websocket.accept": ACCEPTED, "websocket.close": 403}
 
 
-def wrap_websocket(  # noqa: C901
+def wrap_websocket(  # noqa: C901, PLR0915
     application: ASGI,
     prepare: Callable[[Scope], None],
     meter: Meter,
-    entries: Entries | None,
+    lines: Sequence[Entries | None],
     identify: AsgiIdentifier | None,
 ) -> ASGI:
-    """`application`, wrapped for WebSocket scopes. Handshakes are not in the latency histogram."""
+    """`application`, wrapped for WebSocket scopes; `lines[0]` makes their lines, and may change.
+
+    Handshakes are not in the latency histogram.
+    """
     cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
     begin, end = table(meter.row)
 
-    async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    async def websocket(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901
         began = monotonic()
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         query = scope.get("query_string")
@@ -44,6 +48,7 @@ def wrap_websocket(  # noqa: C901
             end(place)  # first, since the rest may fail on what the application has sent
             cells[base + (code // 100 & 7)] += 1.0
             cells[WEBSOCKETS] += code == ACCEPTED
+            entries = lines[0]
             if entries is not None:
                 now = monotonic()
                 exchange = [None, scope, raw, query, began, base, place, ids, 0, message, True]
@@ -71,6 +76,12 @@ def wrap_websocket(  # noqa: C901
         except Exception:
             unanswered = FAILED
             raise
+        except BaseException as error:
+            failure = failure_of(error, "WEBSOCKET", raw)
+            if failure is None:
+                raise
+            unanswered = FAILED
+            raise failure from error
         finally:
             if not status:
                 answer(unanswered, None)

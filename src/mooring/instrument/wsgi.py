@@ -13,10 +13,18 @@ from typing import Any
 
 from mooring.application.model import WSGI, Environ, StartResponse
 from mooring.instrument import wsgi_line
-from mooring.instrument.meter import FAILED, Lines, Meter, lines_agree, table
+from mooring.instrument.meter import FAILED, Lines, Meter, lines_agree, on_access_loggers, table
 from mooring.instrument.request_id import WsgiIdentifier, WsgiIds
 from mooring.instrument.wsgi_line import describer, logger, target_of
-from mooring.instrument.wsgi_response import Stream, is_watched_file, last_of_connection, watch, with_headers
+from mooring.instrument.wsgi_response import (
+    Progress,
+    Stream,
+    failure_in,
+    is_watched_file,
+    last_of_connection,
+    watch,
+    with_headers,
+)
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import METHODS
 from mooring.scoreboard import accelerator
@@ -47,12 +55,12 @@ def wrap_wsgi(
     return accelerated or _wrapped(application, prepare, meter, identify)
 
 
-def _wrapped(
+def _wrapped(  # noqa: C901
     application: WSGI, prepare: PrepareEnviron, meter: Meter, identify: WsgiIdentifier | None
 ) -> WSGI:
     """What `wrap_wsgi` returns, in Python."""
     start, report = _recorder(meter)
-    drain = meter.drain
+    drain, progress = meter.drain, Progress(meter.row.cells)
 
     def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         arrival = start(environ)
@@ -85,12 +93,15 @@ def _wrapped(
             prepare(environ)
             body = application(environ, started)
             if not isinstance(body, list):
-                stream = Stream(body, finish)
+                stream = Stream(body, finish, environ, progress)
                 return body if is_watched_file(environ, body, stream, headers) else stream
             size = sum(map(_size, body))
-        except BaseException:
+        except BaseException as error:
             report(environ, arrival, "", 0, headers, ids)
-            raise
+            failure = failure_in(environ, error)
+            if failure is None:
+                raise
+            raise failure from error
         report(environ, arrival, status, size + written, headers, ids)
         return body
 
@@ -106,6 +117,13 @@ def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
     log: Callable[[Entry, float], object] = _no_log
     if meter.lines is not None:
         entry_of, log = describer(meter.lines), logger(meter, meter.lines)
+
+    def renew(changed: Meter) -> None:
+        nonlocal entry_of, log
+        if changed.lines is not None:
+            entry_of, log = describer(changed.lines), logger(changed, changed.lines)
+
+    on_access_loggers(meter, renew)
 
     def start(environ: Environ) -> Arrival:
         now = clock()
@@ -150,7 +168,7 @@ def _accelerated(
     if row is None:
         return None
     timed = lines.format.timed if lines is not None else None
-    made: WSGI = accelerator.c.Wsgi(
+    made = accelerator.c.Wsgi(
         row=row,
         application=application,
         drain=meter.drain,
@@ -165,6 +183,7 @@ def _accelerated(
         with_headers=with_headers,
         closing=last_of_connection,
         watch=watch,
+        failure=failure_in,
         log=_every_line(meter, lines) if lines is not None else None,
         wanted=lines.wanted if lines is not None else None,
         nameless=lines.nameless if lines is not None else "-",
@@ -172,7 +191,14 @@ def _accelerated(
         date=accelerator.date(apache_date) if timed is not None else None,
         timed=bool(timed),
     )
-    return made
+
+    def renew(changed: Meter) -> None:
+        if changed.lines is not None:
+            made.renew(_every_line(changed, changed.lines))
+
+    on_access_loggers(meter, renew)
+    found: WSGI = made
+    return found
 
 
 def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:

@@ -29,6 +29,10 @@ DROPPED = 10  # access log lines for which the ring had no room
 RAISED = 11  # requests in which the application failed before its response was complete
 REJECTED = 12  # requests refused because of max_in_flight
 TIMED_OUT = 13  # requests that took longer than request_timeout
+# Signs of life of a WSGI worker whose threads are all busy: supervisor/hangs.py.
+MOVES = 14  # parts of bodies, given by the application or read by it
+STREAMS = 15  # responses, not lists, of which a part is on its way
+TAKEN = 16  # looks at which clients had taken bytes since the look before
 
 # The states of a row. Its worker writes STARTING, READY and DRAINING; an engine's arbiter writes GONE when a
 # worker of its own has ended; the supervisor writes FREE.

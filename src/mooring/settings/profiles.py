@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+PROCESS_MANAGERS = {"gunicorn": False, "uvicorn": True}
+"""The values of PROCESS_MANAGER in the newer inboard images: whether each is one process."""
+
 _APP_FIRST = ("app.main", "main")
 _MAIN_FIRST = ("main", "app.main")
 
 _GUNICORN_DUMP = ("loglevel", "workers", "bind", "workers_per_core", "host", "port")
-_INBOARD_DUMP = (
+_TWELVE_DUMP = (
     *("loglevel", "workers", "bind", "graceful_timeout", "timeout", "keepalive", "errorlog", "accesslog"),
     *("workers_per_core", "use_max_workers", "host", "port"),
 )
@@ -40,11 +43,14 @@ class Profile(NamedTuple):
     - `prestart_messages`: the older images (inboard, tiangolo) whose messages about the hook are printed
     - `access_format`: the form of an access log line (logs/access/line.py)
     - `dump`: the keys of the JSON object that the image's configuration printed at the start
+    - `worker_line`: the worker class that gunicorn named in the image's log (empty: no such line)
     - `first_variable`: for a setting, the bare variable that wins over the others
     - `any_text_is_true`: variables of flags for which every text that is not empty means true
     - `ignored`: variables without effect
     - `demo`: the application in mooring.demo that is served as long as there is no Python file (empty: none)
     - `reloading`: the profile that is used instead with live reload
+    - `one_process`: the profile that is used instead where PROCESS_MANAGER=uvicorn asks for one process
+    - `ignored_with`: what makes the variables in `ignored` have no effect
     """
 
     name: str
@@ -60,11 +66,14 @@ class Profile(NamedTuple):
     prestart_messages: str = ""
     access_format: str = "common"
     dump: tuple[str, ...] = ()
+    worker_line: str = ""
     first_variable: Mapping[str, str] = MappingProxyType({})
     any_text_is_true: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     demo: str = ""
     reloading: Profile | None = None
+    one_process: Profile | None = None
+    ignored_with: str = "live reload"
 
     @property
     def older(self) -> bool:
@@ -80,7 +89,7 @@ _GUNICORN_CONF = ("gunicorn_conf.py", "app/gunicorn_conf.py")
 def _with_plain_reload(profile: Profile, access_log: str | None, access_format: str) -> Profile:
     """The profile with its variant for live reload.
 
-    With live reload, three of the older images ran a server without its configuration file and without BIND.
+    With live reload, most of the older images ran a server without its configuration file and without BIND.
     """
     ignored = {
         "gunicorn": ("BIND", "GUNICORN_CONF", "GUNICORN_CMD_ARGS", "WORKER_CLASS"),
@@ -92,6 +101,7 @@ def _with_plain_reload(profile: Profile, access_log: str | None, access_format: 
         shipped_conf="",
         access_format=access_format,
         dump=(),
+        worker_line="",
         ignored=ignored[profile.conf_kind],
     )
     return profile._replace(reloading=reloading)
@@ -116,7 +126,41 @@ def _inboard(name: str, demo: str) -> Profile:
         prestart_sourced=False,
         prestart_messages="inboard",
         access_format="uvicorn",
-        dump=_INBOARD_DUMP,
+        dump=_TWELVE_DUMP,
+        first_variable={"logging_conf": "LOGGING_CONF"},
+        demo=demo,
+    )
+    # That image's PROCESS_MANAGER=uvicorn ran uvicorn without gunicorn, so without gunicorn's configuration.
+    alone = profile._replace(
+        defaults={**profile.defaults, "workers": 1},
+        conf_names=(),
+        shipped_conf="",
+        ignored=("GUNICORN_CONF", "GUNICORN_CMD_ARGS", "WORKER_CLASS"),
+        ignored_with="PROCESS_MANAGER=uvicorn",
+    )
+    return _with_plain_reload(profile, "-", "uvicorn-reload")._replace(one_process=alone)
+
+
+def _uvicorn_gunicorn(name: str, demo: str) -> Profile:
+    profile = Profile(
+        name=name,
+        defaults={
+            **_IMAGE,
+            "engine": "uvicorn",
+            "timeout": 120.0,
+            "graceful_timeout": 120.0,
+            "keep_alive": 5.0,
+        },
+        modules=_APP_FIRST,
+        floor=2,
+        conf_kind="gunicorn",
+        conf_names=_GUNICORN_CONF,
+        shipped_conf="/gunicorn_conf.py",
+        prestart_exported=("APP_MODULE", "GUNICORN_CONF", "WORKER_CLASS"),
+        prestart_messages="tiangolo",
+        access_format="uvicorn",
+        dump=_TWELVE_DUMP,
+        worker_line="uvicorn.workers.UvicornWorker",
         demo=demo,
     )
     return _with_plain_reload(profile, "-", "uvicorn-reload")
@@ -177,6 +221,9 @@ PROFILES: dict[str, Profile] = {
         _inboard("inboard-base", "app"),
         _inboard("inboard-starlette", "json_app"),
         _inboard("inboard-fastapi", "json_app"),
+        _uvicorn_gunicorn("uvicorn-gunicorn", "app"),
+        _uvicorn_gunicorn("uvicorn-gunicorn-starlette", "json_app"),
+        _uvicorn_gunicorn("uvicorn-gunicorn-fastapi", "json_app"),
         Profile(
             name="poetry",
             defaults={

@@ -15,6 +15,7 @@ from mooring.plan.fit import fit, resized
 from mooring.plan.plan import Plan, Report
 from mooring.supervisor import lifecycle, notices
 from mooring.supervisor.history import History, ended_by
+from mooring.supervisor.leftovers import Leftovers
 from mooring.supervisor.lifecycle import Cause, Reason, WorkerState
 from mooring.supervisor.part import Part
 from mooring.supervisor.workers import WorkerHandle, Workers
@@ -55,7 +56,8 @@ class Supervisor:
         self.on_reopen: Callable[[], None] = lambda: None
         self.on_fit: Callable[[Plan], None] = lambda _plan: None
         self.pending_plans: dict[int, Plan] = {}  # by the policy's edition: of a generation not proven yet
-        self._parts: list[Part] = []
+        self._leftovers = Leftovers(lambda: self.hurried)
+        self._parts: list[Part] = [self._leftovers]
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
         self._left = False
@@ -152,7 +154,7 @@ class Supervisor:
         elif kill:
             process.kill_group(handle.pid)
         else:
-            process.send(handle.pid, signal.SIGTERM)
+            self.workers.drain(handle)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -209,8 +211,11 @@ class Supervisor:
             process.send(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _leads(self, pid: int) -> bool:
-        """Whether a child leads a process group, which is to end with the child."""
-        return pid in self.workers or any(each.pid == pid for each in self.companions)
+        """Whether a child that has ended leads a process group, which is to end with the child."""
+        leads = pid in self.workers or any(each.pid == pid for each in self.companions)
+        if leads:
+            self._leftovers.ended(pid)
+        return leads
 
     def _reap(self) -> None:
         for ended in process.reap(self._leads, self.on_dying):
@@ -256,9 +261,15 @@ class Supervisor:
                 pass  # Reconfigure fits its plan, once the lifecycle has announced READY
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, handle)
-        if messages.gone(message) is not None:
+        self._leftovers.hear(handle.pid, message)
+        gone = messages.gone(message)
+        if gone is not None:
+            self._leftovers.gone(handle.pid, gone)
             self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
+        why = messages.leaving(message)
+        if why is not None:
+            self.post(lifecycle.RecycleDue(handle.serial, why))
         size = messages.size(message)
         if size is not None and handle.plan.has_arbiter:
             handle.size, handle.resizing = size, False

@@ -8,20 +8,32 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mooring import __version__
+from mooring.application.failure import own_traceback
 from mooring.application.model import Application
-from mooring.engines import Serving
+from mooring.engines import Engine, Serving
 from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
-from mooring.errors import ApplicationError, MooringError
+from mooring.errors import ApplicationError, EngineEndedError, MooringError
 from mooring.instrument.drain import DrainState
 from mooring.logs.log import show_traceback
-from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.settings import engines
-from mooring.system import process
-from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
+from mooring.system import forks, lifeline, process
+from mooring.system.unpatched import native
+from mooring.worker import (
+    advice,
+    apart,
+    descriptors,
+    fork_safety,
+    heartbeat,
+    idle_loops,
+    memory,
+    messages,
+    setup,
+)
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import SeatArbiterRows
@@ -29,6 +41,7 @@ from mooring.worker.setup import set_up
 from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
+    from mooring.plan.plan import Plan
     from mooring.scoreboard.row import Row
 
 
@@ -44,9 +57,27 @@ def probe(assignment: Assignment) -> int:
     return reporting(assignment, _look)
 
 
+_PATIENCE = 3.0
+"""Seconds for a failed worker's threads and atexit functions; after that its replacement waits no longer."""
+
+
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     """Set up, then `work`. Returns the exit code; where it is not 0, reports why over the report pipe."""
+    code = _reporting(assignment, work)
+    if code:
+        with suppress(RuntimeError):  # the system refuses one more thread
+            native("_thread", "start_new_thread")(_leave_within, (_PATIENCE, code, native("time", "sleep")))
+    return code
+
+
+def _leave_within(seconds: float, code: int, sleep: Callable[[float], None]) -> None:
+    sleep(seconds)
+    os._exit(code)
+
+
+def _reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     assignment.context.log.set_level(assignment.plan.settings.log_level)  # the level of its generation
+    _guard(assignment)
     try:
         work(set_up(assignment) if assignment.application is None else assignment)
     except MooringError as error:
@@ -66,6 +97,15 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
     return 0
 
 
+def _guard(assignment: Assignment) -> None:
+    """Keep what is mooring's out of what the application will fork."""
+    forks.guard(engines.server_modules())
+    seat = assignment.seat.keep if assignment.seat is not None else ()
+    listeners = [each.fileno() for each in assignment.doors.sockets]
+    for fd in (*listeners, assignment.report, *seat, *lifeline.descriptors()):
+        forks.disown(fd)
+
+
 def _upgraded() -> str:
     """Why a worker may fail without a fault of the application: mooring was upgraded. Empty where it was not.
 
@@ -83,7 +123,7 @@ def _upgraded() -> str:
 
 
 def tell(report: int, event: str, **facts: Any) -> None:
-    """Send one message to the supervisor; it is shorter than PIPE_BUF, so never interleaved."""
+    """Send one message to the supervisor, in one write."""
     os.write(report, messages.encode(event, {"pid": os.getpid(), **facts}))
 
 
@@ -98,6 +138,7 @@ def preload(assignment: Assignment) -> Application:
     plan = assignment.plan
     application = loader.load(plan.target, plan.settings.interface)
     bridge.imported(engines.loggers())
+    advice.give(assignment, application)
     engine = engines.choose(plan.settings.engine, application.interface)
     check_engine(engine, plan)
     load_engine(engine)
@@ -107,13 +148,19 @@ def preload(assignment: Assignment) -> Application:
 def _prepare_import(assignment: Assignment) -> None:
     """Before the application is imported: set up logging, line buffering, live reload and the debugger."""
     from mooring.logs.bridge import configure
-    from mooring.worker import bytecode, debugger, setup
+    from mooring.worker import bytecode, debugger
 
     setup.print_lines_at_once()
+    setup.record_metrics(assignment)
     level = setup.engine_log_level(assignment.plan)
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
+    if assignment.plan.settings.logging_conf is not None:
+        from mooring.logs import configuration
+
+        configuration.apply(assignment.plan.settings.logging_conf, assignment.plan.target.search)
+    _watch_access_loggers(assignment.plan)
     if assignment.plan.settings.reload:
         bytecode.install()
         setup.share_terminal()
@@ -121,11 +168,24 @@ def _prepare_import(assignment: Assignment) -> None:
         debugger.listen(assignment.plan.settings.debugpy)
 
 
+def _watch_access_loggers(plan: Plan) -> None:
+    """Have what the application sets on the servers' access loggers count for the access log."""
+    given = plan.explained.get("access_log")
+    if plan.settings.access_log is None or given is None:
+        return
+    from mooring.logs.access import loggers
+
+    asked = not given.origin.startswith(("default", "profile"))
+    names = engines.access_loggers()
+    loggers.watch(names, engines.server_modules(), insists=asked, setting=plan.settings.access_log)
+
+
 def _serve(assignment: Assignment) -> None:
     plan = assignment.plan
     if assignment.application is None:
         _prepare_import(assignment)
     loaded: list[Loaded] = []
+    serves = False
     drain = DrainState()
     arbiter_rows = _arbiter_rows(assignment)
     longest = heartbeat.timeout(plan.settings)
@@ -138,12 +198,15 @@ def _serve(assignment: Assignment) -> None:
         return loaded[0].application
 
     def ready() -> None:
+        nonlocal serves
+        serves = True
         _ready(assignment, load(), engine, started)
         if arbiter_rows is None:
             limited = plan.settings.max_worker_memory is not None
             _serves(loaded[0].row(), assignment, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
-                heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
+                seconds, names = heartbeat.every(longest), assignment.doors.names
+                heartbeat.start(loaded[0].row(), seconds, load().interface, names, plan.threads)
 
     engine = plan.settings.engine  # "auto" is decided below, by the interface
     if not plan.has_arbiter:  # an arbiter's workers each import the application
@@ -163,10 +226,29 @@ def _serve(assignment: Assignment) -> None:
         arbiter_rows=arbiter_rows,
         booted=lambda: _serves(loaded[0].row(), assignment),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
-        metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
+        metrics=setup.metrics_folder(assignment),
+        moved=lambda: heartbeat.moved(loaded[0].row()) if loaded else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
+        orders=assignment.report,
+        leaving=lambda why: tell(assignment.report, "leaving", message=why),
     )
-    load_engine(engine).serve(serving)
+    _run_engine(load_engine(engine), serving, lambda: serves)
+
+
+def _run_engine(engine: Engine, serving: Serving, serves: Callable[[], bool]) -> None:
+    """Serve until drained. Raises EngineEndedError where an engine that serves ends without an order to.
+
+    The workers of an engine's arbiter come back here too: by SystemExit, at their end.
+    """
+    drain = serving.drain
+    try:
+        engine.serve(serving)
+    except (SystemExit, KeyboardInterrupt) as error:
+        if serving.plan.has_arbiter or not serves():
+            raise
+        raise EngineEndedError(f"{error!r} has ended the engine", own_traceback(error)) from error
+    if drain.unasked or not (drain.asked or serving.plan.has_arbiter):
+        raise EngineEndedError(drain.unasked or "the engine has ended by itself")
 
 
 def _look(assignment: Assignment) -> None:
@@ -189,11 +271,13 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
 
 
 def _serves(row: Row, assignment: Assignment, look: float = memory.LOOK) -> None:
-    """Note that the process serves; from now on, watch its memory and its descriptors."""
+    """Note that it serves; name its idle loops; watch memory, descriptors and children from now on."""
     assignment.doors.serve()
     memory.watch(row, look)
     seats.ready(row)
     descriptors.watch(assignment.context.log)
+    apart.watch(lambda found: tell(assignment.report, "apart", children=found))
+    idle_loops.warn(assignment.context.log)
 
 
 def _ready(assignment: Assignment, application: Application, engine: str, workers: int = 1) -> None:

@@ -386,7 +386,7 @@ def test_an_environ_that_changes_while_its_line_is_made():
 @compiled
 def test_a_target_is_a_text():
     row = accelerator.row(Row())
-    rest = ({}, 64, ("-", "-", []), lambda _environ: 7, *[None] * 6, "-", frozenset(), None, False)
+    rest = ({}, 64, ("-", "-", []), lambda _environ: 7, *[None] * 7, "-", frozenset(), None, False)
     wsgi = accelerator.c.Wsgi(row, None, None, None, None, False, *rest)
     with pytest.raises(TypeError, match="a text"):
         wsgi({"REQUEST_METHOD": "GET", "RAW_URI": 5}, None)
@@ -396,7 +396,7 @@ def test_a_target_is_a_text():
 @pytest.mark.parametrize("nothing", [(), ("-",), ("-", "-", [], 1)])
 def test_the_ids_of_nobody_are_three(nothing):
     row = accelerator.row(Row())
-    rest = ({}, 64, nothing, *[None] * 7, "-", frozenset(), None, False)
+    rest = ({}, 64, nothing, *[None] * 8, "-", frozenset(), None, False)
     with pytest.raises(TypeError, match="three ids"):
         accelerator.c.Wsgi(row, None, None, None, None, False, *rest)
 
@@ -405,7 +405,7 @@ def test_the_ids_of_nobody_are_three(nothing):
 
 
 @compiled
-@pytest.mark.parametrize("kind", ["Asgi", "Wsgi"])
+@pytest.mark.parametrize("kind", ["Asgi", "Wsgi", "Requests"])
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_collector_runs_while_arguments_are_parsed(kind, fails):
     """The collector knew the object while its references were borrowed, and took them for its own."""
@@ -423,11 +423,13 @@ def test_the_collector_runs_while_arguments_are_parsed(kind, fails):
     mine = [object() for _ in range(4)] + [{}, {}, frozenset([1]), ("-", "-", [])]
     functions, nothing, methods = mine[:4], mine[7], mine[6]
     before, earlier = [sys.getrefcount(each) for each in mine], known()
-    act = Acting(look, True)
+    act = Acting(look, 1)
     if kind == "Asgi":
         more = (*functions, None, None, None, "-", methods, mine[4], None, mine[5], None, None, act)
+    elif kind == "Requests":
+        row, more = len, (act, *functions, None, None)
     else:
-        more = (*functions, act, mine[4], 64, nothing, *[None] * 7, "-", methods, None, False)
+        more = (*functions, act, mine[4], 64, nothing, *[None] * 8, "-", methods, None, False)
     try:
         made = getattr(accelerator.c, kind)(row, *more)
     except LookupError:
@@ -457,7 +459,7 @@ def test_an_error_in_one_argument_is_not_met_by_the_next():
     with pytest.raises(LookupError):
         row.count(64, Acting(fail, 200), Late(), False, 0)
     with pytest.raises(TypeError):
-        accelerator.c.Row(bytearray(ROW_BYTES), ("x", *BOUNDS), *[9] * 5, 512, 528, 16, None)
+        accelerator.c.Row(bytearray(ROW_BYTES), ("x", *BOUNDS), *[9] * 7, 512, 528, 16, None)
     assert not ran
 
 

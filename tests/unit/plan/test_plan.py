@@ -57,6 +57,7 @@ TABLE = [
             "hypercorn": 2,
             "conda-starlette": 2,
             "inboard-base": 2,
+            "uvicorn-gunicorn": 2,
             "poetry": 1,
             "meinheld-flask": 4,
             "none": 2,
@@ -64,17 +65,33 @@ TABLE = [
     ),
     (
         {"WORKERS_PER_CORE": "3"},
-        {"hypercorn": 6, "conda-starlette": 6, "inboard-base": 6, "poetry": 1, "meinheld-flask": 6},
+        {
+            "hypercorn": 6,
+            "conda-starlette": 6,
+            "inboard-base": 6,
+            "uvicorn-gunicorn": 6,
+            "poetry": 1,
+            "meinheld-flask": 6,
+        },
     ),
     (
         {"WORKERS_PER_CORE": "0.5"},
         {"hypercorn": 2, "conda-starlette": 2, "inboard-base": 2, "meinheld-flask": 1, "none": 1},
     ),
-    ({"WORKERS_PER_CORE": "0.1"}, {"hypercorn": 2, "meinheld-flask": 1, "none": 1}),
+    (
+        {"WORKERS_PER_CORE": "0.1"},
+        {"hypercorn": 2, "uvicorn-gunicorn-starlette": 2, "meinheld-flask": 1, "none": 1},
+    ),
     ({"WORKERS_PER_CORE": "1.75"}, {"hypercorn": 3, "inboard-fastapi": 3, "meinheld-flask": 3}),
-    ({"MAX_WORKERS": "1"}, {"hypercorn": 1, "inboard-base": 1, "conda-starlette": 1, "meinheld-flask": 1}),
+    (
+        {"MAX_WORKERS": "1"},
+        {"hypercorn": 1, "inboard-base": 1, "conda-starlette": 1, "uvicorn-gunicorn": 1, "meinheld-flask": 1},
+    ),
     ({"WORKERS_PER_CORE": "3", "MAX_WORKERS": "4"}, {"hypercorn": 4, "inboard-base": 4}),
-    ({"WEB_CONCURRENCY": "4", "MAX_WORKERS": "2"}, {"hypercorn": 4, "inboard-base": 4, "none": 4}),
+    (
+        {"WEB_CONCURRENCY": "4", "MAX_WORKERS": "2"},
+        {"hypercorn": 4, "inboard-base": 4, "uvicorn-gunicorn": 4, "none": 4},
+    ),
     (
         {"WEB_CONCURRENCY": "1"},
         {"hypercorn": 1, "conda-starlette": 1, "inboard-base": 1, "meinheld-flask": 1, "poetry": 1},

@@ -91,9 +91,11 @@ def _workers(
 ) -> Workers:
     """The workers, with what every worker is given."""
     environ = {name: value for name, value in context.environ.items() if name not in ACTIVATION_VARIABLES}
-    if metrics is not None:
+    if metrics is not None and not metrics.own:
         environ.update(metrics.environ())
     common = context.for_workers(environ)
+    if metrics is not None and metrics.own:
+        common = common._replace(metrics=metrics.path)
     lent = [listener.socket for listener in opened if listener.lent]
     doors = Doors([listener.socket for listener in opened], lent)
 

@@ -9,6 +9,8 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import logging
+import os
 import socket
 import termios
 from asyncio.sslproto import _SSLProtocolTransport
@@ -16,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from mooring.application import importer
 from mooring.engines.common.stop import StopRequest
 from mooring.errors import ConfigurationError
 from mooring.system.doors import Doors
@@ -23,6 +26,7 @@ from mooring.system.doors import Doors
 if TYPE_CHECKING:
     import ssl
 
+_log = logging.getLogger("mooring")
 _REAP = 0.1  # seconds between two looks at connections that are closing
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -42,18 +46,47 @@ def loop_factory(name: str) -> LoopFactory:
     return asyncio.new_event_loop
 
 
+def adopted() -> asyncio.AbstractEventLoop | None:
+    """The loop that the application has made at its import, for what it has bound to it; None: it has none.
+
+    A loop that was made before a fork is not taken: all forked workers would share its epoll instance. (The
+    policy is looked at from inside: asking it would make a loop, or warn.)
+    """
+    policy = getattr(asyncio.events, "_event_loop_policy", None)
+    loop: asyncio.AbstractEventLoop | None = getattr(getattr(policy, "_local", None), "_loop", None)
+    if loop is None or loop.is_closed() or loop.is_running() or importer.process != os.getpid():
+        return None
+    return loop
+
+
+def _loop(factory: LoopFactory) -> asyncio.AbstractEventLoop:
+    found = adopted()
+    if found is None:
+        return factory()
+    if getattr(factory, "__module__", "").startswith("uvloop") and type(found).__module__.startswith(
+        "asyncio"
+    ):
+        _log.info(
+            "serving on the asyncio loop that the application made at its import; without that (start "
+            "tasks in its lifespan), or with uvloop.install() before it, the faster uvloop would serve"
+        )
+    return found
+
+
 def run(
     main: Coroutine[Any, Any, None], factory: LoopFactory, stop: StopRequest, threads: int | None = None
 ) -> None:
     """Like asyncio.run, but leftover tasks and threads cannot delay the end beyond the grace period.
 
-    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. `threads` is
+    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. And a SystemExit
+    in any task would end it. The loop is the one that the application has made, if there is one. `threads` is
     the default executor's size, None for Python's default.
     """
-    loop = factory()
+    loop = lasting(_loop(factory), stop.ended_by, stop.request)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
     loop.set_default_executor(executor)
-    loop.set_exception_handler(handle)
+    if loop.get_exception_handler() is None:
+        loop.set_exception_handler(handle)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(main)
@@ -69,6 +102,37 @@ def run(
             executor.shutdown(wait=False, cancel_futures=True)
             asyncio.set_event_loop(None)
             loop.close()
+
+
+def lasting(
+    loop: asyncio.AbstractEventLoop,
+    asked: Callable[[SystemExit | KeyboardInterrupt], bool],
+    stop: Callable[[str], None],
+) -> asyncio.AbstractEventLoop:
+    """Have `loop` run on though the application raises SystemExit in a task, or stops the loop.
+
+    Both end a run of the loop, with all requests in it; nothing is lost where it runs on. `asked`: whether a
+    signal handler has raised it, and so has begun the drain. `stop`: begin the drain, for this reason.
+    """
+    once = loop.run_until_complete
+
+    def run_until_complete(main: Any) -> Any:
+        task = asyncio.ensure_future(main, loop=loop)
+        while True:
+            try:
+                return once(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done() or loop.is_closed():
+                    raise
+                if not asked(error):
+                    _log.error("%r in a task of the application: the worker serves on", error, exc_info=error)
+            except RuntimeError:
+                if task.done() or loop.is_closed():
+                    raise
+                stop("the application has stopped the event loop")
+
+    loop.run_until_complete = run_until_complete  # type: ignore[assignment,method-assign]
+    return loop
 
 
 def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

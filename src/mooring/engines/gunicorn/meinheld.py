@@ -20,6 +20,7 @@ from gunicorn.workers.sync import SyncWorker
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.worker import MooringWorker
+from mooring.system import signals
 
 
 class _Errors:
@@ -68,8 +69,8 @@ class MeinheldWorker(MooringWorker):
 
     def mooring_begin(self) -> None:
         """Replace meinheld's signal handlers, which cut requests. Runs first in the loop."""
-        signal.signal(signal.SIGTERM, self.handle_exit)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.mooring_told.install(self.handle_exit)
+        signals.pass_over(signal.SIGINT)
         self.notify()
 
     def mooring_beat(self) -> None:
