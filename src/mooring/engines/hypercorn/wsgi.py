@@ -64,9 +64,7 @@ class WsgiApplication:
 
         async def spawn(function: Any, environ: dict[str, Any], *more: Any) -> Any:
             if "raw_path" in scope:
-                environ["RAW_URI"] = _target(scope)  # the instrumentation makes REQUEST_URI of it
-                if not scope.get("root_path"):  # hypercorn's own path has lost bytes that are no UTF-8
-                    environ["PATH_INFO"] = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
+                _add_target(environ, scope)
             return await run(function, environ, *more)
 
         try:
@@ -81,6 +79,13 @@ def _one_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
     if len(cookies) < 2:
         return headers
     return [*(each for each in headers if each[0] != b"cookie"), (b"cookie", b"; ".join(cookies))]
+
+
+def _add_target(environ: dict[str, Any], scope: Any) -> None:
+    """Add the target as it was sent, and mend the path: hypercorn's has lost bytes that are no UTF-8."""
+    environ["RAW_URI"] = _target(scope)  # the instrumentation makes REQUEST_URI of it
+    if not scope.get("root_path"):
+        environ["PATH_INFO"] = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
 
 
 def _target(scope: Any) -> str:
