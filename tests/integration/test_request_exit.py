@@ -40,8 +40,7 @@ async def app(scope, receive, send):
         return await send({"type": "http.response.body"})
     if scope["path"] == "/child-task":
         if (pid := os.fork()) == 0:
-            task = asyncio.ensure_future(leave())
-            await asyncio.sleep(60)
+            await asyncio.ensure_future(leave())
         while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
             await sleep(0.02)
         await send({"type": "http.response.start", "status": 200 + ended[1] // 256, "headers": []})
@@ -126,6 +125,14 @@ def test_an_exit_in_a_task_ends_the_task(mooring, variant):
     assert app.get("/task").text == app.get().text
     app.wait_log("SystemExit(5) in a task of the application")
     assert app.stop() == 0
+
+
+@pytest.mark.parametrize("variant", [each for each in ON_ASYNCIO if each.engine != "gunicorn"], ids=str)
+def test_an_exit_in_a_childs_task_ends_the_child(mooring, variant):
+    app = start(mooring, variant)
+    assert app.get("/child-task").status == 200 + 5
+    assert app.stop() == 0
+    assert "the worker serves on" not in app.stderr
 
 
 @pytest.mark.parametrize("path", ["/stop-loop", "/should-exit"])

@@ -95,10 +95,10 @@ def is_applications() -> bool:
 def end_by(error: BaseException) -> None:
     """End this process by `error`, a SystemExit mostly, if it is a fork that the application has made.
 
-    Whatever else keeps a worker alive would keep that child, which serves nothing. One that a thread has forked
-    leaves as such a thread does: without atexit's functions, which would wait for the pool that it is in.
+    What keeps a worker alive would keep that child too, which serves nothing. Where a thread has forked it,
+    atexit's functions are left out, as by Python: they would wait for the pool that this thread is of.
     """
-    if not (_Guard.child and isinstance(error, (SystemExit, KeyboardInterrupt))):
+    if not (is_applications() and isinstance(error, (SystemExit, KeyboardInterrupt))):
         return
     if _Guard.by_main:
         process.run_to_the_end(functools.partial(_raise, error))
