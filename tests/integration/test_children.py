@@ -77,6 +77,12 @@ def test_a_fork_and_an_exec_have_nothing_of_moorings(mooring, variant):
     assert app.get("/pid").json() == worker
 
 
+@pytest.mark.parametrize("name", ["asgi-uvicorn", "wsgi-granian"])
+def test_a_preloaded_workers_programs_inherit_no_descriptor(mooring, name):
+    app = serve(mooring, BY_NAME[name], MOORING_PRELOAD="warn")
+    assert sorted(app.get("/executed").json()["held"]) == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize("name", ["asgi-uvicorn", "wsgi-granian", "wsgi-gunicorn-gthread"])
 def test_a_stop_waits_for_no_child(mooring, name):
     app = serve(mooring, BY_NAME[name])

@@ -134,11 +134,16 @@ def run_to_the_end(run: Callable[[], int]) -> NoReturn:
     try:
         code = run()
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)
+        code = code_of(stop)
     except BaseException:
         _show_exception()
     finally:
         _leave(code)
+
+
+def code_of(stop: SystemExit) -> int:
+    """The exit code that a SystemExit asks for."""
+    return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)
 
 
 def _leave(code: int) -> NoReturn:
