@@ -195,6 +195,8 @@ def test_very_early_ints_show_no_traceback(mooring):
         app = mooring.start("run", files={"main.py": ASGI_APP})
         time.sleep(delay)  # anywhere in the start: there is nothing to wait for
         app.signal(signal.SIGINT)
-        assert app.wait_exit() in {0, -signal.SIGINT}
+        code = app.wait_exit()
+        # On a busy machine Python's own start may take that long: until our first line, Python answers.
+        assert code in {0, -signal.SIGINT} or "Failed to import the site module" in app.stderr
         assert app.leftovers == []
         assert "mooring/cli.py" not in app.stderr
