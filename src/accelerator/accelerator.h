@@ -67,6 +67,23 @@ static inline Py_ssize_t sum_of(Py_ssize_t size, Py_ssize_t more) {
 /* Whether memory begins where a double may, and its cells are so read and written whole. */
 static inline bool is_aligned(const void *memory) { return (uintptr_t)memory % sizeof(double) == 0; }
 
+/* The error that is set, as an object with its traceback; a new reference. No error is set any more. */
+static inline PyObject *take_error(void) {
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+}
+
+/* For lists of a type's members, which are macros that apply another to each. */
+#define VISIT(name) Py_VISIT(self->name);
+#define CLEAR(name) Py_CLEAR(self->name);
+#define HOLD(name) self->name = (void *)Py_XNewRef(given.name);
+
 /* Intern the texts. -1: an error is set. */
 int text_intern(void);
 

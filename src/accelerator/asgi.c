@@ -253,14 +253,12 @@ static PyMethodDef Asgi_methods[] = {
         DO(targets) DO(target_field) DO(agents) DO(agent_field)
 
 static int Asgi_traverse(Asgi *self, visitproc visit, void *arg) {
-#define VISIT(name) Py_VISIT(self->name);
     MEMBERS(VISIT)
     Py_VISIT(self->form.date);
     return 0;
 }
 
 static int Asgi_clear(Asgi *self) {
-#define CLEAR(name) Py_CLEAR(self->name);
     MEMBERS(CLEAR)
     Py_CLEAR(self->form.date);
     return 0;
@@ -287,7 +285,6 @@ static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     Asgi *self = (Asgi *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-#define HOLD(name) self->name = (void *)Py_NewRef(given.name);
     MEMBERS(HOLD)
     self->form.date = date == Py_None || self->row->writer == NULL ? NULL : Py_NewRef(date);
     self->form.timed = timed;

@@ -111,15 +111,8 @@ static int run_out(const Granian *self, PyObject *chunks, PyObject *result) {
         return 0;
     if (!PyErr_ExceptionMatches(PyExc_Exception))
         return -1;
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL)
-        PyException_SetTraceback(value, traceback);
-    PyObject *logged = PyObject_CallOneArg(self->log, value);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
+    PyObject *error = take_error(), *logged = PyObject_CallOneArg(self->log, error);
+    Py_DECREF(error);
     Py_XDECREF(logged);
     return logged == NULL ? -1 : 0;
 }

@@ -95,8 +95,6 @@ static PyObject *Exchange_response_iter(Exchange *self, PyObject *const *args, P
 }
 
 #define EXCHANGE(DO) DO(proto) DO(body) DO(scope) DO(stream) DO(encode)
-#define VISIT(name) Py_VISIT(self->name);
-#define CLEAR(name) Py_CLEAR(self->name);
 
 static int Exchange_traverse(Exchange *self, visitproc visit, void *arg) {
     EXCHANGE(VISIT)
@@ -347,18 +345,11 @@ static int serve(Requests *self, PyObject *watcher) {
 
 /* Have the error that is set logged, and the request answered. */
 static void fail(Requests *self, PyObject *watcher) {
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL)
-        PyException_SetTraceback(value, traceback);
-    PyObject *done = PyObject_CallFunctionObjArgs(self->failed, watcher, value, NULL);
+    PyObject *error = take_error(), *done = PyObject_CallFunctionObjArgs(self->failed, watcher, error, NULL);
     if (done == NULL)
         PyErr_Clear();
     Py_XDECREF(done);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
+    Py_DECREF(error);
 }
 
 /* The next request that waits, a new reference; NULL: none does, and this thread is no longer counted. */
@@ -418,7 +409,6 @@ static PyObject *Requests_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (self == NULL)
         return NULL;
     self->threads = given.threads;
-#define HOLD(name) self->name = Py_XNewRef(given.name);
     MEMBERS(HOLD)
     self->keys = PyDict_New();
     if (self->keys == NULL) {

@@ -62,13 +62,11 @@ static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t
         DO(rest) DO(log) DO(status_of) DO(again)
 
 static int Granian_traverse(Granian *self, visitproc visit, void *arg) {
-#define VISIT(name) Py_VISIT(self->name);
     MEMBERS(VISIT)
     return 0;
 }
 
 static int Granian_clear(Granian *self) {
-#define CLEAR(name) Py_CLEAR(self->name);
     MEMBERS(CLEAR)
     return 0;
 }
@@ -92,7 +90,6 @@ static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     Granian *self = (Granian *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-#define HOLD(name) self->name = Py_NewRef(given.name);
     MEMBERS(HOLD)
     self->call = (vectorcallfunc)Granian_vectorcall;
     return (PyObject *)self;

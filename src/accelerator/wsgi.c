@@ -80,14 +80,12 @@ static PyObject *Wsgi_vectorcall(Wsgi *self, PyObject *const *args, size_t count
         DO(with_headers) DO(closing) DO(watch) DO(failure) DO(log) DO(wanted) DO(nameless) DO(methods)
 
 static int Wsgi_traverse(Wsgi *self, visitproc visit, void *arg) {
-#define VISIT(name) Py_VISIT(self->name);
     MEMBERS(VISIT)
     Py_VISIT(self->form.date);
     return 0;
 }
 
 static int Wsgi_clear(Wsgi *self) {
-#define CLEAR(name) Py_CLEAR(self->name);
     MEMBERS(CLEAR)
     Py_CLEAR(self->form.date);
     return 0;
@@ -136,7 +134,6 @@ static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     Wsgi *self = (Wsgi *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-#define HOLD(name) self->name = (void *)Py_NewRef(given.name);
     MEMBERS(HOLD)
     self->call = (vectorcallfunc)Wsgi_vectorcall;
     self->always = always;

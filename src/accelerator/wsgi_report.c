@@ -48,22 +48,16 @@ void wsgi_report_failed(Request *request, PyObject *status, Py_ssize_t size) {
 void wsgi_keep_process(const Request *request) {
     if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_Exception))
         return;
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback != NULL)
-        PyException_SetTraceback(value, traceback);
-    PyObject *found = PyObject_CallFunctionObjArgs(request->wsgi->failure, request->environ, value, NULL);
+    PyObject *error = take_error();
+    PyObject *found = PyObject_CallFunctionObjArgs(request->wsgi->failure, request->environ, error, NULL);
     if (found == NULL)
         PyErr_WriteUnraisable((PyObject *)request->wsgi);
     if (found == NULL || found == Py_None) {
         Py_XDECREF(found);
-        PyErr_Restore(type, value, traceback);
+        PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
         return;
     }
-    PyException_SetCause(found, value); /* takes the reference */
-    Py_DECREF(type);
-    Py_XDECREF(traceback);
+    PyException_SetCause(found, error); /* takes the reference */
     PyErr_SetObject((PyObject *)Py_TYPE(found), found);
     Py_DECREF(found);
 }

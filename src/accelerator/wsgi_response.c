@@ -88,8 +88,6 @@ PyObject *Request_call(Request *self, PyObject *const *args, size_t count, PyObj
 }
 
 #define REQUEST(DO) DO(wsgi) DO(environ) DO(start_response) DO(ids) DO(target) DO(status) DO(headers) DO(write)
-#define VISIT(name) Py_VISIT(self->name);
-#define CLEAR(name) Py_CLEAR(self->name);
 
 static int Request_traverse(Request *self, visitproc visit, void *arg) {
     REQUEST(VISIT)
