@@ -193,7 +193,7 @@ static int add(Requests *self, PyObject *environ, PyObject *name, PyObject *valu
         outcome = 0; /* the first counts */
     } else { /* cookies cannot be joined by commas */
         bool cookie = PyUnicode_GET_LENGTH(key) == 11 && !memcmp(PyUnicode_1BYTE_DATA(key), "HTTP_COOKIE", 11);
-        PyObject *both = PyUnicode_FromFormat(cookie ? "%U;%U" : "%U,%U", before, text);
+        PyObject *both = PyUnicode_FromFormat(cookie ? "%U; %U" : "%U,%U", before, text);
         outcome = both == NULL ? -1 : PyDict_SetItem(environ, key, both);
         Py_XDECREF(both);
     }

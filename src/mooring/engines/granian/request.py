@@ -134,8 +134,8 @@ def environ_of(scope: dict[str, Any]) -> Environ:
         text = value.decode("latin-1")
         if key not in environ:
             environ[key] = text
-        elif key.startswith("HTTP_"):  # cookies cannot be joined by commas
-            environ[key] += (";" if key == "HTTP_COOKIE" else ",") + text
+        elif key.startswith("HTTP_"):  # cookies cannot be joined by commas: RFC 9113, 8.2.3
+            environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + text
     return environ
 
 

@@ -117,7 +117,7 @@ def test_the_environ_has_the_bytes_that_were_sent():
         "SERVER_PROTOCOL": "HTTP/1.1", "SERVER_NAME": "127.0.0.1", "SERVER_PORT": "80",
         "REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "4000", "REQUEST_METHOD": "GET", "wsgi.url_scheme": "http",
         "RAW_URI": "/a%2Fb%20c?q=%C3%BC", "PATH_INFO": "/a/b c", "QUERY_STRING": "q=%C3%BC",
-        "HTTP_X_NAME": "gr\xc3\xbc\xc3\x9fe", "HTTP_X_FORWARDED_FOR": "1.2.3.4", "HTTP_COOKIE": "a=1;b=2",
+        "HTTP_X_NAME": "gr\xc3\xbc\xc3\x9fe", "HTTP_X_FORWARDED_FOR": "1.2.3.4", "HTTP_COOKIE": "a=1; b=2",
         "HTTP_X_TWICE": "1,2", "CONTENT_LENGTH": "3", "CONTENT_TYPE": "text/plain", "wsgi.input": True,
     }  # fmt: skip
 
