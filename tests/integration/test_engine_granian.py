@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import socket
 import ssl
@@ -93,6 +94,20 @@ def test_a_connection_is_kept_where_no_body_is_left(interface, body):
             assert "connection" not in read_reply(file).headers
             send(client, "/cookies")
             assert "connection" not in read_reply(file).headers
+
+
+def test_the_threads_are_those_of_all_listeners():
+    with (
+        serve("wsgi", "threads=1", listeners=[listen(), listen()]) as server,
+        server.connect(0) as first,
+        server.connect(1) as second,
+    ):
+        send(first, "/slow?3")
+        server.wait_for("slow started")
+        send(second, "/")
+        assert receive(second).status == 200
+        assert select.select([first], [], [], 1)[0], "the second had a thread of its own"
+        assert receive(first).body == b"slow"
 
 
 @BOTH

@@ -141,8 +141,7 @@ class WebSocket:
     async def _refuse(self) -> None:
         """Close because a message is too large; a client that still sends it may go on for a while."""
         refused(_LOG, self._live.max_size)
-        fd = self._live.connections.peers().get(self.client)
-        kept = borrow(fd, self.client) if fd is not None else None
+        kept = borrow(self._live.connections.peers().get(self.client, -1), self.client)
         await self.close(TOO_BIG)
         if kept is not None:
             task = asyncio.ensure_future(_read_out(kept, SILENCE, LINGER))

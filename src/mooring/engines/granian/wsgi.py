@@ -60,13 +60,11 @@ def serve(serving: Serving) -> None:
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
     loop = Loop()
-    connections = Connections(serving.doors.names)
-    schedulers = []
-    for _ in serving.sockets:
-        kind: Any = Scheduler
-        schedule = kind(loop, None, None, None, None)
-        schedule._schedule_fn = scheduler(handle, threads, connections, serving.moved)
-        schedulers.append(schedule)
+    kind: Any = Scheduler
+    schedule = kind(loop, None, None, None, None)
+    # One for all sockets: each has threads of its own, but they take their turns together.
+    schedule._schedule_fn = scheduler(handle, threads, Connections(serving.doors.names), serving.moved)
+    schedulers = [schedule] * len(serving.sockets)
     pool.start(schedulers, loop, stopped.release)
     if not stop.requested:
         serving.ready()
