@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, SupportsIndex
+from typing import Any
 
 from mooring.logs.access.parts import Entry, Line
 from mooring.logs.access.records import Shape, changed, record_of
@@ -217,28 +217,24 @@ class AccessLogger(logging.Logger):
         return bool(self.filters) or self.silent or bool(self.own)
 
 
+def _noticed(name: str) -> Any:
+    """A method of list, after which is looked at what is set."""
+    change = getattr(list, name)
+
+    def noticed(self: list[Any], *given: Any) -> Any:
+        found = change(self, *given)
+        watched.look()
+        return found
+
+    return noticed
+
+
 class _Noticing(list[Any]):
     """The filters or the handlers of an access logger."""
 
-    def append(self, thing: Any, /) -> None:
-        super().append(thing)
-        watched.look()
-
-    def extend(self, things: Iterable[Any], /) -> None:
-        super().extend(things)
-        watched.look()
-
-    def insert(self, index: SupportsIndex, thing: Any, /) -> None:
-        super().insert(index, thing)
-        watched.look()
-
-    def remove(self, thing: Any, /) -> None:
-        super().remove(thing)
-        watched.look()
-
-    def clear(self) -> None:
-        super().clear()
-        watched.look()
+    append, extend, insert = _noticed("append"), _noticed("extend"), _noticed("insert")
+    remove, pop, clear = _noticed("remove"), _noticed("pop"), _noticed("clear")
+    __setitem__, __delitem__ = _noticed("__setitem__"), _noticed("__delitem__")
 
 
 def _caller() -> str:

@@ -222,6 +222,30 @@ def test_handlers_that_replace_the_log_get_it_alone_and_a_line_says_so(server, c
     assert "MOORING_ACCESS_LOG=-" in said[0]
 
 
+def in_one_slice(handlers):
+    handlers[:] = [Kept()]
+
+
+def in_its_place(handlers):
+    handlers[0] = Kept()
+
+
+def popped(handlers):
+    handlers.pop()
+
+
+def deleted(handlers):
+    del handlers[0]
+
+
+@pytest.mark.parametrize("change", [in_one_slice, in_its_place, popped, deleted])
+def test_a_change_in_the_list_of_handlers_is_noticed(server, change):
+    ours, logger = server(), logging.getLogger("uvicorn.access")
+    logger.propagate = False
+    change(logger.handlers)
+    assert ours.said() == ""
+
+
 def disable(logger):
     logger.disabled = True
 
