@@ -10,24 +10,23 @@ import importlib
 import logging
 import logging.config
 import os
-import re
 import runpy
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mooring.errors import ConfigurationError
+from mooring.logs.access.line import formatter
 from mooring.logs.access.loggers import watched
+from mooring.logs.access.parts import Entry, Format
+from mooring.logs.access.records import record_of
 from mooring.logs.bridge import Handler
 
-ACCESS, FORM = "uvicorn.access", "uvicorn"
-"""The logger of access lines, and the form of the lines that its writer takes (logs/access/line.py)."""
+_ACCESS = "uvicorn.access"
 _NAME = "LOGGING_CONFIG"
-_LINE = re.compile(r'(.*?) - "(\S+) (.*) HTTP/(\S*)" (\d+)\n?', re.DOTALL)
 
-Write = Callable[[bytes, float], bool]
-_access: list[Write | None] = [None]
+_access: list[Format | None] = [None]
 
 
 def load(reference: str, folders: Iterable[Path] = ()) -> dict[str, Any]:
@@ -62,34 +61,34 @@ def apply(reference: str, folders: Iterable[Path]) -> None:
         why = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
         raise ConfigurationError(f"logging_conf={reference}: {why}") from None
     if not known:
-        _access[0] = _writer()
+        _access[0] = _form()
 
 
-def access_writer() -> Write | None:
-    """What logs access lines in uvicorn's form, in place of the ring's writer; None: no handler for them."""
+def access_form() -> Format | None:
+    """A form whose lines are empty, since the logger has got the record; None: no handler for it."""
     return _access[0]
 
 
-def _writer() -> Write | None:
+def _form() -> Format | None:
     """Has the logger as it is now: uvicorn takes its handlers away where it writes no access log itself."""
-    configured = logging.getLogger(ACCESS)
-    logger = logging.Logger(ACCESS, configured.level)
+    configured = logging.getLogger(_ACCESS)
+    logger = logging.Logger(_ACCESS, configured.level)
     logger.parent, logger.propagate = configured.parent, configured.propagate
     logger.handlers, logger.filters = list(configured.handlers), list(configured.filters)
     if configured.disabled or not _is_shown(logger):
         return None
 
-    def write(lines: bytes, _now: float) -> bool:
-        text = lines.decode("utf-8", "replace")
-        parts = _LINE.fullmatch(text)
-        if parts is None:
-            logger.info("%s", text.rstrip("\n"))
-        else:
-            client, method, target, version, status = parts.groups()
-            logger.info('%s - "%s %s HTTP/%s" %d', client, method, target, version, int(status))
-        return True
+    shown = formatter("uvicorn").line
 
-    return write
+    def line(entry: Entry) -> str:
+        record = record_of(logger, "call", entry)
+        if record is None:  # a WebSocket's handshake
+            logger.info("%s", shown(entry).rstrip("\n"))
+        elif logger.isEnabledFor(record.levelno):
+            logger.handle(record)
+        return ""
+
+    return Format(line)
 
 
 def _is_shown(logger: logging.Logger) -> bool:
