@@ -81,7 +81,7 @@ PyObject *Request_call(Request *self, PyObject *const *args, size_t count, PyObj
     size_t passing = (failed ? 3 : 2) | PY_VECTORCALL_ARGUMENTS_OFFSET;
     PyObject *write = PyObject_Vectorcall(self->start_response, passed + 1, passing, NULL);
     Py_DECREF(headers);
-    if (write == NULL || write == Py_None) /* hypercorn has no write() */
+    if (write == NULL || write == Py_None) /* a server without write() */
         return write;
     Py_XSETREF(self->write, write);
     return PyCFunction_New(&write_method, (PyObject *)self);

@@ -75,7 +75,7 @@ def _wrapped(  # noqa: C901
                 fields = last_of_connection(fields)
             status, headers = code, fields
             write = start_response(code, fields, exc_info) if exc_info else start_response(code, fields)
-            if write is None:  # granian and hypercorn have no write()
+            if write is None:  # a server without write()
                 return None
 
             def counted(data: bytes) -> Any:

@@ -37,11 +37,10 @@ def refused(log: logging.Logger, size: int) -> None:
 
 
 class Silence:
-    """Calls `end` when a refused client has been silent for a while, or for too long has not been."""
+    """Calls `end` once a refused client has been silent for SILENCE seconds. LINGER is left to the caller."""
 
     def __init__(self, end: Callable[[], object]) -> None:
         self._end, self._loop = end, asyncio.get_running_loop()
-        self._last = self._loop.call_later(LINGER, end)
         self._timer = self._loop.call_later(SILENCE, end)
 
     def heard(self) -> None:
@@ -52,7 +51,6 @@ class Silence:
     def cancel(self) -> None:
         """The connection is gone."""
         self._timer.cancel()
-        self._last.cancel()
 
 
 class WebSockets:
