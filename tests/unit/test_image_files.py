@@ -131,6 +131,14 @@ def test_what_becomes_process_1_loses_no_signal(script: Path) -> None:
     assert blocked or second.startswith('trap "exit 0" TERM INT QUIT')
 
 
+def test_the_scan_looks_at_an_image_on_each_base() -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "scan", "IMAGE_PYTHON=3.12"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    scanned = set(re.findall(r"--image mooring:(\S+)-python3\.12 ", said))
+    assert scanned & on_the_full_python()
+    assert scanned & (targets() - on_the_full_python())
+
+
 def test_the_slim_tags_are_built_from_the_same_target() -> None:
     command = ["make", "--dry-run", "--no-print-directory", "image-inboard-base-slim", "image-inboard-base"]
     slim, full = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
