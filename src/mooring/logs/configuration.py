@@ -39,7 +39,8 @@ def load(reference: str, folders: Iterable[Path] = ()) -> dict[str, Any]:
         else:
             found = vars(importlib.import_module(reference))
     except Exception as error:
-        raise ConfigurationError(f"logging_conf={reference}: {type(error).__name__}: {error}") from None
+        why = f"{type(error).__name__}: {error}; expected a module or a .py file with the dictionary {_NAME}"
+        raise ConfigurationError(f"logging_conf={reference}: {why}") from None
     finally:
         for folder in added:
             sys.path.remove(folder)
@@ -80,6 +81,8 @@ def _writer() -> Write | None:
         return None
 
     def write(lines: bytes, _now: float) -> bool:
+        if not lines:
+            return True  # a filter has rejected it
         text = lines.decode("utf-8", "replace")
         parts = _LINE.fullmatch(text)
         if parts is None:
