@@ -35,7 +35,7 @@ class Told:
             self._theirs.append(found)
 
     def own(self, handler: object) -> None:
-        """Note a handler that is an engine's. An event loop's own stands for whatever was added to it last."""
+        """Note a handler that is an engine's. A loop's own stands for whatever was added to it last."""
         if not _is_of_loop(handler):
             self._own.append(handler)
 
