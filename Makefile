@@ -18,7 +18,7 @@ IMAGES := base starlette fastapi flask base-nonroot starlette-nonroot fastapi-no
 DOCKER ?= $(or $(wildcard /usr/bin/docker),docker)
 BUILD_OPTIONS ?= --network host
 
-.PHONY: run test lint format docs containers longrun sanitize fuzz images lock-images clean
+.PHONY: run test lint format docs containers longrun sanitize fuzz images lock-images conf clean
 
 ## Serve the example application with mooring; Ctrl-C drains and stops it.
 run: $(STAMP)
@@ -82,6 +82,10 @@ image-%:
 ## The images' pinned packages, anew (needs uv).
 lock-images:
 	$(BIN)/python scripts/lock_images.py
+
+## The configuration files at the older images' paths (images/conf), and the sums by which mooring knows them.
+conf: $(STAMP)
+	@$(BIN)/python scripts/make_conf.py
 
 ## The generated documentation: pages, and sections of pages.
 docs: $(STAMP)

@@ -5,6 +5,8 @@ REVISION := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # The local images' name, as `make images` gives it.
 IMAGE_NAME ?= mooring
 SUFFIX = $(if $(filter-out 3.13,$(IMAGE_PYTHON)),-python$(IMAGE_PYTHON))
+# One on each base image: the slim Python image, and the full one.
+SCANNED := base uvicorn-gunicorn
 NEED_REGISTRY = $(or $(REGISTRY),$(error REGISTRY=... is missing: where to push to, as REGISTRY=ghcr.io/someone))
 # What an image is published as: TARGET (the default Python's), TARGET-python3.12, and one that never moves.
 published = $(if $(filter 3.13,$(IMAGE_PYTHON)),$1) $1-python$(IMAGE_PYTHON) $1-python$(IMAGE_PYTHON)-$(VERSION)
@@ -17,7 +19,7 @@ version-check:
 
 ## Known vulnerabilities of what the images hold. Exit code 1: some were found; 3: not everything could be looked up.
 scan: $(STAMP)
-	@$(BIN)/python scripts/scan.py --docker $(DOCKER) --image $(IMAGE_NAME):base$(SUFFIX) $(SCAN_OPTIONS)
+	@$(BIN)/python scripts/scan.py --docker $(DOCKER) $(SCANNED:%=--image $(IMAGE_NAME):%$(SUFFIX)) $(SCAN_OPTIONS)
 
 ## Push what `make images` has built, for this machine's architecture, under all its tags.
 publish: $(IMAGES:%=publish-%)

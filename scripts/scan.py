@@ -1,8 +1,9 @@
 """Find known vulnerabilities of the packages in the images: `make scan`.
 
-Python packages: every lock file of the images, by pip-audit, against PyPI's data or (`--service osv`) OSV's.
-Debian packages: those of the base image for which Debian has a security update, by its apt, in a container.
-Not checked: CPython itself, which the base image has, and vulnerabilities that Debian has not fixed yet.
+Python packages: every lock file that images are made with, by pip-audit, against PyPI's data or OSV's
+(`--service osv`).
+Debian packages: those of the base images for which Debian has a security update, by their apt, in containers.
+Not checked: CPython itself, which the base images have, and vulnerabilities that Debian has not fixed yet.
 
 Exit codes: 0 nothing found; 1 something found; 3 nothing found, but not everything could be checked.
 """
@@ -18,7 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = sorted((ROOT / "images/lock").glob("*.txt"))
+LOCKS = [
+    *sorted((ROOT / "images/lock").glob("*.txt")),
+    ROOT / "src/mooring/commands/install/tools/py-rattler.txt",  # of the conda images' `conda`
+]
+# One on each base image: the slim Python image, and the full one.
+IMAGES = ["mooring:base", "mooring:uvicorn-gunicorn"]
 # A pending update, as apt prints it: Inst libc6 [2.36-9] (2.36-9+deb12u10 Debian-Security:12/... [amd64])
 _PENDING = re.compile(r"^Inst (\S+) \[(\S+)\] \((\S+) (.*)\)")
 _SECURITY = re.compile(r"-security\b|Debian-Security")
@@ -82,8 +88,8 @@ def main() -> int:
     """Scan, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--docker", default="docker", help="the client; empty: no Debian packages")
-    parser.add_argument("--image", default="mooring:base")
-    parser.add_argument("--lock", type=Path, action="append", help="instead of all of images/lock")
+    parser.add_argument("--image", action="append", help=f"instead of {' and '.join(IMAGES)}")
+    parser.add_argument("--lock", type=Path, action="append", help="instead of all that images are made with")
     parser.add_argument("--service", choices=["pypi", "osv"], default="pypi")
     parser.add_argument("--osv-url", default="https://api.osv.dev/v1/query")
     parser.add_argument("--ignore", action="append", default=[], metavar="ID", help="known, and accepted")
@@ -92,7 +98,7 @@ def main() -> int:
     options += [word for name in given.ignore for word in ("--ignore-vuln", name)]
     scans = [_audit(lock, options) for lock in given.lock or LOCKS]
     if given.docker:
-        scans.append(_debian(given.docker, given.image))
+        scans += [_debian(given.docker, image) for image in given.image or IMAGES]
     known = [line for scan in scans for line in scan.known]
     unseen = [line for scan in scans for line in scan.unseen]
     for line in known:

@@ -318,6 +318,8 @@ def test_what_it_is_not(conda):
     done = conda("update -n base -c defaults conda -y")
     assert "the image's own stays" in done.stderr
     assert "stays" in conda("install -y -n base -c conda-forge mamba").stderr
+    for command in ("install", "update"):
+        assert f"{command}: which packages?" in conda(f"{command} -y", code=2).stderr
     for words in (
         "search numpy",
         "frobnicate",

@@ -185,8 +185,8 @@ def test_in_dev_newcomers_are_refused_too(mooring):
     held = request(app, "/held")
     app.wait_log("serving /held")
     app.signal(signal.SIGINT)
-    eventually(lambda: refused(app), "nobody listens", timeout=1.5)  # its grace period is 2 s
-    app.write("go", "")
+    eventually(lambda: refused(app), "nobody listens", timeout=AT_ONCE)
+    app.write("go", "")  # in time: its grace period is 1 s, after which the request is cut
     assert answered(held, b"/held")
     assert app.wait_exit() == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from checkout import ROOT
@@ -15,6 +16,8 @@ from mooring.application.discovery import demo_file
 from mooring.settings.profiles import PROFILES
 
 IMAGES = ROOT / "images"
+STARTING = {each for each in (IMAGES / "root").rglob("*.sh") if "exec mooring" in each.read_text()}
+STARTING |= {*(IMAGES / "root").glob("*/entrypoint.sh"), IMAGES / "root/base/usr/local/bin/mooring"}
 LOCKS = {path.stem: path.read_text() for path in sorted((IMAGES / "lock").glob("*.txt"))}
 PIN = re.compile(r"^([a-z0-9-]+)==([^ ]+)", re.MULTILINE)
 
@@ -118,6 +121,22 @@ def test_the_demo_lies_where_the_older_images_had_it() -> None:
         assert text == demo_file(PROFILES[profile].demo)
     with_one = {name for name, profile in PROFILES.items() if profile.older and profile.demo}
     assert {name.partition("-")[0] for name in with_one} == {name.partition("-")[0] for name in found}
+
+
+@pytest.mark.parametrize("script", sorted(STARTING), ids=lambda script: f"{script.parent.name}-{script.name}")
+def test_what_becomes_process_1_loses_no_signal(script: Path) -> None:
+    """Until mooring, or the command, takes them, they are blocked or end the script."""
+    first, second = script.read_text().splitlines()[:2]
+    blocked = first.startswith("#!/usr/bin/env -S --block-signal=TERM,INT,QUIT ")
+    assert blocked or second.startswith('trap "exit 0" TERM INT QUIT')
+
+
+def test_the_scan_looks_at_an_image_on_each_base() -> None:
+    command = ["make", "--dry-run", "--no-print-directory", "scan", "IMAGE_PYTHON=3.12"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    scanned = set(re.findall(r"--image mooring:(\S+)-python3\.12 ", said))
+    assert scanned & on_the_full_python()
+    assert scanned & (targets() - on_the_full_python())
 
 
 def test_the_slim_tags_are_built_from_the_same_target() -> None:

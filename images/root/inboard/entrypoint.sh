@@ -1,4 +1,5 @@
 #!/bin/sh
+trap "exit 0" TERM INT QUIT # until it becomes the command; process 1 loses a signal that it does not handle
 # As in the newer images, whose entry point was python: options are python's, and so is a script. Their own launcher
 # is mooring here.
 case "$*" in

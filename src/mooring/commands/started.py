@@ -1,8 +1,8 @@
 """Whether mooring was started here, or is about to be: for an image's health check.
 
-Other commands run in the same images: celery, a shell, a server that the application starts itself. Asked
-is what the processes' command lines name, and what the shell script that process 1 runs names: it may still
-be at work before it starts mooring.
+Other commands run in the same images: celery, a shell, a server that the application starts itself. So the
+processes' command lines are read, and the shell script that process 1 runs: it may have other work to do
+before it starts mooring.
 """
 
 from __future__ import annotations

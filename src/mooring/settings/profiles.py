@@ -107,28 +107,34 @@ def _with_plain_reload(profile: Profile, access_log: str | None, access_format: 
     return profile._replace(reloading=reloading)
 
 
-def _inboard(name: str, demo: str) -> Profile:
-    profile = Profile(
+def _under_gunicorn(name: str, demo: str, keep_alive: float) -> Profile:
+    """What the inboard and uvicorn-gunicorn images have in common: uvicorn's workers under gunicorn."""
+    return Profile(
         name=name,
         defaults={
             **_IMAGE,
             "engine": "uvicorn",
             "timeout": 120.0,
             "graceful_timeout": 120.0,
-            "keep_alive": 2.0,
+            "keep_alive": keep_alive,
         },
-        modules=_MAIN_FIRST,
         floor=2,
         conf_kind="gunicorn",
         conf_names=_GUNICORN_CONF,
         shipped_conf="/gunicorn_conf.py",
+        access_format="uvicorn",
+        dump=_TWELVE_DUMP,
+        demo=demo,
+    )
+
+
+def _inboard(name: str, demo: str) -> Profile:
+    profile = _under_gunicorn(name, demo, 2.0)._replace(
+        modules=_MAIN_FIRST,
         prestart_names=("prestart.py", "prestart.sh"),
         prestart_sourced=False,
         prestart_messages="inboard",
-        access_format="uvicorn",
-        dump=_TWELVE_DUMP,
         first_variable={"logging_conf": "LOGGING_CONF"},
-        demo=demo,
     )
     # That image's PROCESS_MANAGER=uvicorn ran uvicorn without gunicorn, so without gunicorn's configuration.
     alone = profile._replace(
@@ -142,26 +148,11 @@ def _inboard(name: str, demo: str) -> Profile:
 
 
 def _uvicorn_gunicorn(name: str, demo: str) -> Profile:
-    profile = Profile(
-        name=name,
-        defaults={
-            **_IMAGE,
-            "engine": "uvicorn",
-            "timeout": 120.0,
-            "graceful_timeout": 120.0,
-            "keep_alive": 5.0,
-        },
+    profile = _under_gunicorn(name, demo, 5.0)._replace(
         modules=_APP_FIRST,
-        floor=2,
-        conf_kind="gunicorn",
-        conf_names=_GUNICORN_CONF,
-        shipped_conf="/gunicorn_conf.py",
         prestart_exported=("APP_MODULE", "GUNICORN_CONF", "WORKER_CLASS"),
         prestart_messages="tiangolo",
-        access_format="uvicorn",
-        dump=_TWELVE_DUMP,
         worker_line="uvicorn.workers.UvicornWorker",
-        demo=demo,
     )
     return _with_plain_reload(profile, "-", "uvicorn-reload")
 

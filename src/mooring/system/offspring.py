@@ -34,6 +34,19 @@ def ask() -> None:
     for each in multiprocessing.active_children():
         if not each.daemon and each._parent_pid == os.getpid():
             each.terminate()
+    _let_executors_notice()
+
+
+def _let_executors_notice() -> None:
+    """Wait until each ProcessPoolExecutor's thread has seen that its processes end, and has closed its pipe.
+
+    The interpreter's end writes into these pipes, without a lock. Where one is closed at that moment, this
+    fails, and the threads that it would wait for next are left out.
+    """
+    executors: Any = sys.modules.get("concurrent.futures.process")
+    deadline = time.monotonic() + _PATIENCE
+    for thread in list(getattr(executors, "_threads_wakeups", ())):
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def end_strays() -> None:

@@ -18,6 +18,7 @@ from mooring.errors import ConfigurationError, ToolError
 
 SHELLS = ("posix", "bash", "zsh", "sh", "dash", "ash")
 _FILES = {"bash": ".bashrc", "zsh": ".zshrc"}
+_RUN_OPTIONS = {"-n": "name", "--name": "name", "-p": "path", "--prefix": "path", "--cwd": "cwd"}
 _BLOCK = re.compile(r"\n?# >>> conda initialize >>>\n.*?# <<< conda initialize <<<\n", re.DOTALL)
 
 
@@ -123,29 +124,24 @@ def _text(lines: Sequence[str]) -> str:
 
 def run(at: Places, words: Sequence[str]) -> int:
     """`conda run`: becomes the command, so that signals and output are its own."""
-    name = path = folder = ""
+    given = dict.fromkeys(_RUN_OPTIONS.values(), "")
     rest = list(words)
     while rest and rest[0].startswith("-") and rest[0] != "-":
         word = rest.pop(0)
         option, equals, value = word.partition("=")
         if word == "--":
             break
-        if option in ("-n", "--name", "-p", "--prefix", "--cwd"):
+        if option in _RUN_OPTIONS:
             if not equals and not rest:
                 raise ConfigurationError(f"run {option}: its value is missing")
-            value = value if equals else rest.pop(0)
-            name, path, folder = (
-                value if option in ("-n", "--name") else name,
-                value if option in ("-p", "--prefix") else path,
-                value if option == "--cwd" else folder,
-            )
+            given[_RUN_OPTIONS[option]] = value if equals else rest.pop(0)
         elif word not in ("--no-capture-output", "--live-stream", "-s", "-v", "-vv", "--verbose"):
             raise ConfigurationError(
                 f"run {word}: known are -n, -p, --cwd, --no-capture-output and --live-stream"
             )
     if not rest:
         raise ConfigurationError("run: the command is missing")
-    prefix = at.existing(name, path)
+    prefix = at.existing(given["name"], given["path"])
     level = at.environ.get("CONDA_SHLVL", "")
     environ = {
         **at.environ,
@@ -153,8 +149,8 @@ def run(at: Places, words: Sequence[str]) -> int:
         "CONDA_SHLVL": level if level.isdigit() and int(level) else "1",
         "CONDA_EXE": str(at.root / "bin/conda"),
     }
-    if folder:
-        os.chdir(folder)
+    if given["cwd"]:
+        os.chdir(given["cwd"])
     scripts = _scripts(prefix, "activate.d")
     if scripts:
         bash = shutil.which("bash", path=environ["PATH"]) or "/bin/sh"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import sys
@@ -77,18 +76,21 @@ def _run(at: Places, words: list[str], called: str) -> int:
     if command == "env":
         return _environment(at, configuration, rest, called)
     if command in _INSTALLING:
-        verb = _INSTALLING[command]
-        work = functools.partial(_packages, configuration=configuration, verb=verb, words=rest)
-        return apart(at, lambda at: _reported(at, called, work))
+        return _change(at, configuration, _INSTALLING[command], rest, called)
     if command in _OTHERS:
         return _OTHERS[command](at, configuration, rest)
     raise ConfigurationError(_unknown(at, command, called))
 
 
-def _packages(at: Places, configuration: Configuration, verb: str, words: Sequence[str]) -> int:
-    from mooring.commands.conda import packages  # py-rattler is imported by those who need it
+def _change(at: Places, configuration: Configuration, verb: str, words: Sequence[str], called: str) -> int:
+    """Do what changes an environment, in a process apart."""
 
-    return int(getattr(packages, verb)(at, configuration, words))
+    def work(at: Places) -> int:
+        from mooring.commands.conda import packages  # py-rattler is imported by those who need it
+
+        return int(getattr(packages, verb)(at, configuration, words))
+
+    return apart(at, lambda at: _reported(at, called, work))
 
 
 def _unknown(at: Places, command: str, called: str) -> str:
@@ -114,8 +116,7 @@ def _shell(at: Places, configuration: Configuration, command: str, rest: list[st
 def _environment(at: Places, configuration: Configuration, rest: list[str], called: str) -> int:
     verb, *more = rest or [""]
     if verb in ("create", "update", "remove"):
-        work = functools.partial(_packages, configuration=configuration, verb="environment", words=rest)
-        return apart(at, lambda at: _reported(at, called, work))
+        return _change(at, configuration, "environment", rest, called)
     if verb == "list":
         return listing.environments(at, configuration, more)
     if verb == "export":
@@ -159,6 +160,5 @@ def program(file: str) -> None:
     code = main(here.parents[1], sys.argv[1:], dict(os.environ), Path(sys.argv[0]).name)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        code
-    )  # as commands/install/conda.py does: py-rattler's threads can crash an interpreter that ends
+    # as commands/install/conda.py does: py-rattler's threads can crash an interpreter that ends
+    os._exit(code)

@@ -16,7 +16,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from mooring.commands.conda.places import STAND_IN
+from mooring.commands.conda.places import STAND_IN, subdir
 
 _PROGRAM = """#!{python} -I
 import sys
@@ -85,7 +85,6 @@ def _stand_ins(root: Path, at: str, python: str, minor: str) -> None:
 def _record(
     root: Path, at: str, name: str, version: str, *, links: Sequence[str] = (), files: Sequence[str]
 ) -> None:
-    machine = platform.machine()
     paths = [{"_path": each, "path_type": "softlink"} for each in links]
     paths += [{"_path": each, "path_type": "hardlink"} for each in files]
     record = {
@@ -94,7 +93,7 @@ def _record(
         "build": STAND_IN,
         "build_number": 0,
         "depends": [],
-        "subdir": "linux-64" if machine == "x86_64" else f"linux-{machine}",
+        "subdir": subdir(),
         "fn": f"{name}-{version}-{STAND_IN}.conda",
         "url": f"file://{at}/{name}-{version}-{STAND_IN}.conda",
         "channel": f"file://{at}",

@@ -29,10 +29,6 @@ def version(called: str) -> str:
     return f"{called} {FOLLOWS} (mooring's, of mooring {mooring.__version__}; not {called} itself)"
 
 
-def _subdir() -> str:
-    return {"x86_64": "linux-64"}.get(platform.machine(), f"linux-{platform.machine()}")
-
-
 def _packages(at: Places, prefix: Path, pip: bool) -> list[dict[str, Any]]:
     """The rows of `conda list`, in the form of its JSON."""
     rows = []
@@ -101,12 +97,12 @@ def packages(at: Places, _: Configuration, words: Sequence[str]) -> int:
         shown = [{key: each[key] for key in each if key not in ("url", "md5")} for each in rows]
         print(json.dumps(shown, indent=2))
     elif given.explicit:
-        print(_HEAD.format(_subdir()) + "\n@EXPLICIT")
+        print(_HEAD.format(places.subdir()) + "\n@EXPLICIT")
         for each in rows:
             if each["channel"] != "image":
                 print(each["url"] + (f"#{each['md5']}" if given.md5 and each["md5"] else ""))
     elif given.export:
-        print(_HEAD.format(_subdir()))
+        print(_HEAD.format(places.subdir()))
         for each in rows:
             print("=".join([each["name"], each["version"], *_build(each)]))
     elif given.canonical:
@@ -195,7 +191,7 @@ def info(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
         "channel URLs": configuration.sources(configuration.channels),
         "package cache": [str(at.downloads)],
         "envs directories": [str(each) for each in at.homes],
-        "platform": _subdir(),
+        "platform": places.subdir(),
         "populated config files": [str(each) for each in configuration.files()],
     }
     if given.json:
@@ -209,7 +205,7 @@ def info(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
             "envs_dirs": [str(each) for each in at.homes],
             "pkgs_dirs": [str(at.downloads)],
             "channels": facts["channel URLs"],
-            "platform": _subdir(),
+            "platform": places.subdir(),
             "python_version": platform.python_version(),
             "config_files": facts["populated config files"],
         }

@@ -23,10 +23,14 @@ from mooring.errors import ConfigurationError
 def install(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
     """`conda install`."""
     given = options.packages("install").parse_intermixed_args(words)
-    if not given.specs and not given.file and not given.all:
-        raise ConfigurationError("install: which packages? (or --file FILE)")
+    _check_asked("install", given)
     path = at.prefix(given.name, given.prefix)
     return _change(at, configuration, given, path if path.exists() else at.existing(given.name, given.prefix))
+
+
+def _check_asked(command: str, given: argparse.Namespace) -> None:
+    if not given.specs and not given.file and not given.all:
+        raise ConfigurationError(f"{command}: which packages? (or --file FILE, or --all)")
 
 
 def create(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
@@ -41,6 +45,7 @@ def create(at: Places, configuration: Configuration, words: Sequence[str]) -> in
 def update(at: Places, configuration: Configuration, words: Sequence[str]) -> int:
     """`conda update`: of conda itself, which is not here, it says so and does nothing."""
     given = options.packages("update").parse_intermixed_args(words)
+    _check_asked("update", given)
     prefix = at.existing(given.name, given.prefix)
     given.specs = _without_ours(at, prefix, given.specs)
     if not given.specs and not given.file and not given.all:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,12 @@ class Places:
         for home in self.homes:
             if home.is_dir():
                 yield from sorted(each for each in home.iterdir() if is_environment(each))
+
+
+def subdir() -> str:
+    """What conda calls this machine, and the part of a channel for it."""
+    machine = platform.machine()
+    return "linux-64" if machine == "x86_64" else f"linux-{machine}"
 
 
 def is_environment(prefix: Path) -> bool:

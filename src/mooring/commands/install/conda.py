@@ -1,9 +1,9 @@
 # ruff: noqa: T201
 """Install conda packages into a prefix without a conda binary. plans.py runs this with py-rattler and PyYAML.
 
-It is a program of its own, since mooring depends on neither; it imports nothing of mooring. Packages that are
-already installed stay. Packages from PyPI are written to the file `--pip`, for uv. Post-link scripts are not
-run.
+It is a program of its own, since mooring depends on neither; it imports nothing of mooring. The images'
+`conda` (commands/conda) calls some of its functions. Packages that are already installed stay. Packages from
+PyPI are written to the file `--pip`, for uv. Post-link scripts are not run.
 """
 
 from __future__ import annotations
@@ -207,6 +207,5 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        code
-    )  # py-rattler's threads can crash an interpreter that is being finalised (0.28.0: signal 11)
+    # py-rattler's threads can crash an interpreter that is being finalised (0.28.0: signal 11)
+    os._exit(code)
