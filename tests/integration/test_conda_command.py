@@ -150,6 +150,8 @@ def test_channels(conda):
     """In a spec, by `conda config`; the configured ones only where the named ones do not suffice."""
     conda(f"install -y {conda.channel}::purepkg")
     conda("config --set channel_priority strict --set always_yes yes --set ssl_verify false")
+    refused = conda("config --set channel_priority sometimes", code=2).stderr
+    assert "channel_priority='sometimes': expected strict, flexible or disabled" in refused
     conda(f"config --add channels {conda.channel} --remove channels conda-forge")
     assert conda("config --show channels").stdout == f"channels:\n  - {conda.channel}\n"
     conda("install -y hooked")

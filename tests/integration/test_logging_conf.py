@@ -55,10 +55,23 @@ def test_a_file_and_no_handler_for_the_access_log(mooring):
     assert "MINE" not in app.stdout
 
 
+@pytest.mark.parametrize(("interface", "environ"), [ENGINES[0], ENGINES[4]], ids=str)
+def test_what_a_filter_of_the_application_rejects_has_no_record(mooring, interface, environ):
+    text = ASGI_APP if interface == "asgi" else WSGI_APP
+    text += "\nimport logging\n"
+    text += "logging.getLogger('uvicorn.access').addFilter(lambda record: '/health' not in record.args[2])\n"
+    app = mooring.run(files={"main.py": text, "logs.py": CONF}, MOORING_LOGGING_CONF="logs", **environ)
+    app.get("/health")
+    app.get("/a")
+    app.wait_log('"GET /a HTTP/1.1"')
+    assert app.stop() == 0
+    assert app.stdout.count("uvicorn.access") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (None, "No module named 'logs'"),
+        (None, "No module named 'logs'; expected a module or a .py file with the dictionary LOGGING_CONFIG"),
         ("1/0", "ZeroDivisionError"),
         ("X = 1", "it has no dictionary LOGGING_CONFIG"),
         ("LOGGING_CONFIG = {'version': 7}", "7"),

@@ -10,6 +10,9 @@ from variants import ASGI, each_variant
 ASGI_APP = """
 import asyncio, os, signal, sys
 
+def leaves_by_exit():
+    sys.exit(2)
+
 async def leave():
     sys.exit(5)
 
@@ -27,7 +30,7 @@ async def app(scope, receive, send):
             if message["type"] == "lifespan.shutdown":
                 return
     if scope["path"] == "/exit":
-        sys.exit(2)
+        leaves_by_exit()
     if scope["path"] == "/interrupt":
         raise KeyboardInterrupt
     if scope["path"] == "/child":
@@ -62,9 +65,12 @@ async def app(scope, receive, send):
 WSGI_APP = """
 import os, sys, time
 
+def leaves_by_exit():
+    sys.exit(2)
+
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/exit":
-        sys.exit(2)
+        leaves_by_exit()
     if environ["PATH_INFO"] == "/interrupt":
         raise KeyboardInterrupt
     if environ["PATH_INFO"] == "/child":
@@ -102,6 +108,7 @@ def test_an_exit_fails_one_request(mooring, variant):
         assert b"done" in read_until(held, b"0\r\n\r\n")
         held.close()
     assert app.stop() == 0
+    assert "in leaves_by_exit" in app.stderr  # the traceback
 
 
 @each_variant

@@ -27,7 +27,16 @@ def let_pass() -> None:
 
 
 class RequestExitError(Exception):
-    """A request has tried to end its process."""
+    """A request has tried to end its process, by raising `end`."""
+
+    def __init__(self, message: str, end: BaseException) -> None:
+        super().__init__(message)
+        self.end = end
+
+
+def traced(error: BaseException) -> BaseException:
+    """The error with the traceback of what the application raised: for a log that shows no causes."""
+    return error.with_traceback(error.end.__traceback__) if isinstance(error, RequestExitError) else error
 
 
 def failure_of(error: BaseException, method: object, path: object) -> RequestExitError | None:
@@ -43,7 +52,7 @@ def failure_of(error: BaseException, method: object, path: object) -> RequestExi
         return None
     text = path.decode("latin-1") if isinstance(path, bytes) else str(path)
     what = repr(found) if found.args else type(found).__name__
-    return RequestExitError(f"{what} in {escape(str(method))} {escape(text)}: the worker serves on")
+    return RequestExitError(f"{what} in {escape(str(method))} {escape(text)}: the worker serves on", found)
 
 
 def _thrown(error: GeneratorExit) -> bool:

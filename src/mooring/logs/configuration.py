@@ -38,7 +38,8 @@ def load(reference: str, folders: Iterable[Path] = ()) -> dict[str, Any]:
         else:
             found = vars(importlib.import_module(reference))
     except Exception as error:
-        raise ConfigurationError(f"logging_conf={reference}: {type(error).__name__}: {error}") from None
+        why = f"{type(error).__name__}: {error}; expected a module or a .py file with the dictionary {_NAME}"
+        raise ConfigurationError(f"logging_conf={reference}: {why}") from None
     finally:
         for folder in added:
             sys.path.remove(folder)

@@ -49,6 +49,7 @@ _INSTEAD = {
     "custom_channels": "name channels by their URLs",
 }
 _LISTS = ("channels", "default_channels")
+_PRIORITIES = {"strict": True, "flexible": True, "true": True, "disabled": False, "false": False}
 
 
 class Configuration:
@@ -97,7 +98,7 @@ class Configuration:
     @property
     def strict(self) -> bool:
         """Whether a package comes only from the first channel that has it."""
-        return str(self.content.get("channel_priority", "strict")).lower() not in ("disabled", "false")
+        return _is_strict(self.content.get("channel_priority", "strict"))
 
     @property
     def activates_base(self) -> bool:
@@ -110,6 +111,13 @@ class Configuration:
     def changes_prompt(self) -> bool:
         """Whether activation changes the prompt."""
         return str(self.content.get("changeps1", True)).lower() not in ("false", "0", "no")
+
+
+def _is_strict(priority: Any) -> bool:
+    found = _PRIORITIES.get(str(priority).lower())
+    if found is None:
+        raise ConfigurationError(f"channel_priority={priority!r}: expected strict, flexible or disabled")
+    return found
 
 
 def _is_name(channel: str) -> bool:
@@ -177,6 +185,8 @@ def _change(file: Path, given: Any) -> None:
     for key, value in given.set:
         _tell(key)
         content[key] = yaml.safe_load(value)
+        if key == "channel_priority":
+            _is_strict(content[key])
     for key, value in [*given.add, *given.prepend]:
         _tell(key)
         content[key] = [value, *(each for each in _list(content, key) if each != value)]

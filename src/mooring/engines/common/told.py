@@ -35,8 +35,9 @@ class Told:
             self._theirs.append(found)
 
     def own(self, handler: object) -> None:
-        """Note a handler that is an engine's."""
-        self._own.append(handler)
+        """Note a handler that is an engine's. A loop's own stands for whatever was added to it last."""
+        if not _is_of_loop(handler):
+            self._own.append(handler)
 
     def install(self, handler: Handler) -> None:
         """Make `handler`, an engine's, the handler of SIGTERM."""
@@ -76,9 +77,14 @@ def _tell_uvicorn(server: Any) -> None:
         module.Server.handle_exit(server, signal.SIGTERM, None)
 
 
-def _call(handler: Any) -> None:
+def _is_of_loop(handler: object) -> bool:
+    """Whether it is what a loop installs for `add_signal_handler`: the same for every function."""
     owner = type(getattr(handler, "__self__", None)) if hasattr(handler, "__self__") else handler
-    if str(getattr(owner, "__module__", "")).partition(".")[0] in _LOOPS:
+    return str(getattr(owner, "__module__", "")).partition(".")[0] in _LOOPS
+
+
+def _call(handler: Any) -> None:
+    if _is_of_loop(handler):
         signal.raise_signal(signal.SIGTERM)  # add_signal_handler(): the loop itself must hear the signal
     else:
         handler(signal.SIGTERM, sys._getframe())

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from mooring.engines.common.connections import Connections, borrow, is_open
+from mooring.instrument.request_exit import traced
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
 
@@ -105,7 +106,7 @@ def _scheduler(
 def failed(watcher: Any, error: BaseException) -> None:
     """Have granian log the error, and answer with 500 where nothing was sent."""
     with contextlib.suppress(BaseException):
-        watcher.err(error)
+        watcher.err(traced(error))
 
 
 def environ_of(scope: dict[str, Any]) -> Environ:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mooring.engines.granian.websocket import ClientLeftError, Live, WebSocket
 from mooring.instrument import drain
+from mooring.instrument.request_exit import traced
 from mooring.instrument.request_id import is_named
 
 _NO_HOST = (b"host", b"")
@@ -62,7 +63,7 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
             watcher.done()
             raise
         except BaseException as error:
-            watcher.err(error)
+            watcher.err(traced(error))
         else:
             watcher.done()
         finally:

@@ -31,6 +31,7 @@ class AsgiWorker(MooringWorker):
         """Install the handlers; uvloop would lose a stop that comes before the loop runs."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, ORDER})
         super().init_signals()
+        self.loop.remove_signal_handler(signal.SIGTERM)  # gunicorn's: the application's would look the same
         self.mooring_told.install(self.mooring_drain_now)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
