@@ -21,10 +21,7 @@ class Kept(logging.Handler):
         self.records = []
         self.then = lambda: None
 
-    def createLock(self):
-        self.lock = None
-
-    def emit(self, record):
+    def handle(self, record):
         self.records.append((record.getMessage(), record.args))
         then, self.then = self.then, lambda: None
         then()
