@@ -53,6 +53,8 @@ class Serving(NamedTuple):
     its workers their rows of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the
     folder of the application's own metrics.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
+    `refused` counts and logs what an engine refuses of a client: a reason of REFUSALS (scoreboard/row.py), the
+    peer, and a detail, or "" (instrument/refusals.py).
 
     SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
     within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The engine ignores
@@ -70,6 +72,7 @@ class Serving(NamedTuple):
     gone: Callable[[int], None] = lambda _pid: None
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
+    refused: Callable[[str, object, str], None] = lambda _reason, _peer, _detail: None
 
 
 class Engine(Protocol):

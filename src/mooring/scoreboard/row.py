@@ -29,6 +29,20 @@ DROPPED = 10  # access log lines for which the ring had no room
 RAISED = 11  # requests in which the application failed before its response was complete
 REJECTED = 12  # requests refused because of max_in_flight
 TIMED_OUT = 13  # requests that took longer than request_timeout
+REFUSED = 16  # the first of the cells for what was refused of clients: one for each of REFUSALS
+
+REFUSALS = (
+    "head_timeout",  # no whole head in time
+    "body_timeout",  # a body that stalls or drips
+    "send_timeout",  # a client that takes nothing of its answer
+    "head_size",
+    "head_fields",
+    "body_size",
+    "malformed",  # not HTTP, or with two meanings
+    "connections",  # closed because there were too many
+    "websocket",  # a message too large, in too many fragments, or pings that nobody answers
+    "http2",  # floods of frames
+)  # at most 32
 
 # The states of a row. Its worker writes STARTING, READY and DRAINING; an engine's arbiter writes GONE when a
 # worker of its own has ended; the supervisor writes FREE.
@@ -70,6 +84,7 @@ COUNTERS = (
     RAISED,
     REJECTED,
     TIMED_OUT,
+    *range(REFUSED, REFUSED + len(REFUSALS)),
 )  # these cells, and all from COUNTS on, never go down
 
 # The table of requests in flight. Each request has a record: when it began (monotonic seconds, 0 if the

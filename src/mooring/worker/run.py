@@ -122,6 +122,8 @@ def _prepare_import(assignment: Assignment) -> None:
 
 
 def _serve(assignment: Assignment) -> None:
+    from mooring.instrument.refusals import Refusals
+
     plan = assignment.plan
     if assignment.application is None:
         _prepare_import(assignment)
@@ -136,6 +138,9 @@ def _serve(assignment: Assignment) -> None:
         if not loaded:
             loaded.append(load_wrapped(assignment, arbiter_rows, drain))
         return loaded[0].application
+
+    def row() -> Row:
+        return loaded[0].row()
 
     def ready() -> None:
         _ready(assignment, load(), engine, started)
@@ -165,6 +170,7 @@ def _serve(assignment: Assignment) -> None:
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
+        refused=Refusals(row, assignment.context.log.warning),
     )
     load_engine(engine).serve(serving)
 
