@@ -53,8 +53,8 @@ class Serving(NamedTuple):
     its workers their rows of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the
     folder of the application's own metrics.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
-    `refused` counts and logs what an engine refuses of a client: a reason of REFUSALS (scoreboard/row.py), the
-    peer, and a detail, or "" (instrument/refusals.py).
+    `refused` counts and logs what an engine refuses of a client: one of REFUSALS (scoreboard/row.py), the peer,
+    and a detail, or "" (instrument/refusals.py).
 
     SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
     within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The engine ignores

@@ -121,9 +121,13 @@ def _prepare_import(assignment: Assignment) -> None:
         debugger.listen(assignment.plan.settings.debugpy)
 
 
-def _serve(assignment: Assignment) -> None:
+def _refusals(row: Callable[[], Row], log: Log) -> Callable[[str, object, str], None]:
     from mooring.instrument.refusals import Refusals
 
+    return Refusals(row, log.warning)
+
+
+def _serve(assignment: Assignment) -> None:
     plan = assignment.plan
     if assignment.application is None:
         _prepare_import(assignment)
@@ -138,9 +142,6 @@ def _serve(assignment: Assignment) -> None:
         if not loaded:
             loaded.append(load_wrapped(assignment, arbiter_rows, drain))
         return loaded[0].application
-
-    def row() -> Row:
-        return loaded[0].row()
 
     def ready() -> None:
         _ready(assignment, load(), engine, started)
@@ -170,7 +171,7 @@ def _serve(assignment: Assignment) -> None:
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
-        refused=Refusals(row, assignment.context.log.warning),
+        refused=_refusals(lambda: loaded[0].row(), assignment.context.log),
     )
     load_engine(engine).serve(serving)
 
