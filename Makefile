@@ -8,8 +8,13 @@ STAMP := $(VENV)/.installed
 
 # The images: `make images` for Python 3.13, `make images PYTHON=3.12` for another.
 IMAGE_PYTHON := $(or $(filter 3.%,$(PYTHON)),3.13)
+# Those on the full Python image (compilers, curl, git), which have a tag on the slim one beside.
+SLIM := inboard-base inboard-starlette inboard-fastapi meinheld-flask \
+  uvicorn-gunicorn uvicorn-gunicorn-starlette uvicorn-gunicorn-fastapi
 IMAGES := base starlette fastapi flask base-nonroot starlette-nonroot fastapi-nonroot flask-nonroot \
-  hypercorn conda-starlette inboard-base inboard-starlette inboard-fastapi poetry meinheld-flask
+  hypercorn conda-starlette inboard-base inboard-starlette inboard-fastapi poetry meinheld-flask \
+  uvicorn-gunicorn uvicorn-gunicorn-starlette uvicorn-gunicorn-fastapi \
+  $(SLIM:%=%-slim)
 DOCKER ?= $(or $(wildcard /usr/bin/docker),docker)
 BUILD_OPTIONS ?= --network host
 
@@ -37,15 +42,17 @@ format: $(STAMP)
 containers: $(STAMP)
 	$(BIN)/python -m pytest tests/containers
 
-## The long tests: 30 rolls, 60 kills and 200 recycles on the engines, the soak. Some 45 minutes.
+## The long tests: 30 rolls, 60 kills and 200 recycles on the engines, the soak; images that CI doesn't try, where there is a
+## Docker engine. Some 50 minutes.
 longrun: $(STAMP)
-	$(BIN)/python -m pytest -m longrun
+	$(BIN)/python -m pytest -m longrun tests
 
 ## All images, tagged mooring:TARGET; other Pythons than the default mooring:TARGET-python3.12.
 images: $(IMAGES:%=image-%)
 
 image-%:
-	@DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $* \
+	@DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(BUILD_OPTIONS) --file images/Dockerfile --target $(*:%-slim=%) \
+	  $(if $(filter %-slim,$*),--build-arg DROPIN_BASE=slim) \
 	  --build-arg PYTHON=$(IMAGE_PYTHON) \
 	  --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \

@@ -9,7 +9,7 @@ variable "REGISTRY" { default = "" }
 variable "CONDA_BASE" { default = "" }
 
 group "default" {
-  targets = ["images", "conda-starlette"]
+  targets = ["images", "slim", "conda-starlette"]
 }
 
 # As `make publish` pushes them: the default Python's has the short name too, and one tag never moves.
@@ -42,6 +42,22 @@ target "images" {
       "base", "starlette", "fastapi", "flask",
       "base-nonroot", "starlette-nonroot", "fastapi-nonroot", "flask-nonroot",
       "hypercorn", "inboard-base", "inboard-starlette", "inboard-fastapi", "poetry", "meinheld-flask",
+      "uvicorn-gunicorn", "uvicorn-gunicorn-starlette", "uvicorn-gunicorn-fastapi",
+    ]
+  }
+}
+
+# The drop-ins that stand on the full Python image, without compilers, curl and git.
+target "slim" {
+  name     = "${target}-slim"
+  inherits = ["common"]
+  target   = target
+  tags     = tags("${target}-slim")
+  args     = { DROPIN_BASE = "slim" }
+  matrix = {
+    target = [
+      "inboard-base", "inboard-starlette", "inboard-fastapi", "meinheld-flask",
+      "uvicorn-gunicorn", "uvicorn-gunicorn-starlette", "uvicorn-gunicorn-fastapi",
     ]
   }
 }

@@ -34,13 +34,21 @@ SETS: dict[str, tuple[str, ...]] = {
     "flask": ("flask", "gevent", "greenlet", "zope-event", "zope-interface"),
     "conda-starlette": ("starlette<1",),
 }
+# What pip shows with all that it needs, servers too, as in the older images; mooring's servers stay apart.
+# Each stands on the ones before.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "uvicorn-standard": ("uvicorn[standard]", "gunicorn"),
+    "fastapi-all": ("fastapi[all]",),
+}
 ALONE: dict[str, tuple[str, ...]] = {
     "poetry": ("poetry>=2",),
+    # gunicorn 20, which frozen files of the meinheld image's users have, imports pkg_resources.
+    "meinheld": ("setuptools<81",),
     "tools": ("setuptools>=77", "cyclonedx-python-lib>=11"),
 }
 
-# Nothing here runs on Windows or on another interpreter.
-_ELSEWHERE = re.compile(r"sys_platform == 'win32'|os_name == 'nt'")
+# Nothing here runs on Windows, in a browser or on another interpreter.
+_ELSEWHERE = re.compile(r"sys_platform == '(win32|emscripten)'|os_name == 'nt'")
 
 
 def own_requirements() -> list[str]:
@@ -52,7 +60,7 @@ def own_requirements() -> list[str]:
 
 def digest() -> str:
     """A hash of everything that the lock files are made from, except constraints.txt."""
-    return hashlib.sha256(repr((own_requirements(), SERVER, SETS, ALONE)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((own_requirements(), SERVER, SETS, SHOWN, ALONE)).encode()).hexdigest()[:16]
 
 
 def _compile(requirements: list[str], *options: str) -> dict[str, str]:
@@ -82,12 +90,18 @@ def main() -> None:
     everything = _compile(own_requirements(), *tested)
     own = {name: block for name, block in everything.items() if name not in SETS["flask"]}
     _write("server", {name: block for name, block in own.items() if name in SERVER})
-    _write("lib", {name: block for name, block in own.items() if name not in SERVER})
+    lib = {name: block for name, block in own.items() if name not in SERVER}
+    _write("lib", lib)
     for name, wanted in SETS.items():
         options = () if any("<" in each for each in wanted) else tested
         found = _compile([*own_requirements(), *wanted], *options)
         added = {each for each in found if each not in everything or each in wanted}
         _write(name, {each: found[each] for each in added})
+    there = set(lib)
+    for name, wanted in SHOWN.items():
+        found = _compile(list(wanted), *tested)
+        _write(name, {each: found[each] for each in set(found) - there})
+        there |= set(found)
     for name, wanted in ALONE.items():
         _write(name, _compile(list(wanted)))
 

@@ -2,34 +2,38 @@
 
     python scripts/make_conf.py [FOLDER]
 
-Each file is standalone, since users copy it, and a server's own interpreter runs it. The rules that the files
-share are written once, here. They print what `mooring run` prints (tests/integration/test_conf_files.py).
+Each file is standalone, since users copy it and edit it in its place, and a server's own interpreter runs
+it. The rules that the files share are written once, here. They print what `mooring run` prints
+(tests/integration/test_conf_files.py).
 """
 
 from __future__ import annotations
 
 import sys
+from binascii import crc32
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "images" / "conf"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "images" / "conf"
+SHIPPED = ROOT / "src/mooring/plan/server_config/shipped.py"
 
 _HEAD = '''\
-# mooring: default configuration
-# Delete the line above where you change this file in its place: with that line, mooring passes over it.
 """@SERVER@'s configuration from the image's environment variables, standard library only.
 
-mooring decides the same without this file. It is a starting point for your own, as
-@COPY@, and says what holds: run with python, it prints one JSON object.
+mooring decides the same without this file, and runs no server with it as long as nothing in it is
+changed. Edited in its place (an editor, sed, a line at its end) it counts, and so does a copy, as
+@COPY@. Run with python, it prints one JSON object.
 """
 
 import json
 import math
+import multiprocessing
 import os
 import re
 import sys
 
-problems = []
+problems, asked = [], {}
 
 
 # Variables: blanks around a value don't count, and an empty one means unset.
@@ -43,52 +47,61 @@ def given(*names):
     return "", ""
 
 
-def parsed(parse, default, expected, *names):
-    """A variable's value; what cannot be parsed is kept for the message at the end."""
-    name, text = given(*names)
-    if not text:
+def parsed(parse, text, default, expected, *names):
+    """A variable's value, else that of `text`; what cannot be parsed is kept for the message at the end."""
+    name, value = given(*names)
+    value = value or str(text or "").strip()
+    if not value:
         return default
     try:
-        return parse(text)
+        return parse(value)
     except (KeyError, ValueError):
-        problems.append(f"{name}={text!r}: expected {expected}")
+        problems.append(f"{name or names[-1]}={value!r}: expected {expected}")
         return default
 
 
-def whole(least, most, default, *names):
+def whole(least, most, text, default, *names):
     def parse(text):
         if not re.fullmatch("[+-]?[0-9]+", text) or not least <= int(text) <= most:
             raise ValueError
         return int(text)
 
-    return parsed(parse, default, f"a whole number from {least} to {most}", *names)
+    return parsed(parse, text, default, f"a whole number from {least} to {most}", *names)
 
 
-def number(default, *names):
+def number(text, default, *names):
     def parse(text):
         if not 0 < float(text) < math.inf:
             raise ValueError
         return float(text)
 
-    return parsed(parse, default, "a number more than 0", *names)
+    return parsed(parse, text, default, "a number more than 0", *names)
 
 
-def seconds(default, *names):
+def seconds(name, text, default, *names):
+    """Whole seconds, which is all that gunicorn takes, as text."""
+
     def parse(text):
         if not 0 <= float(text) < math.inf:
             raise ValueError
         return int(float(text)) if float(text).is_integer() else float(text)
 
-    return parsed(parse, default, "a number of seconds", *names)
+    asked[name] = parsed(parse, text, default, "a number of seconds", *names)
+    return str(math.ceil(asked[name]))
 
 
-def log_file(default, *names):
+def exactly(name, value):
+    """Seconds as they were asked for, unless the lines at the end were changed."""
+    return asked[name] if value == math.ceil(asked[name]) else value
+
+
+def log_file(text, name):
     """Here an empty value means off; a switch's words are - and off."""
-    text = next((os.environ[name].strip() for name in names if name in os.environ), default)
-    if (text or "").lower() in ("1", "true", "yes", "on", "y", "t"):
+    text = os.environ.get(name, text or "").strip()
+    if text.lower() in ("1", "true", "yes", "on", "y", "t"):
         return "-"
     off = ("", "0", "false", "no", "off", "n", "f", "none", "null")
-    return None if (text or "").lower() in off else text
+    return None if text.lower() in off else text
 
 
 LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
@@ -99,7 +112,7 @@ LEVELS.update(dict.fromkeys(("fatal", "crit", "alert", "emergency", "emerg", "pa
 LEVELS.update(warn="warning")
 
 
-def log_level(default, *names):
+def log_level(text, *names):
     """A level's name, or the nearest to a number as in Python's logging."""
 
     def parse(text):
@@ -107,7 +120,7 @@ def log_level(default, *names):
             return list(LEVELS)[min(max(int(text) + 4, 10) // 10, 5) - 1]
         return LEVELS[text.lower()]
 
-    return parsed(parse, default, "one of " + ", ".join(list(LEVELS)[:5]), *names)
+    return parsed(parse, text, "info", "one of " + ", ".join(list(LEVELS)[:5]), *names)
 
 
 # Where to listen: BIND, else HOST and PORT.
@@ -127,12 +140,6 @@ def address(text):
 
 def addresses(text):
     return ",".join(address(part) for part in text.split(",") if part.strip())
-
-
-host = given("MOORING_HOST", "HOST")[1] or "0.0.0.0"
-port = str(whole(0, 65535, 80, "MOORING_PORT", "PORT"))
-by_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-bind = parsed(addresses, by_port, "HOST:PORT, unix:PATH or fd://N", "MOORING_BIND", "BIND")
 '''
 
 _CORES = '''
@@ -184,58 +191,169 @@ def quotas(root="/"):
             yield int(words[0]) / int([*words, "100000"][1])
 
 
-def cores():
+def available():
     name, text = given("MOORING_CPU_COUNT")
     if text.lower() == "host":
         return os.cpu_count() or 1
     if text:
-        return number(1, name)
+        return number("", 1, name)
     return min([len(os.sched_getaffinity(0)), *quotas()])
+'''
+
+# The lines that edits of the older images' files look for are as they were there: what is read from the
+# environment, and what the server reads, the last ones before the summary.
+
+_ASKED = """
+
+# What the variables say, and what holds without them.
+
+workers_per_core_str = os.getenv("WORKERS_PER_CORE", "@PER_CORE@")
+max_workers_str = os.getenv("MAX_WORKERS")
+web_concurrency_str = os.getenv("WEB_CONCURRENCY", None)
+host = os.getenv("HOST", "0.0.0.0")
+port = os.getenv("PORT", "80")
+bind_env = os.getenv("BIND", None)
+use_loglevel = os.getenv("LOG_LEVEL", "info")
+accesslog_var = os.getenv("ACCESS_LOG", @ACCESS@)
+errorlog_var = os.getenv("ERROR_LOG", "-")
+graceful_timeout_str = os.getenv("GRACEFUL_TIMEOUT", "@GRACE@")
+timeout_str = os.getenv("TIMEOUT", "@TIMEOUT@")
+keepalive_str = os.getenv("KEEP_ALIVE", "@KEEP_ALIVE@")
+"""
+
+_TUNED = """
+cores = multiprocessing.cpu_count()
 
 
 # Workers: WEB_CONCURRENCY, else WORKERS_PER_CORE for each core, @FLOOR@at most MAX_WORKERS.
 
-per_core = number(@PER_CORE@, "MOORING_WORKERS_PER_CORE", "WORKERS_PER_CORE")
-max_workers = whole(0, 4096, 0, "MOORING_MAX_WORKERS", "MAX_WORKERS")
-tuned = max(int(per_core * cores()), @LEAST@)
-if max_workers:
-    tuned = min(tuned, max_workers)
-workers = whole(1, 4096, tuned, "MOORING_WORKERS", "WEB_CONCURRENCY", "WORKERS")
-'''
-
-_ONE = """
-
-# Workers: one, unless a variable says otherwise.
-
-workers = whole(1, 4096, 1, "MOORING_WORKERS", "WORKERS", "WEB_CONCURRENCY")
+if cores == os.cpu_count():
+    cores = available()
+workers_per_core = number(workers_per_core_str, @PER_CORE@.0, "MOORING_WORKERS_PER_CORE", "WORKERS_PER_CORE")
+use_max_workers = whole(0, 4096, max_workers_str, 0, "MOORING_MAX_WORKERS", "MAX_WORKERS") or None
+default_web_concurrency = workers_per_core * cores
+@TUNED@
+if use_max_workers:
+    web_concurrency = min(web_concurrency, use_max_workers)
+names = ("MOORING_WORKERS", "WEB_CONCURRENCY", "WORKERS")
+web_concurrency = whole(1, 4096, web_concurrency_str, web_concurrency, *names)
 """
 
-_TIMES = """
+_READ = """
 
-# Logs; seconds.
+# Where to listen; logs; seconds.
 
-loglevel = log_level("info", "MOORING_LOG_LEVEL", "LOG_LEVEL")
-accesslog = log_file(@ACCESS@, "MOORING_ACCESS_LOG", "ACCESS_LOG")
-errorlog = log_file("-", "MOORING_ERROR_LOG", "ERROR_LOG")
-timeout = seconds(@TIMEOUT@, "MOORING_TIMEOUT", "TIMEOUT")
-graceful_timeout = seconds(@GRACE@, "MOORING_GRACEFUL_TIMEOUT", "GRACEFUL_TIMEOUT")
-keep_alive = seconds(@KEEP_ALIVE@, "MOORING_KEEP_ALIVE", "KEEP_ALIVE")
+host = given("MOORING_HOST")[1] or host.strip() or "0.0.0.0"
+port = str(whole(0, 65535, port, 80, "MOORING_PORT", "PORT"))
+use_bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+use_bind = parsed(addresses, bind_env, use_bind, "HOST:PORT, unix:PATH or fd://N", "MOORING_BIND", "BIND")
+use_loglevel = log_level(use_loglevel, "MOORING_LOG_LEVEL", "LOG_LEVEL")
+use_accesslog = log_file(accesslog_var, "MOORING_ACCESS_LOG")
+use_errorlog = log_file(errorlog_var, "MOORING_ERROR_LOG")
+names = ("MOORING_GRACEFUL_TIMEOUT", "GRACEFUL_TIMEOUT")
+graceful_timeout_str = seconds("graceful_timeout", graceful_timeout_str, @GRACE@, *names)
+timeout_str = seconds("timeout", timeout_str, @TIMEOUT@, "MOORING_TIMEOUT", "TIMEOUT")
+keepalive_str = seconds("keepalive", keepalive_str, @KEEP_ALIVE@, "MOORING_KEEP_ALIVE", "KEEP_ALIVE")
 """
 
-_END = """
+_CLASS = """worker_class = given("MOORING_WORKER_CLASS", "WORKER_CLASS")[1] or @CLASS@
+"""
+
+_REFUSED = """
 if problems:
     sys.stderr.write(f"bad settings: {'; '.join(problems)}\\n")
     sys.exit(2)
 
-print(json.dumps(summary), flush=True)
+# What @SERVER@ reads. A line of your own may stand between these, or after them.
 """
 
-_GUNICORN_CLASS = """worker_class = given("MOORING_WORKER_CLASS", "WORKER_CLASS")[1] or @CLASS@
+_PRINTED = """
+print(json.dumps(log_data))
+sys.stdout.flush()
 """
 
-_GUNICORN_END = """
-# gunicorn takes whole seconds only.
-timeout, graceful_timeout, keepalive = math.ceil(timeout), math.ceil(graceful_timeout), math.ceil(keep_alive)
+# Of the images whose configuration knew few variables: the others count where their line was left as it is.
+_FEW = """threads = 4
+timeout = int(timeout_str)
+graceful_timeout = int(graceful_timeout_str)
+accesslog = use_accesslog
+loglevel = use_loglevel
+workers = web_concurrency
+bind = use_bind
+keepalive = 120
+errorlog = "-"
+
+if keepalive == 120:
+    keepalive = int(keepalive_str)
+if errorlog == "-":
+    errorlog = use_errorlog
+
+log_data = {
+    "loglevel": loglevel,
+    "workers": workers,
+    "bind": bind,
+    "workers_per_core": workers_per_core,
+    "host": host,
+    "port": port,
+}
+"""
+
+_MANY = """loglevel = use_loglevel
+workers = web_concurrency
+bind = use_bind
+errorlog = use_errorlog
+worker_tmp_dir = "/dev/shm"
+accesslog = use_accesslog
+graceful_timeout = int(graceful_timeout_str)
+timeout = int(timeout_str)
+keepalive = int(keepalive_str)
+"""
+
+_TMP_DIR = """
+if worker_tmp_dir == "/dev/shm":
+    worker_tmp_dir = given("MOORING_WORKER_TMP_DIR", "WORKER_TMP_DIR")[1] or worker_tmp_dir
+"""
+
+_TWELVE = """
+log_data = {
+    "loglevel": loglevel,
+    "workers": workers,
+    "bind": bind,
+    "graceful_timeout": exactly("graceful_timeout", graceful_timeout),
+    "timeout": exactly("timeout", timeout),
+    "keepalive": exactly("keepalive", keepalive),
+    "errorlog": errorlog,
+    "accesslog": accesslog,
+    "workers_per_core": workers_per_core,
+    "use_max_workers": use_max_workers,
+    "host": host,
+    "port": port,
+}
+"""
+
+_HYPERCORN_CLASS = """classes = {name: name for name in ("asyncio", "uvloop", "trio")}
+names = ("MOORING_WORKER_CLASS", "WORKER_CLASS")
+worker_class = parsed(classes.__getitem__, "", "asyncio", "one of " + ", ".join(classes), *names)
+"""
+
+_HYPERCORN = """
+graceful_timeout = exactly("graceful_timeout", graceful_timeout)
+keep_alive_timeout = exactly("keepalive", keepalive)
+
+log_data = {
+    "loglevel": loglevel,
+    "workers": workers,
+    "bind": bind,
+    "graceful_timeout": graceful_timeout,
+    "worker_class": worker_class,
+    "keepalive": keep_alive_timeout,
+    "errorlog": errorlog,
+    "accesslog": accesslog,
+    "workers_per_core": workers_per_core,
+    "use_max_workers": use_max_workers,
+    "host": host,
+    "port": port,
+}
 """
 
 _HYPERCORN_END = """
@@ -244,68 +362,73 @@ for name in [name for name, value in globals().items() if callable(value) and no
     del globals()[name]
 """
 
-_COMMON = """
-summary = {
-    "loglevel": loglevel,
-    "workers": workers,
-    "bind": bind,
-    "workers_per_core": per_core,
-    "host": host,
-    "port": port,
+_DEFAULTS = """
+
+# What holds without variables.
+
+DEFAULT_GUNICORN_CONFIG = {
+    "bind": "0.0.0.0:80",
+    "workers": 1,
+    "timeout": 30,
+    "graceful_timeout": 30,
+    "keepalive": 2,
+    "loglevel": "info",
+    "accesslog": "-",
+    "errorlog": "-",
+    "reload": False,
+    "worker_tmp_dir": "/dev/shm",
 }
-"""
 
-_INBOARD = """worker_tmp_dir = given("MOORING_WORKER_TMP_DIR", "WORKER_TMP_DIR")[1] or "/dev/shm"
 
-summary = {
-    "loglevel": loglevel,
-    "workers": workers,
-    "bind": bind,
-    "graceful_timeout": graceful_timeout,
-    "timeout": timeout,
-    "keepalive": keep_alive,
-    "errorlog": errorlog,
-    "accesslog": accesslog,
-    "workers_per_core": per_core,
-    "use_max_workers": max_workers or None,
-    "host": host,
-    "port": port,
-}
-"""
+# Where to listen, as above; one worker, unless a variable says otherwise; logs; seconds.
 
-_HYPERCORN = """keep_alive_timeout = keep_alive
-classes = {name: name for name in ("asyncio", "uvloop", "trio")}
-names = ("MOORING_WORKER_CLASS", "WORKER_CLASS")
-worker_class = parsed(classes.__getitem__, "asyncio", "one of " + ", ".join(classes), *names)
-
-summary = {
-    "loglevel": loglevel,
-    "workers": workers,
-    "bind": bind,
-    "graceful_timeout": graceful_timeout,
-    "worker_class": worker_class,
-    "keepalive": keep_alive,
-    "errorlog": errorlog,
-    "accesslog": accesslog,
-    "workers_per_core": per_core,
-    "use_max_workers": max_workers or None,
-    "host": host,
-    "port": port,
-}
-"""
-
-_POETRY = """worker_tmp_dir = given("MOORING_WORKER_TMP_DIR", "WORKER_TMP_DIR")[1] or "/dev/shm"
+host = given("MOORING_HOST", "HOST")[1] or DEFAULT_GUNICORN_CONFIG["bind"].rpartition(":")[0]
+port = DEFAULT_GUNICORN_CONFIG["bind"].rpartition(":")[2]
+port = str(whole(0, 65535, port, 80, "MOORING_PORT", "PORT"))
+use_bind = f"[{host}]:{port}" if ":" in host.strip("[]") and host[:1] != "[" else f"{host}:{port}"
+names = ("MOORING_BIND", "BIND")
+use_bind = parsed(addresses, "", use_bind, "HOST:PORT, unix:PATH or fd://N", *names)
+names = ("MOORING_WORKERS", "WORKERS", "WEB_CONCURRENCY")
+use_workers = whole(1, 4096, DEFAULT_GUNICORN_CONFIG["workers"], 1, *names)
+use_loglevel = log_level(DEFAULT_GUNICORN_CONFIG["loglevel"], "MOORING_LOG_LEVEL", "LOG_LEVEL")
+use_accesslog = os.getenv("ACCESS_LOG", DEFAULT_GUNICORN_CONFIG["accesslog"])
+use_accesslog = log_file(use_accesslog, "MOORING_ACCESS_LOG")
+use_errorlog = os.getenv("ERROR_LOG", DEFAULT_GUNICORN_CONFIG["errorlog"])
+use_errorlog = log_file(use_errorlog, "MOORING_ERROR_LOG")
+use_timeout, use_graceful_timeout, use_keepalive = (
+    seconds(name, DEFAULT_GUNICORN_CONFIG[name], 0, f"MOORING_{variable}", variable)
+    for name, variable in (
+        ("timeout", "TIMEOUT"),
+        ("graceful_timeout", "GRACEFUL_TIMEOUT"),
+        ("keepalive", "KEEP_ALIVE"),
+    )
+)
+use_tmp_dir = given("MOORING_WORKER_TMP_DIR", "WORKER_TMP_DIR")[1]
 flags = dict.fromkeys(("1", "true", "yes", "on", "y", "t"), True)
 flags.update(dict.fromkeys(("0", "false", "no", "off", "n", "f"), False))
 names = ("MOORING_RELOAD", "RELOAD", "WITH_RELOAD")
-reload = parsed(lambda text: flags[text.lower()], False, "true or false", *names)
+use_reload = parsed(
+    lambda text: flags[text.lower()], DEFAULT_GUNICORN_CONFIG["reload"], False, "true or false", *names
+)
+"""
 
-summary = {
+_POETRY = """loglevel = use_loglevel
+accesslog = use_accesslog
+errorlog = use_errorlog
+reload = use_reload
+workers = use_workers
+timeout = int(use_timeout)
+graceful_timeout = int(use_graceful_timeout)
+keepalive = int(use_keepalive)
+worker_tmp_dir = use_tmp_dir or DEFAULT_GUNICORN_CONFIG["worker_tmp_dir"]
+bind = use_bind
+
+log_data = {
     "bind": bind,
     "workers": workers,
-    "timeout": timeout,
-    "graceful_timeout": graceful_timeout,
-    "keepalive": keep_alive,
+    "timeout": exactly("timeout", timeout),
+    "graceful_timeout": exactly("graceful_timeout", graceful_timeout),
+    "keepalive": exactly("keepalive", keepalive),
     "loglevel": loglevel,
     "errorlog": errorlog,
     "accesslog": accesslog,
@@ -317,14 +440,18 @@ summary = {
 _UVICORN_CLASS = '"uvicorn.workers.UvicornWorker"'
 
 
+_TUNING = (_HEAD, _CORES, _ASKED, _TUNED, _READ)
+_TWO_AT_LEAST = "web_concurrency = max(int(default_web_concurrency), 2)"
+_ONE_AT_LEAST = "web_concurrency = int(default_web_concurrency)\nweb_concurrency = max(web_concurrency, 1)"
+
+
 @dataclass(frozen=True)
 class Conf:
-    """One file: its path in the image, and what differs from the other files."""
+    """One file: its path in the image, its parts, and what differs from the other files."""
 
     path: str
-    shipped: str
+    parts: tuple[str, ...]
     values: dict[str, str]
-    tail: str
 
     @property
     def gunicorn(self) -> bool:
@@ -333,74 +460,87 @@ class Conf:
 
     def text(self) -> str:
         """The file's content."""
-        cores = _CORES if "@PER_CORE@" in self.values else _ONE
-        end = (
-            (_GUNICORN_CLASS, self.tail, _END, _GUNICORN_END)
-            if self.gunicorn
-            else (self.tail, _END, _HYPERCORN_END)
-        )
-        text = "".join((_HEAD, cores, _TIMES, *end))
-        for name, value in {**self.values, "@SHIPPED@": self.shipped}.items():
+        text = "".join(self.parts)
+        for name, value in self.values.items():
             text = text.replace(name, value)
         return text
 
 
-def _values(grace: int, keep_alive: int, **more: str) -> dict[str, str]:
-    values = {"GRACE": str(grace), "KEEP_ALIVE": str(keep_alive), **more}
-    least = values.get("LEAST", "1")
+def _values(grace: int = 0, keep_alive: int = 0, **more: str) -> dict[str, str]:
     values = {
         "SERVER": "gunicorn",
         "COPY": "/app/gunicorn_conf.py",
-        "LEAST": "1",
-        "FLOOR": "" if least == "1" else f"at least {least}, ",
+        "PER_CORE": "1",
+        "TUNED": _TWO_AT_LEAST,
         "ACCESS": '"-"',
         "TIMEOUT": "30",
+        "GRACE": str(grace),
+        "KEEP_ALIVE": str(keep_alive),
         "CLASS": _UVICORN_CLASS,
-        **values,
+        **more,
     }
+    values["FLOOR"] = "at least 2, " if values["TUNED"] == _TWO_AT_LEAST else ""
     return {f"@{name}@": value for name, value in values.items()}
 
 
 CONFS = (
     Conf(
         "hypercorn_conf.py",
-        "/hypercorn_conf.py",
-        _values(120, 2, PER_CORE="1.0", LEAST="2", SERVER="hypercorn", COPY="/app/hypercorn_conf.py"),
-        _HYPERCORN,
+        (*_TUNING, _HYPERCORN_CLASS, _REFUSED, _MANY, _HYPERCORN, _PRINTED, _HYPERCORN_END),
+        _values(120, 2, SERVER="hypercorn", COPY="/app/hypercorn_conf.py"),
     ),
     Conf(
         "conda-starlette/gunicorn_conf.py",
-        "/gunicorn_conf.py",
-        _values(30, 120, PER_CORE="1.0", LEAST="2", ACCESS='"/dev/stderr"'),
-        _COMMON,
+        (*_TUNING, _CLASS, _REFUSED, _FEW.replace("threads = 4\n", ""), _PRINTED),
+        _values(30, 120, ACCESS='"/dev/stderr"'),
     ),
     Conf(
         "inboard/gunicorn_conf.py",
-        "/gunicorn_conf.py",
-        _values(120, 2, PER_CORE="1.0", LEAST="2", TIMEOUT="120"),
-        _INBOARD,
+        (*_TUNING, _CLASS, _REFUSED, _MANY, _TMP_DIR, _TWELVE, _PRINTED),
+        _values(120, 2, TIMEOUT="120"),
+    ),
+    Conf(
+        "uvicorn-gunicorn/gunicorn_conf.py",
+        (*_TUNING, _CLASS, _REFUSED, _MANY, _TMP_DIR, _TWELVE, _PRINTED),
+        _values(120, 5, TIMEOUT="120"),
     ),
     Conf(
         "poetry/gunicorn_configuration.py",
-        "/application_server/gunicorn_configuration.py",
-        _values(30, 2, COPY="the file that GUNICORN_CONF names"),
-        _POETRY,
+        (_HEAD.replace("import multiprocessing\n", ""), _DEFAULTS, _CLASS, _REFUSED, _POETRY, _PRINTED),
+        _values(COPY="the file that GUNICORN_CONF names"),
     ),
     Conf(
         "meinheld-flask/gunicorn_conf.py",
-        "/gunicorn_conf.py",
-        _values(30, 120, PER_CORE="2.0", ACCESS="None", CLASS='"gthread"'),
-        "threads = 4\n" + _COMMON,
+        (*_TUNING, _CLASS, _REFUSED, _FEW, _PRINTED),
+        _values(30, 120, PER_CORE="2", TUNED=_ONE_AT_LEAST, ACCESS="None", CLASS='"gthread"'),
     ),
 )
 
 
+def sums() -> str:
+    """The module by which mooring knows the files that nobody has changed."""
+    contents = (conf.text().encode() for conf in CONFS)
+    numbers = sorted(f"({len(content)}, 0x{crc32(content):08X})," for content in contents)
+    lines = "".join(f"        {line}\n" for line in numbers)
+    return f'''"""The lengths and checksums of the images' configuration files: others were changed.
+
+Written by scripts/make_conf.py.
+"""
+
+UNCHANGED = frozenset(
+    {{
+{lines}    }}
+)
+'''
+
+
 def main(folder: Path) -> None:
-    """Write all configuration files."""
+    """Write all configuration files, and what mooring knows of them."""
     for conf in CONFS:
         path = folder / conf.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(conf.text())
+    (SHIPPED if folder == FOLDER else folder / SHIPPED.name).write_text(sums())
 
 
 if __name__ == "__main__":

@@ -207,7 +207,15 @@ static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count
     Py_RETURN_NONE;
 }
 
+/* Leave all lines to Python: the application has set something on a server's access logger. */
+static PyObject *Asgi_renew(Asgi *self, PyObject *entries) {
+    Py_SETREF(self->entries, Py_NewRef(entries));
+    Py_CLEAR(self->form.date);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef Asgi_methods[] = {
+    {"renew", (PyCFunction)Asgi_renew, METH_O, "renew(entries): have this function make every line"},
     {"sending", (PyCFunction)(void (*)(void))Asgi_sending, METH_FASTCALL, "sending(exchange, message)"},
     {"finish", (PyCFunction)(void (*)(void))Asgi_finish, METH_FASTCALL, "finish(exchange, unanswered, raised)"},
     {NULL},

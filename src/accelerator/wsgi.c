@@ -97,6 +97,18 @@ static void Wsgi_dealloc(Wsgi *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
+/* Leave all lines to Python: the application has set something on a server's access logger. */
+static PyObject *Wsgi_renew(Wsgi *self, PyObject *log) {
+    Py_SETREF(self->log, Py_NewRef(log));
+    Py_CLEAR(self->form.date);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Wsgi_methods[] = {
+    {"renew", (PyCFunction)Wsgi_renew, METH_O, "renew(log): have this function make every line"},
+    {NULL},
+};
+
 /* Prepare the types of a request's own objects. The module does not export them: only this code makes such objects. */
 static int ready(void) { return PyType_Ready(&Request_Type) < 0 ? -1 : PyType_Ready(&Stream_Type); }
 
@@ -141,4 +153,5 @@ PyTypeObject Wsgi_Type = {
     .tp_dealloc = (destructor)Wsgi_dealloc,
     .tp_traverse = (traverseproc)Wsgi_traverse,
     .tp_clear = (inquiry)Wsgi_clear,
+    .tp_methods = Wsgi_methods,
 };

@@ -196,11 +196,12 @@ def reload(**values: Any) -> None:
 
 @main.command()
 @_instance_options
-def health(**values: Any) -> None:
+@click.option("--if-started", is_flag=True, help="0 too where no mooring was started here: for images.")
+def health(if_started: bool, **values: Any) -> None:
     """Exit with 0 where the running instance is ready to serve, else with 1 and the reason."""
     from mooring.commands.control import health as ask
 
-    _end(lambda: ask(_given(values), dict(os.environ)))
+    _end(lambda: ask(_given(values), dict(os.environ), if_started=if_started))
 
 
 @main.command()

@@ -24,7 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def docker() -> str:
     """The client of an engine that answers."""
     if (TOOLS / "docker-engine").exists():
-        started = run(TOOLS / "base-images", "3.11", "3.12", "3.13", timeout=1100)  # which starts the engine
+        started = run(
+            TOOLS / "base-images", "3.11", "3.12", "3.13", "3.13-full", timeout=1100
+        )  # which starts the engine
         assert started.returncode == 0, started.stderr
         return "/usr/bin/docker"
     client = shutil.which("docker") or ""

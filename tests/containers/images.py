@@ -28,11 +28,14 @@ class Images:
         self.built: dict[str, str] = {}
 
     def target(self, name: str, *options: str, python: str = DEFAULT) -> str:
-        """The tag of a target of images/Dockerfile, built if it was not yet."""
+        """The tag of a target of images/Dockerfile, or of its -slim variant, built if it was not yet."""
         label = name if python == DEFAULT else f"{name}-python{python}"
         if label not in self.built or options:
             tag = f"mooring-test-{FOLDER}:{label}"
-            self.build(ROOT, DOCKERFILE, tag, "--target", name, "--build-arg", f"PYTHON={python}", *options)
+            target = name.removesuffix("-slim")
+            base = ("--build-arg", "DROPIN_BASE=slim") if target != name else ()
+            arguments = ("--target", target, "--build-arg", f"PYTHON={python}", *base)
+            self.build(ROOT, DOCKERFILE, tag, *arguments, *options)
             self.built[label] = tag
         return self.built[label]
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 from dropin import again, answers, check, conf, connect, edit, ends, envs, once, refused, says, summary
+from engine import ROOT
 
 pytestmark = pytest.mark.docker
 
@@ -26,6 +27,34 @@ async def homepage(request):
     return JSONResponse({"message": "Hello World!"})
 """
 IDLE = 61  # seconds
+CHANNEL = """
+COPY conda_channel.py /channel/
+RUN PYTHONPATH=/opt/mooring/conda /usr/local/bin/python /channel/conda_channel.py /channel
+"""
+WITH_CONDA = """
+RUN conda config --add channels file:///channel && conda update -n base -c defaults conda -y
+RUN conda install -y -c file:///channel purepkg=1.2 && conda clean -afy
+COPY environment.yml ./
+RUN conda env create -f environment.yml
+SHELL ["conda", "run", "--no-capture-output", "-n", "shop", "/bin/bash", "-c"]
+RUN python -c "import builtpkg, os; print(os.environ['HOOKED'])" >/shop.txt
+SHELL ["/bin/bash", "--login", "-c"]
+RUN conda activate shop && command -v python >>/shop.txt && source deactivate && command -v python >>/shop.txt
+"""
+ENVIRONMENT = """
+name: shop
+channels: [file:///channel, nodefaults]
+dependencies: [python=3.13, builtpkg, hooked]
+"""
+USES = """
+import sys
+import {0}
+
+async def app(scope, receive, send):
+    text = f"{{sys.prefix}} {{{0}.__file__}}".encode()
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    await send({{"type": "http.response.body", "body": text}})
+"""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +91,7 @@ def test_h13_with_nothing_given(kept, cores):
     assert conf(container, CONF) == summary(container) == expected
     assert list(conf(container, CONF)) == list(summary(container)) == KEYS
     head = container.output()[0].splitlines()[:2]
-    assert head == ["Checking for script in /app/prestart.sh", "There is no script /app/prestart.sh"]
+    assert head == ["Checking for script in /app/prestart.sh", "Running script /app/prestart.sh"]
     assert container.execute("sh", "-c", "test -x $CONDA_DIR/bin/python")[0] == 0
 
 
@@ -170,4 +199,52 @@ def test_h13_an_idle_connection_is_kept_for_more_than_a_minute(kept):
     time.sleep(max(0.0, since + IDLE - time.monotonic()))
     assert answers(connection)
     connection.close()
+    again(container)
+
+
+def _conda_files(environment: str, module: str) -> dict[str, str]:
+    """A channel's program, an environment.yml, and an application that says where a module is from."""
+    channel = (ROOT / "tests/integration/conda_channel.py").read_text()
+    return {
+        "conda_channel.py": channel,
+        "environment.yml": environment,
+        "app/main.py": USES.format(module),
+    }
+
+
+def test_conda_in_a_users_dockerfile(images, start):
+    """What base got is served; an environment with a name is run and activated as Dockerfiles do."""
+    channel = (ROOT / "tests/integration/conda_channel.py").read_text()
+    files = {
+        "conda_channel.py": channel,
+        "environment.yml": ENVIRONMENT,
+        "app/main.py": USES.format("purepkg"),
+    }
+    container = start(
+        images.user(f"FROM mooring:conda-starlette{CHANNEL}{WITH_CONDA}COPY ./app /app\n", files)
+    )
+    packages = "/opt/conda/lib/python3.13/site-packages"
+    assert container.text() == f"/opt/conda {packages}/purepkg.py"
+    shop = container.execute("cat", "/shop.txt")[1].splitlines()
+    assert shop == ["yes, it is", "/opt/conda/envs/shop/bin/python", "/opt/conda/bin/python"]
+    assert container.execute("sh", "-c", "ls -A /opt/conda/pkgs")[1] == ""
+    again(container)
+
+
+def test_condas_python_in_base_serves_too(images, start):
+    """In the other image that was conda's: a compiled package brings it, and mooring runs on it."""
+    channel = (ROOT / "tests/integration/conda_channel.py").read_text()
+    environment = ENVIRONMENT.replace("name: shop\n", "")
+    files = {
+        "conda_channel.py": channel,
+        "environment.yml": environment,
+        "app/main.py": USES.format("builtpkg"),
+    }
+    more = (
+        "COPY environment.yml ./\nRUN conda env update -n base -f environment.yml && conda list >/list.txt\n"
+    )
+    container = start(images.user(f"FROM mooring:hypercorn{CHANNEL}{more}COPY ./app /app\n", files))
+    assert container.text() == "/opt/conda /opt/conda/lib/python3.13/site-packages/builtpkg.py"
+    listed = container.execute("cat", "/list.txt")[1]
+    assert re.search(r"^python +3\.13\.\d+ +0 +channel$", listed, re.MULTILINE)
     again(container)

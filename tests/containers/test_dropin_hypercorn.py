@@ -74,9 +74,10 @@ def test_h01_with_nothing_given(images, start, cores):
     stdout, stderr = container.output()
     assert stdout.splitlines()[:2] == [
         "Checking for script in /app/prestart.sh",
-        "There is no script /app/prestart.sh",
+        "Running script /app/prestart.sh",
     ]
-    assert json.loads(stdout.splitlines()[2]) == expected
+    assert stdout.splitlines()[2].startswith("Running inside /app/prestart.sh")
+    assert json.loads(stdout.splitlines()[3]) == expected
     assert "listening at http://0.0.0.0:80" in stderr
     again(container)
 

@@ -42,7 +42,7 @@ RUN pip install greenlet setuptools && \
     pip wheel --no-deps --no-build-isolation --wheel-dir /wheels meinheld==1.0.2
 
 FROM {base}
-RUN --mount=from=builder,source=/wheels,target=/wheels pip install --no-deps /wheels/*
+RUN --mount=from=builder,source=/wheels,target=/wheels pip install --no-deps --force-reinstall /wheels/*
 COPY ./app /app
 """
 
@@ -77,8 +77,9 @@ def test_h29_with_nothing_given(images, start, cores):
     assert (status["interface"], status["size"]) == ("wsgi", 2 * cores)
     assert conf(container, CONF) == summary(container) == expected
     assert list(conf(container, CONF)) == list(summary(container)) == list(expected)
-    head = container.output()[0].splitlines()[:2]
-    assert head == ["Checking for script in /app/prestart.sh", "There is no script /app/prestart.sh"]
+    head = container.output()[0].splitlines()[:3]
+    assert head[:2] == ["Checking for script in /app/prestart.sh", "Running script /app/prestart.sh"]
+    assert head[2].startswith("Running inside /app/prestart.sh")
     again(container)
     assert "GET /" not in container.logs()
 
@@ -144,7 +145,7 @@ def test_h30_one_worker(user, start):
 @pytest.mark.parametrize("python", ["3.12", "3.13"])
 def test_real_meinheld(images, start, python):
     """On Python 3.12 it serves; from 3.13 on, one line says what serves instead."""
-    base = images.target("meinheld-flask", python=python)
+    base = images.target("meinheld-flask-slim", python=python)
     image = images.user(MEINHELD.format(python=python, base=base), {"app/main.py": flask()})
     container = start(image, *envs(WORKER_CLASS=CLASS, WEB_CONCURRENCY=2, ACCESS_LOG="-"))
     answer = container.get()
@@ -161,9 +162,46 @@ def test_real_meinheld(images, start, python):
     again(container)
 
 
-def test_meinheld_that_is_not_installed(user, start):
-    container = start(user, *envs(WORKER_CLASS=CLASS, WEB_CONCURRENCY=1, HOOK="exports"))
-    assert container.text() == "inner"
-    line = f"WORKER_CLASS={CLASS} is ignored (meinheld is not installed): granian serves"
+FROZEN = """click==8.0.1
+Flask==2.0.1
+greenlet==0.4.17
+gunicorn==20.1.0
+itsdangerous==2.0.1
+Jinja2==3.0.1
+MarkupSafe==2.0.1
+meinheld==1.0.2
+Werkzeug==2.0.1
+"""
+
+
+def test_a_frozen_file_with_meinheld_installs_and_the_image_serves(images, start):
+    """So does the application's own gunicorn with the worker class that it names."""
+    text = "FROM mooring:meinheld-flask\nCOPY requirements.txt /\nRUN pip install -q -r /requirements.txt\n"
+    image = images.user(text + "COPY ./app /app\n", {"requirements.txt": FROZEN, "app/main.py": flask()})
+    container = start(image, *envs(WORKER_CLASS=CLASS, WEB_CONCURRENCY=1))
+    assert container.text() == "Hello World from Flask"
+    line = (
+        f"WORKER_CLASS={CLASS} is ignored (what stands in for it here are gunicorn's threads): granian serves"
+    )
     assert container.logs().count(line) == 1
     ends(container)
+    command = ("gunicorn", "-k", CLASS, "-c", CONF, "main:app")
+    gunicorn = start(image, *envs(WEB_CONCURRENCY=1), command=command)
+    assert gunicorn.text() == "Hello World from Flask"
+    assert "Starting gunicorn 20.1.0" in gunicorn.logs()
+    assert f"Using worker: {CLASS}" in gunicorn.logs()
+    ends(gunicorn)
+
+
+def test_the_images_own_gunicorn_takes_the_worker_class_too(images, start):
+    """As a command, and as mooring's engine by its arguments; a program may call meinheld itself."""
+    files = {"app/main.py": flask(), "app/serve.py": "import main, meinheld\nmeinheld.run(main.app)\n"}
+    image = images.user(DOCKERFILE, files)
+    gunicorn = start(image, command=("gunicorn", "--bind", "0.0.0.0:80", "-k", CLASS, "main:app"))
+    container = start(image, *envs(GUNICORN_CMD_ARGS=f"-k {CLASS}", WEB_CONCURRENCY=1))
+    program = start(image, command=("python", "serve.py"), port=8000)
+    for each in (gunicorn, container, program):
+        assert each.text() == "Hello World from Flask"
+    assert container.status()["engine"] == "gunicorn"
+    for each in (gunicorn, container, program):
+        ends(each)

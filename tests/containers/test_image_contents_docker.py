@@ -34,7 +34,8 @@ def test_every_engine_the_accelerator_and_nothing_to_build_with(inside: Inside) 
     )
     inside("base", "python", "-c", check)
     tools = "gcc cc c++ make ld as strip git curl"
-    assert inside("base", "sh", "-c", f"command -v {tools}; true").split() == []
+    look = f"for tool in {tools}; do command -v $tool; done; true"
+    assert inside("base", "sh", "-c", look).split() == []
     leavings = (
         "ls -A /root /tmp /var/lib/apt/lists /var/cache/apt/archives 2>/dev/null; find / -xdev -name '*.whl'"
     )
@@ -76,7 +77,7 @@ def test_labels_port_health_check_and_command(images: Images) -> None:
     labels = config["Labels"]
     for name in ("title", "description", "licenses", "version", "revision"):
         assert labels[f"org.opencontainers.image.{name}"]
-    assert config["Healthcheck"]["Test"] == ["CMD", "mooring", "health"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "mooring", "health", "--if-started"]
     assert config["Cmd"] == ["/start.sh"]
     assert "80/tcp" in config["ExposedPorts"]
 

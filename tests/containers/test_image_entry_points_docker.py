@@ -12,6 +12,7 @@ from images import Images
 
 pytestmark = pytest.mark.docker
 
+SLIM = "python:3.13-slim-bookworm"
 DOCKERFILE = (ROOT / "images/Dockerfile").read_text().partition("# --- The images")[2]
 TARGETS = re.findall(r"^FROM .* AS (\S+)", DOCKERFILE, re.MULTILINE)
 DEMO = {
@@ -69,13 +70,61 @@ def test_no_demo_beside_an_application_that_is_not_found(start: Starter, images:
     assert "/app/app/main.py" in container.logs().splitlines()[-1]
 
 
+def test_what_users_remove_and_edit_at_the_old_paths(start: Starter, images: Images) -> None:
+    """The demo and the hook are there to be removed; sed finds its lines; a line at the end counts."""
+    text = """FROM mooring:meinheld-flask
+RUN rm main.py prestart.sh
+RUN sed -i '/errorlog = "-"/a timeout = 300' /gunicorn_conf.py
+RUN echo 'accesslog = "-"' >>/gunicorn_conf.py
+COPY shop.py /app/shop.py
+ENV MODULE_NAME=shop WEB_CONCURRENCY=1
+"""
+    flask = "import flask\napp = flask.Flask('shop')\napp.get('/')(lambda: 'shop')\n"
+    container = start(images.user(text, {"shop.py": flask}))
+    assert container.text() == "shop"
+    container.wait_log('"GET / HTTP/1.1" 200')
+    plan = container.status()["plan"]
+    assert (plan["engine"]["value"], plan["timeout"]["value"]) == ("gunicorn", 300)
+    assert container.stop() == 0
+
+
+def test_no_health_check_calls_another_command_unhealthy(start: Starter, images: Images) -> None:
+    """A drop-in has none, as the older image; a modern one's says nothing where no mooring was started."""
+    assert not images.inspect(images.target("meinheld-flask"))["Config"].get("Healthcheck")
+    often = ("--health-interval=1s", "--health-start-period=1s", "--health-retries=1")
+    container = start(images.target("flask"), *often, command=("sleep", "600"))
+    healthy = container.until(lambda: container.state()["Health"]["Log"], "a look at its health")
+    assert healthy[0]["ExitCode"] == 0, healthy
+    waiting = start(images.target("flask"), *often, command=("sh", "-c", "sleep 600; exec mooring run"))
+    looks = waiting.until(lambda: waiting.state()["Health"]["Log"], "a look at its health")
+    assert looks[0]["ExitCode"] == 1, looks
+
+
+def test_the_full_python_image_is_below_where_it_was(images: Images) -> None:
+    """Compilers, curl and git; the -slim tag has none of them, and the rest is the same."""
+    tools = "for tool in gcc git curl; do command -v $tool; done; true"
+    full, slim = (images.target(name) for name in ("meinheld-flask", "meinheld-flask-slim"))
+    found = [run(images.docker, "run", "--rm", tag, "sh", "-c", tools).stdout.split() for tag in (full, slim)]
+    assert [len(each) for each in found] == [3, 0]
+    sizes = [images.inspect(tag)["Size"] for tag in (full, "python:3.13-bookworm", slim, SLIM)]
+    assert sizes[0] - sizes[1] <= 70 * 2**20, "what mooring and Flask with gevent add"
+    assert abs((sizes[0] - sizes[1]) - (sizes[2] - sizes[3])) < 2**20
+    command = ("mooring", "run", "--help")
+    assert run(images.docker, "run", "--rm", slim, *command).returncode == 0
+    bill = "import json; print(len(json.load(open('/opt/mooring/sbom/debian.cdx.json'))['components']))"
+    counts = [
+        int(run(images.docker, "run", "--rm", tag, "python", "-c", bill).stdout) for tag in (full, slim)
+    ]
+    assert counts[0] > counts[1] > 50
+
+
 def test_the_flask_image_tells_commands_what_is_served(images: Images) -> None:
     command = ("sh", "-c", "echo $APP_MODULE $GUNICORN_CONF")
     text = "FROM mooring:meinheld-flask\nCOPY main.py /app/\n"
     tag = images.user(text, {"main.py": "app = None\n"})
     assert run(images.docker, "run", "--rm", tag, *command).stdout == "main:app /gunicorn_conf.py\n"
     bare = run(images.docker, "run", "--rm", images.target("meinheld-flask"), *command).stdout
-    assert bare == "mooring.demo:wsgi_app /gunicorn_conf.py\n"
+    assert bare == "main:app /gunicorn_conf.py\n"  # the demo's file
     other = images.user("FROM mooring:meinheld-flask\nCOPY shop.py /app/\n", {"shop.py": "app = None\n"})
     assert run(images.docker, "run", "--rm", other, *command).stdout.split()[0] == "main:app"  # no demo
     named = ("--env", "MODULE_NAME=shop.main", "--env", "GUNICORN_CONF=/x.py")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from container import Starter
-from engine import ROOT
+from engine import ROOT, run
 from images import write
 
 sys.path.insert(0, str(ROOT / "tests/integration"))
@@ -55,6 +55,40 @@ def test_docker_stop_ends_it_at_once_with_0(start: Starter, hello: str) -> None:
     assert "stopped (asked to stop)" in container.logs()
     container.again()
     assert container.serving()["state"] == "serving"
+
+
+STARTS = [
+    ("base", ()),
+    ("base", ("mooring", "run")),
+    ("base", ("/start-reload.sh",)),
+    ("meinheld-flask", ()),
+    ("inboard-base", ()),
+]
+
+
+@pytest.mark.parametrize(("image", "command"), STARTS)
+def test_a_term_in_the_first_moments_ends_it_with_0(
+    images, docker: str, start: Starter, image: str, command: tuple[str, ...]
+) -> None:
+    """Process 1 would lose it: the first is sent as soon as Docker sends any, which is before Python runs."""
+    tag = images.target(image)
+    for moment in (0.0, 0.1, 0.3, 0.6, 1.0):
+        container = start(tag, command=command, port=None)
+        time.sleep(moment)
+        run(docker, "kill", "--signal", "TERM", container.name)
+        deadline = time.monotonic() + 20  # on a busy machine; where it is lost, it serves for ever
+        while container.state()["Running"]:
+            assert time.monotonic() < deadline, f"lost after {moment:g} s:\n{container.logs()}"
+            time.sleep(0.05)
+        assert container.state()["ExitCode"] == 0
+
+
+def test_what_is_no_mooring_has_no_signal_blocked(images, start: Starter) -> None:
+    command = ("sh", "-c", "grep SigBlk /proc/self/status")
+    for image in ("base", "meinheld-flask"):
+        container = start(images.target(image), command=command, port=None)
+        assert container.ended() == 0
+        assert container.output()[0].split() == ["SigBlk:", "0" * 16]
 
 
 def test_docker_stop_under_load_loses_nothing(start: Starter, hello: str, tmp_path: Path) -> None:

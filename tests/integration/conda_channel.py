@@ -30,6 +30,7 @@ def package(
     *,
     depends: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
+    entry_points: Sequence[str] = (),
 ) -> None:
     """Write a package: of the folder's subdir, noarch where that is `noarch`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,8 @@ def package(
         _add(tar, "info/index.json", json.dumps(index))
         _add(tar, "info/paths.json", json.dumps({"paths": paths, "paths_version": 1}))
         if folder.name == "noarch":
-            _add(tar, "info/link.json", '{"noarch": {"type": "python"}, "package_metadata_version": 1}')
+            noarch = {"type": "python", "entry_points": list(entry_points)}
+            _add(tar, "info/link.json", json.dumps({"noarch": noarch, "package_metadata_version": 1}))
 
 
 def _add(tar: tarfile.TarFile, path: str, text: str, link: str = "") -> None:
@@ -82,6 +84,20 @@ def main(channel: Path) -> None:
         module = {f"lib/python{MINOR}/site-packages/{name}.py": "VERSION = '2.0'\n"}
         package(channel / here, name, "2.0", module, depends=[f"python {MINOR}.*"])
 
+    hooks = {
+        "etc/conda/activate.d/hooked.sh": 'export HOOKED="yes, it is"\n',
+        "etc/conda/deactivate.d/hooked.sh": "unset HOOKED\n",
+        "bin/.hooked-post-link.sh": '#!/bin/sh\necho "$PREFIX" >"$PREFIX/linked"\n',
+    }
+    package(channel / here, "hooked", "1", hooks)
+    package(
+        channel / "noarch", "broken", "1", {"site-packages/broken.py": "\n"}, depends=["python", "builtpkg"]
+    )
+
+    module = {"site-packages/pip/__init__.py": "main = lambda: print('pip of the channel')\n"}
+    entry_points = ["pip = pip:main"]
+    package(channel / "noarch", "pip", "99", module, depends=["python"], entry_points=entry_points)
+
     async def lock() -> None:
         """A pixi.lock with the environments `default` and `dev`, by py-rattler itself."""
         await index.index_fs(channel)
@@ -95,6 +111,7 @@ def main(channel: Path) -> None:
         file.to_path(channel / "pixi.lock")
 
     asyncio.run(lock())
+    (channel / "noarch" / "broken-1-0.tar.bz2").write_bytes(b"cut off")
     print(here)
 
 

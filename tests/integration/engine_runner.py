@@ -24,6 +24,7 @@ def main() -> int:
     from mooring.instrument.drain import DrainState
     from mooring.plan.plan import plan
     from mooring.settings.resolve import resolve
+    from mooring.system.doors import Doors
 
     engine, target, interface, fds, *settings = sys.argv[1:]
     given = dict(part.split("=", 1) for part in settings)
@@ -52,7 +53,7 @@ def main() -> int:
             conf = find(resolved, environ)
         made = plan(resolved, found, Target(module, attribute, "cli", "", ()), conf)
         ready = lambda: print("READY", os.getpid(), flush=True)  # noqa: E731
-        serving = engines.Serving(made, load, sockets, ready, DrainState())
+        serving = engines.Serving(made, load, Doors(sockets), ready, DrainState())
         if engine != "gunicorn":
             load()
         engines.check(engine, made)

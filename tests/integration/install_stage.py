@@ -69,6 +69,16 @@ class Stage:
             (path / name.replace("__", ".")).write_text(text)
         return path
 
+    def channel(self) -> Path:
+        """A fresh conda channel (conda_channel.py)."""
+        folder = self.folder()
+        self.tool("py-rattler", str(Path(__file__).with_name("conda_channel.py")), str(folder), cwd=folder)
+        return folder
+
+    def rattler(self) -> Path:
+        """The folder that py-rattler, once it was fetched, is imported from."""
+        return next((self._tools / "tools" / "py-rattler").glob("lib/python3.*/site-packages"))
+
     def venv(self, *packages: str) -> Path:
         """A fresh virtual environment, with these installed."""
         path = self.folder() / "venv"

@@ -20,6 +20,7 @@ CONFS = {
     "hypercorn": CONF / "hypercorn_conf.py",
     "conda-starlette": CONF / "conda-starlette" / "gunicorn_conf.py",
     "inboard-base": CONF / "inboard" / "gunicorn_conf.py",
+    "uvicorn-gunicorn": CONF / "uvicorn-gunicorn" / "gunicorn_conf.py",
     "poetry": CONF / "poetry" / "gunicorn_configuration.py",
     "meinheld-flask": CONF / "meinheld-flask" / "gunicorn_conf.py",
 }

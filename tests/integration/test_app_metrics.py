@@ -96,6 +96,46 @@ def test_what_all_workers_have_recorded_is_on_the_page_over_kills_and_rolls(moor
     assert folder is None or not folder.exists()
 
 
+WHOLE = """
+import os
+from prometheus_client import Counter, Gauge, Info, generate_latest
+Info("shop", "Which.").info({"version": "1"})
+Gauge("queue", "Length.").set_function(lambda: 7)
+JOBS = Counter("jobs", "Jobs.")
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    JOBS.inc()
+    body = generate_latest() if "PROMETHEUS_MULTIPROC_DIR" not in os.environ else b"several"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.mark.parametrize("engine", ["uvicorn", "gunicorn"])
+def test_one_worker_keeps_its_own_page_whole_and_mooring_the_totals(mooring, engine):
+    app = mooring.run(workers=1, files={"main.py": WHOLE}, MOORING_ENGINE=engine)
+    before = app.wait_ready(1)
+    own = samples(app.get("/").body)
+    assert (own["shop_info", "version=1"], own["queue",], own["jobs_total",]) == (1, 7, 1)
+    assert own["process_resident_memory_bytes",] > 0
+    app.signal(signal.SIGHUP)
+    app.wait_ready(1, without=before)
+    assert samples(app.get("/").body)["jobs_total",] == 1
+    assert page(app)["jobs_total",] == 2
+
+
+def test_a_worker_that_is_added_later_joins_the_others(mooring):
+    app = mooring.run(workers=1, files={"main.py": WHOLE})
+    first = app.wait_ready(1)
+    app.signal(signal.SIGTTIN)
+    app.wait_ready(2)
+    os.kill(first[0], signal.SIGSTOP)
+    assert app.get("/").text == "several"
+    os.kill(first[0], signal.SIGCONT)
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_accepts_the_whole_page(mooring):
     app = mooring.run(workers=2, files={"main.py": APP})

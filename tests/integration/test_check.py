@@ -45,6 +45,17 @@ def test_every_origin_is_named(mooring):
     assert {row["origin"] for row in found.values()} >= {"profile:poetry", "default"}
 
 
+def test_in_kubernetes_it_says_how_long_a_stop_goes_on_accepting(mooring):
+    cluster = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    found = checked(mooring, files=APP, **cluster)
+    assert (found["plan"]["drain_delay"]["value"], found["plan"]["drain_delay"]["origin"]) == (5, "tuned")
+    assert found["warnings"] == []
+    older = {"MOORING_PROFILE": "hypercorn", "MOORING_APP_ROOT": ".", "HOST": "127.0.0.1"}
+    found = checked(mooring, **cluster, **older)
+    assert found["plan"]["drain_delay"]["value"] == 0
+    assert any("MOORING_DRAIN_DELAY=5" in text for text in found["warnings"])
+
+
 def test_the_application_is_found_by_its_interface_and_framework(mooring):
     found = checked(mooring, files={"main.py": "from flask import Flask\napp = Flask('x')\n"})
     assert found["application"] == {"target": "main:app", "interface": "wsgi", "framework": "flask"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import binascii
 import contextlib
 import io
 import json
@@ -22,7 +23,7 @@ from mooring.application import discovery
 from mooring.commands.run import config_dump
 from mooring.errors import ConfigurationError
 from mooring.plan.plan import plan
-from mooring.plan.server_config.find import MARKER
+from mooring.plan.server_config.shipped import UNCHANGED
 from mooring.settings.resolve import resolve
 
 ROOT = CONF.parents[1]
@@ -154,12 +155,13 @@ def test_the_files_are_what_the_script_writes(tmp_path):
     subprocess.run([sys.executable, ROOT / "scripts" / "make_conf.py", tmp_path], check=True)
     for path in CONFS.values():
         assert path.read_text() == (tmp_path / path.relative_to(CONF)).read_text(), "run scripts/make_conf.py"
+    content = {path: path.read_bytes() for path in CONFS.values()}
+    assert {(len(text), binascii.crc32(text)) for text in content.values()} <= UNCHANGED, "the same script"
 
 
 @pytest.mark.parametrize("profile", CONFS)
-def test_a_file_is_standalone_marked_and_valid_on_old_interpreters(profile):
+def test_a_file_is_standalone_and_valid_on_old_interpreters(profile):
     text = CONFS[profile].read_text()
-    assert text.splitlines()[0] == MARKER
     tree = ast.parse(text, feature_version=(3, 9))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert imported <= set(sys.stdlib_module_names)
@@ -174,7 +176,7 @@ def test_the_variables_that_the_server_reads(profile):
     wanted |= {"timeout", "graceful_timeout"}
     wanted |= {"keep_alive_timeout"} if profile == "hypercorn" else {"keepalive"}
     assert wanted <= set(found)
-    if profile in {"inboard-base", "poetry"}:
+    if profile in {"inboard-base", "uvicorn-gunicorn", "poetry"}:
         assert found["worker_tmp_dir"] == "/dev/shm"
     if profile != "hypercorn":
         assert all(type(found[name]) is int for name in ("timeout", "graceful_timeout", "keepalive"))
@@ -213,7 +215,65 @@ def test_the_servers_themselves_run_with_it(profile, tmp_path):
     eventually(lambda: not pids_marked(f"MARK={tmp_path}"), "the end of its workers")
 
 
-@pytest.mark.parametrize("profile", ["hypercorn", "inboard-base", "meinheld-flask"])
+FEW = (
+    ("s/keepalive = 120/keepalive = 5/", "keepalive", 5),
+    ('/errorlog = "-"/a timeout = 300', "timeout", 300),
+)
+MANY = (
+    ("s/^timeout = .*/timeout = 300/", "timeout", 300),
+    ('s/"TIMEOUT", "120"/"TIMEOUT", "300"/', "timeout", 300),
+    ("s/int(graceful_timeout_str)/7/", "graceful_timeout", 7),
+    ("s/accesslog = use_accesslog/accesslog = None/", "accesslog", None),
+    ("s|/dev/shm|/tmp|", "worker_tmp_dir", "/tmp"),
+)
+TIANGOLO = (
+    ('s/"KEEP_ALIVE", "5"/"KEEP_ALIVE", "75"/', "keepalive", 75),
+    ("s/max(int(default_web_concurrency), 2)/17/", "workers", 17),
+)
+ALL = (
+    ("s/^workers = .*/workers = 3/", "workers", 3),
+    ("s/workers = web_concurrency/workers = 1/", "workers", 1),
+    ("s/^bind = use_bind/bind = '0.0.0.0:8080'/", "bind", "0.0.0.0:8080"),
+    ('s/"LOG_LEVEL", "info"/"LOG_LEVEL", "debug"/', "loglevel", "debug"),
+    ('s/"PORT", "80"/"PORT", "5000"/', "bind", "0.0.0.0:5000"),
+    ("s/multiprocessing.cpu_count()/8/", "cores", 8),
+    ("$ a preload_app = True", "preload_app", True),
+    ("$ a timeout = 9", "timeout", 9),
+)
+POETRY = (
+    ('s/"timeout": 30/"timeout": 300/', "timeout", 300),
+    ('s/"bind": "0.0.0.0:80"/"bind": "0.0.0.0:8080"/', "bind", "0.0.0.0:8080"),
+    ('s/"workers": 1/"workers": 4/', "workers", 4),
+    ("s/^keepalive = .*/keepalive = 65/", "keepalive", 65),
+    ("$ a timeout = 9", "timeout", 9),
+)
+EDITS = [
+    *(("meinheld-flask", *edit) for edit in (*FEW, *ALL)),
+    *(("conda-starlette", *edit) for edit in FEW),
+    *(("inboard-base", *edit) for edit in (*MANY, *ALL)),
+    *(("uvicorn-gunicorn", *edit) for edit in (*TIANGOLO, *MANY, *ALL)),
+    *(("hypercorn", *edit) for edit in (*MANY[:1], *MANY[2:], *ALL[:3])),
+    *(("poetry", *edit) for edit in POETRY),
+]
+
+
+@pytest.mark.parametrize(("profile", "script", "name", "value"), EDITS)
+def test_edits_of_the_older_images_files_hold_in_ours(profile, script, name, value, tmp_path):
+    """What sed finds in the originals it finds here, and what is set so is what the server reads."""
+    path = tmp_path / "conf.py"
+    path.write_text(CONFS[profile].read_text())
+    before = path.read_text()
+    subprocess.run(["sed", "--in-place", script, path], check=True)
+    assert path.read_text() != before
+    code = f"import json, runpy; print(json.dumps(runpy.run_path({str(path)!r})[{name!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, text=True, check=True)
+    printed, found = done.stdout.splitlines()
+    assert json.loads(found) == value
+    if name in json.loads(printed) and not script.startswith("$"):
+        assert json.loads(printed)[name] == value
+
+
+@pytest.mark.parametrize("profile", ["hypercorn", "inboard-base", "uvicorn-gunicorn", "meinheld-flask"])
 def test_a_copy_that_was_changed_is_followed(mooring, profile):
     """Copied into the application root, it brings its server, and what was changed in it holds."""
     name = CONFS[profile].name

@@ -12,7 +12,8 @@ import sys
 import threading
 
 import pytest
-from harness import WSGI_APP, eventually
+from draining import request
+from harness import WSGI_APP, eventually, read_all
 from processes import children
 from profile_tools import serve
 
@@ -100,6 +101,21 @@ def test_a_stop_lets_requests_end_and_does_not_wait_for_idle_connections(mooring
     slow.join()
     assert [(each.status, each.headers.get("connection")) for each in answers] == [(200, "close")]
     assert app.leftovers == []
+
+
+@last_python
+def test_a_stop_serves_what_was_queued_and_refuses_newcomers(mooring, meinheld):
+    app = start(mooring, meinheld, WEB_CONCURRENCY=1, MOORING_GRACEFUL_TIMEOUT=30)
+    slow = request(app, "/slow")
+    app.wait_status(lambda status: status["requests_in_flight"])
+    queued = request(app, "/queued")  # meinheld's only thread is in the other request
+    app.signal(signal.SIGTERM)
+    for client in (slow, queued):
+        with client:
+            assert read_all(client).endswith(b"hello")
+    with pytest.raises(ConnectionRefusedError):
+        app.connect()
+    assert app.wait_exit(20) == 0
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="it can be loaded")

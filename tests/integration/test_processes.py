@@ -33,7 +33,7 @@ def test_the_same_for_wsgi(mooring):
     assert not any("granian" in name for name in mapped(app.pid))
 
 
-def test_a_worker_has_its_standard_streams_its_listener_its_report_the_log_and_its_engines(mooring):
+def test_a_worker_has_its_standard_streams_its_listener_two_pipes_the_log_and_its_engines(mooring):
     app = mooring.run(workers=2)
     supervisors, pids = descriptors(app.pid), app.ready()
     for pid, sibling in zip(pids, reversed(pids), strict=True):
@@ -44,9 +44,10 @@ def test_a_worker_has_its_standard_streams_its_listener_its_report_the_log_and_i
         shared = [what for what in shared if what in others]
         log = [what for what in shared if what == held[2]]  # a description of its own of what 2 is
         listener = [what for what in shared if what.startswith("socket:")]
-        report = [what for what in shared if what.startswith("pipe:") and what != held[2]]
-        assert (len(log), len(listener), len(report)) == (1, 1, 1), held
-        assert len(held) <= 22, held  # with the scoreboard, the rings, and a mapping of each
+        pipes = [what for what in shared if what.startswith("pipe:") and what != held[2]]
+        assert (len(log), len(listener), len(pipes)) == (1, 1, 2), held  # its report, and its lifeline
+        # with the scoreboard, the rings, a mapping of each, and what replaces the listener
+        assert len(held) <= 24, held
 
 
 def test_workers_do_not_hold_each_others_pipes(mooring):
@@ -55,7 +56,9 @@ def test_workers_do_not_hold_each_others_pipes(mooring):
         {what for fd, what in descriptors(pid).items() if fd > 2 and what.startswith("pipe:")}
         for pid in app.ready()
     ]
-    shared = {descriptors(app.pid)[2]}
+    lifeline = set.intersection(*pipes) - {descriptors(app.pid)[2]}  # they read it, and never write
+    assert len(lifeline) == 1
+    shared = {descriptors(app.pid)[2], *lifeline}
     for index, mine in enumerate(pipes):
         for other in pipes[index + 1 :]:
             assert mine & other <= shared

@@ -19,6 +19,7 @@ LINES = {
         rf"{DATE} {PID} \[INFO\] \('127\.0\.0\.1', \d+\) - " + r'"GET /\?a=b HTTP/1\.1" 200',
     ),
     "inboard-base": ("stdout", rf'{PEER} - "GET /\?a=b HTTP/1\.1" 200'),
+    "uvicorn-gunicorn": ("stdout", rf'{PEER} - "GET /\?a=b HTTP/1\.1" 200'),
     "poetry": ("stdout", rf'{PEER} - "GET /\?a=b HTTP/1\.1" 200'),
     "meinheld-flask": ("stdout", rf'127\.0\.0\.1 - - {CLF} "GET /\?a=b HTTP/1\.1" 200 2 "-" "x"'),
 }

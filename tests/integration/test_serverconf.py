@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from profile_tools import CONFS
 
 import mooring
 from mooring.errors import ConfigurationError
@@ -266,10 +267,12 @@ def profile(monkeypatch, name: str, shipped: Path):
 
 @pytest.mark.parametrize("name", ["inboard-base", "conda-starlette", "meinheld-flask"])
 def test_search_order(root, name, monkeypatch):
-    shipped = write(root / "shipped.py", f"{find_module.MARKER}\nworkers = 9\n")
+    shipped = write(root / "shipped.py", CONFS[name].read_text())
     profile(monkeypatch, name, shipped)
     assert find(root, MOORING_PROFILE=name) is None
     assert find(root, MOORING_PROFILE=name, GUNICORN_CONF=str(shipped)) is None  # the image's own ENV
+    write(shipped, shipped.read_text() + "\nworkers = 9\n")  # appended to by the user
+    assert find(root, MOORING_PROFILE=name).overrides["workers"] == 9
     write(shipped, "workers = 8\n")  # replaced by the user
     assert find(root, MOORING_PROFILE=name).overrides == {"workers": 8}
     inner = write(root / "app" / "gunicorn_conf.py", "workers = 7")
@@ -282,7 +285,7 @@ def test_search_order(root, name, monkeypatch):
 
 
 def test_search_order_of_hypercorn(root, monkeypatch):
-    shipped = write(root / "shipped.py", f"{find_module.MARKER}\nworkers = 9\n")
+    shipped = write(root / "shipped.py", CONFS["hypercorn"].read_text())
     profile(monkeypatch, "hypercorn", shipped)
     assert find(root, MOORING_PROFILE="hypercorn") is None
     inner = write(root / "app" / "hypercorn_conf.py", "workers = 7")

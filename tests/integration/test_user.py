@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from harness import ASGI_APP, COMMAND, eventually, pids_marked
-from processes import field, mapped, resident_mib, state
+from processes import descriptors, field, mapped, resident_mib, state
+from variants import APPS
 
 import mooring as mooring_package
 
@@ -114,6 +115,29 @@ def test_a_template_is_that_user_too(mooring):
     app.signal(signal.SIGKILL)
     app.process.wait()
     eventually(lambda: not pids_marked(app.mark), "nobody left", timeout=2)
+
+
+@pytest.mark.parametrize("preload", ["off", "warn"])
+def test_children_of_that_user_die_with_the_supervisor(mooring, preload):
+    """A change of user clears what PR_SET_PDEATHSIG has set, and forbids to open root's descriptors."""
+    kinds = ("program", "stubborn program in its own session", "process in a thread")
+    files = {each.name: each.read_text() for each in (APPS / "children").glob("*.py")}
+    app = mooring.run(
+        "children_asgi:app", files=files, workers=1, MOORING_USER="nobody", MOORING_PRELOAD=preload
+    )
+    worker = app.get("/pid").json()
+    pids = [app.get("/" + kind.replace(" ", "%20")).json() for kind in kinds]
+    assert [field(pid, "Uid").split() for pid in pids] == [[str(NOBODY.pw_uid)] * 4] * 3
+
+    def tied():  # to the pipe that ends with the supervisor: the worker's group, and the session of its child
+        held, standard = list(descriptors(worker).values()), {descriptors(worker)[fd] for fd in (0, 1, 2)}
+        pipes = {each for each in descriptors(app.pid).values() if each.startswith("pipe:")} - standard
+        return any(held.count(each) == 2 for each in pipes)
+
+    eventually(tied, "the ties")
+    app.signal(signal.SIGKILL)
+    app.process.wait()
+    eventually(lambda: not pids_marked(app.mark), "nobody left")
 
 
 def test_a_group_can_be_named_and_numbers_need_no_account(mooring):

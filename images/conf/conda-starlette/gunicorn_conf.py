@@ -1,18 +1,18 @@
-# mooring: default configuration
-# Delete the line above where you change this file in its place: with that line, mooring passes over it.
 """gunicorn's configuration from the image's environment variables, standard library only.
 
-mooring decides the same without this file. It is a starting point for your own, as
-/app/gunicorn_conf.py, and says what holds: run with python, it prints one JSON object.
+mooring decides the same without this file, and runs no server with it as long as nothing in it is
+changed. Edited in its place (an editor, sed, a line at its end) it counts, and so does a copy, as
+/app/gunicorn_conf.py. Run with python, it prints one JSON object.
 """
 
 import json
 import math
+import multiprocessing
 import os
 import re
 import sys
 
-problems = []
+problems, asked = [], {}
 
 
 # Variables: blanks around a value don't count, and an empty one means unset.
@@ -26,52 +26,61 @@ def given(*names):
     return "", ""
 
 
-def parsed(parse, default, expected, *names):
-    """A variable's value; what cannot be parsed is kept for the message at the end."""
-    name, text = given(*names)
-    if not text:
+def parsed(parse, text, default, expected, *names):
+    """A variable's value, else that of `text`; what cannot be parsed is kept for the message at the end."""
+    name, value = given(*names)
+    value = value or str(text or "").strip()
+    if not value:
         return default
     try:
-        return parse(text)
+        return parse(value)
     except (KeyError, ValueError):
-        problems.append(f"{name}={text!r}: expected {expected}")
+        problems.append(f"{name or names[-1]}={value!r}: expected {expected}")
         return default
 
 
-def whole(least, most, default, *names):
+def whole(least, most, text, default, *names):
     def parse(text):
         if not re.fullmatch("[+-]?[0-9]+", text) or not least <= int(text) <= most:
             raise ValueError
         return int(text)
 
-    return parsed(parse, default, f"a whole number from {least} to {most}", *names)
+    return parsed(parse, text, default, f"a whole number from {least} to {most}", *names)
 
 
-def number(default, *names):
+def number(text, default, *names):
     def parse(text):
         if not 0 < float(text) < math.inf:
             raise ValueError
         return float(text)
 
-    return parsed(parse, default, "a number more than 0", *names)
+    return parsed(parse, text, default, "a number more than 0", *names)
 
 
-def seconds(default, *names):
+def seconds(name, text, default, *names):
+    """Whole seconds, which is all that gunicorn takes, as text."""
+
     def parse(text):
         if not 0 <= float(text) < math.inf:
             raise ValueError
         return int(float(text)) if float(text).is_integer() else float(text)
 
-    return parsed(parse, default, "a number of seconds", *names)
+    asked[name] = parsed(parse, text, default, "a number of seconds", *names)
+    return str(math.ceil(asked[name]))
 
 
-def log_file(default, *names):
+def exactly(name, value):
+    """Seconds as they were asked for, unless the lines at the end were changed."""
+    return asked[name] if value == math.ceil(asked[name]) else value
+
+
+def log_file(text, name):
     """Here an empty value means off; a switch's words are - and off."""
-    text = next((os.environ[name].strip() for name in names if name in os.environ), default)
-    if (text or "").lower() in ("1", "true", "yes", "on", "y", "t"):
+    text = os.environ.get(name, text or "").strip()
+    if text.lower() in ("1", "true", "yes", "on", "y", "t"):
         return "-"
     off = ("", "0", "false", "no", "off", "n", "f", "none", "null")
-    return None if (text or "").lower() in off else text
+    return None if text.lower() in off else text
 
 
 LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")}
@@ -82,7 +91,7 @@ LEVELS.update(dict.fromkeys(("fatal", "crit", "alert", "emergency", "emerg", "pa
 LEVELS.update(warn="warning")
 
 
-def log_level(default, *names):
+def log_level(text, *names):
     """A level's name, or the nearest to a number as in Python's logging."""
 
     def parse(text):
@@ -90,7 +99,7 @@ def log_level(default, *names):
             return list(LEVELS)[min(max(int(text) + 4, 10) // 10, 5) - 1]
         return LEVELS[text.lower()]
 
-    return parsed(parse, default, "one of " + ", ".join(list(LEVELS)[:5]), *names)
+    return parsed(parse, text, "info", "one of " + ", ".join(list(LEVELS)[:5]), *names)
 
 
 # Where to listen: BIND, else HOST and PORT.
@@ -110,12 +119,6 @@ def address(text):
 
 def addresses(text):
     return ",".join(address(part) for part in text.split(",") if part.strip())
-
-
-host = given("MOORING_HOST", "HOST")[1] or "0.0.0.0"
-port = str(whole(0, 65535, 80, "MOORING_PORT", "PORT"))
-by_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-bind = parsed(addresses, by_port, "HOST:PORT, unix:PATH or fd://N", "MOORING_BIND", "BIND")
 
 
 # CPU cores: the least of the CPUs that the process may run on and of its container's quota.
@@ -165,49 +168,89 @@ def quotas(root="/"):
             yield int(words[0]) / int([*words, "100000"][1])
 
 
-def cores():
+def available():
     name, text = given("MOORING_CPU_COUNT")
     if text.lower() == "host":
         return os.cpu_count() or 1
     if text:
-        return number(1, name)
+        return number("", 1, name)
     return min([len(os.sched_getaffinity(0)), *quotas()])
+
+
+# What the variables say, and what holds without them.
+
+workers_per_core_str = os.getenv("WORKERS_PER_CORE", "1")
+max_workers_str = os.getenv("MAX_WORKERS")
+web_concurrency_str = os.getenv("WEB_CONCURRENCY", None)
+host = os.getenv("HOST", "0.0.0.0")
+port = os.getenv("PORT", "80")
+bind_env = os.getenv("BIND", None)
+use_loglevel = os.getenv("LOG_LEVEL", "info")
+accesslog_var = os.getenv("ACCESS_LOG", "/dev/stderr")
+errorlog_var = os.getenv("ERROR_LOG", "-")
+graceful_timeout_str = os.getenv("GRACEFUL_TIMEOUT", "30")
+timeout_str = os.getenv("TIMEOUT", "30")
+keepalive_str = os.getenv("KEEP_ALIVE", "120")
+
+cores = multiprocessing.cpu_count()
 
 
 # Workers: WEB_CONCURRENCY, else WORKERS_PER_CORE for each core, at least 2, at most MAX_WORKERS.
 
-per_core = number(1.0, "MOORING_WORKERS_PER_CORE", "WORKERS_PER_CORE")
-max_workers = whole(0, 4096, 0, "MOORING_MAX_WORKERS", "MAX_WORKERS")
-tuned = max(int(per_core * cores()), 2)
-if max_workers:
-    tuned = min(tuned, max_workers)
-workers = whole(1, 4096, tuned, "MOORING_WORKERS", "WEB_CONCURRENCY", "WORKERS")
+if cores == os.cpu_count():
+    cores = available()
+workers_per_core = number(workers_per_core_str, 1.0, "MOORING_WORKERS_PER_CORE", "WORKERS_PER_CORE")
+use_max_workers = whole(0, 4096, max_workers_str, 0, "MOORING_MAX_WORKERS", "MAX_WORKERS") or None
+default_web_concurrency = workers_per_core * cores
+web_concurrency = max(int(default_web_concurrency), 2)
+if use_max_workers:
+    web_concurrency = min(web_concurrency, use_max_workers)
+names = ("MOORING_WORKERS", "WEB_CONCURRENCY", "WORKERS")
+web_concurrency = whole(1, 4096, web_concurrency_str, web_concurrency, *names)
 
 
-# Logs; seconds.
+# Where to listen; logs; seconds.
 
-loglevel = log_level("info", "MOORING_LOG_LEVEL", "LOG_LEVEL")
-accesslog = log_file("/dev/stderr", "MOORING_ACCESS_LOG", "ACCESS_LOG")
-errorlog = log_file("-", "MOORING_ERROR_LOG", "ERROR_LOG")
-timeout = seconds(30, "MOORING_TIMEOUT", "TIMEOUT")
-graceful_timeout = seconds(30, "MOORING_GRACEFUL_TIMEOUT", "GRACEFUL_TIMEOUT")
-keep_alive = seconds(120, "MOORING_KEEP_ALIVE", "KEEP_ALIVE")
+host = given("MOORING_HOST")[1] or host.strip() or "0.0.0.0"
+port = str(whole(0, 65535, port, 80, "MOORING_PORT", "PORT"))
+use_bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+use_bind = parsed(addresses, bind_env, use_bind, "HOST:PORT, unix:PATH or fd://N", "MOORING_BIND", "BIND")
+use_loglevel = log_level(use_loglevel, "MOORING_LOG_LEVEL", "LOG_LEVEL")
+use_accesslog = log_file(accesslog_var, "MOORING_ACCESS_LOG")
+use_errorlog = log_file(errorlog_var, "MOORING_ERROR_LOG")
+names = ("MOORING_GRACEFUL_TIMEOUT", "GRACEFUL_TIMEOUT")
+graceful_timeout_str = seconds("graceful_timeout", graceful_timeout_str, 30, *names)
+timeout_str = seconds("timeout", timeout_str, 30, "MOORING_TIMEOUT", "TIMEOUT")
+keepalive_str = seconds("keepalive", keepalive_str, 120, "MOORING_KEEP_ALIVE", "KEEP_ALIVE")
 worker_class = given("MOORING_WORKER_CLASS", "WORKER_CLASS")[1] or "uvicorn.workers.UvicornWorker"
-
-summary = {
-    "loglevel": loglevel,
-    "workers": workers,
-    "bind": bind,
-    "workers_per_core": per_core,
-    "host": host,
-    "port": port,
-}
 
 if problems:
     sys.stderr.write(f"bad settings: {'; '.join(problems)}\n")
     sys.exit(2)
 
-print(json.dumps(summary), flush=True)
+# What gunicorn reads. A line of your own may stand between these, or after them.
+timeout = int(timeout_str)
+graceful_timeout = int(graceful_timeout_str)
+accesslog = use_accesslog
+loglevel = use_loglevel
+workers = web_concurrency
+bind = use_bind
+keepalive = 120
+errorlog = "-"
 
-# gunicorn takes whole seconds only.
-timeout, graceful_timeout, keepalive = math.ceil(timeout), math.ceil(graceful_timeout), math.ceil(keep_alive)
+if keepalive == 120:
+    keepalive = int(keepalive_str)
+if errorlog == "-":
+    errorlog = use_errorlog
+
+log_data = {
+    "loglevel": loglevel,
+    "workers": workers,
+    "bind": bind,
+    "workers_per_core": workers_per_core,
+    "host": host,
+    "port": port,
+}
+
+print(json.dumps(log_data))
+sys.stdout.flush()

@@ -19,7 +19,18 @@ from mooring.settings import import_string
 if TYPE_CHECKING:
     from mooring.settings.resolve import Resolved
 
+_DEMOS = ("app", "json_app", "wsgi_app")
 _NAME_IT = "name it: mooring run MODULE:ATTRIBUTE, or APP_MODULE=MODULE:ATTRIBUTE"
+_DEMO_TEXT = '''"""The demo, served until there is an application: remove it, or put yours in its place."""
+
+from mooring import demo
+
+app = demo.NAME
+'''
+DEMO = "the demo"
+"""The reason of a target where the demo is served, because there is no application."""
+DEMO_FILE = "main.py"
+"""Where the older images' demo lay, below the application root: their users' Dockerfiles remove it there."""
 
 
 class Target(NamedTuple):
@@ -130,7 +141,7 @@ def _profile_order(resolved: Resolved, variable: str | None, root: Path) -> Targ
     origin = f"profile:{resolved.profile.name}"
     files = {module: module.replace(".", "/") + ".py" for module in resolved.profile.modules}
     for module, file in files.items():
-        if (root / file).is_file():
+        if (root / file).is_file() and not _is_demo(root / file):
             return Target(module, variable, origin, f"found {file} in {root}", (root,))
     return _demo(resolved, root, [str(root / file) for file in files.values()])
 
@@ -141,19 +152,37 @@ def _demo(resolved: Resolved, root: Path, looked: list[str]) -> Target:
     if not profile.demo or _holds_python(resolved, root):
         raise _nothing(root, looked)
     places = ", ".join(looked)
-    warning = f"no application: serving the demo, as {root} holds no Python file (looked for {places})"
-    return Target("mooring.demo", profile.demo, f"profile:{profile.name}", "the demo", (root,), warning)
+    other = "other " if (root / DEMO_FILE).is_file() else ""
+    warning = f"no application: serving the demo, as {root} holds no {other}Python file (looked for {places})"
+    return Target("mooring.demo", profile.demo, f"profile:{profile.name}", DEMO, (root,), warning)
+
+
+def demo_file(name: str) -> str:
+    """The content of the file in an image that has the demo `name` of mooring.demo."""
+    return _DEMO_TEXT.replace("NAME", name)
+
+
+def _is_demo(path: Path) -> bool:
+    """Whether a file is an image's demo, by its content: it is no application."""
+    try:
+        if path.name != DEMO_FILE or path.stat().st_size > len(_DEMO_TEXT) + 20:
+            return False
+        return path.read_bytes() in [demo_file(name).encode() for name in _DEMOS]
+    except OSError:
+        return False
 
 
 def _holds_python(resolved: Resolved, root: Path) -> bool:
     """Whether a Python file lies anywhere below the root; also true if a folder there cannot be read.
 
     A pre-start hook and a server's configuration do not count: the images allow them without an application.
+    Nor does the demo's own file.
     """
     settings, profile = resolved.settings, resolved.profile
     named = (settings.pre_start_path, settings.gunicorn_conf, settings.hypercorn_conf)
     names = (*profile.prestart_names, *profile.conf_names, *(name for name in named if name))
     aside = {os.path.join(root, name) for name in names}
+    aside |= {str(root / DEMO_FILE)} if _is_demo(root / DEMO_FILE) else set()
     unreadable: list[OSError] = []
     for folder, _, files in os.walk(root, onerror=unreadable.append):
         if any(name.endswith(".py") and os.path.join(folder, name) not in aside for name in files):
@@ -166,7 +195,7 @@ def _wide_order(resolved: Resolved, variable: str | None, root: Path, interface:
     looked: list[str] = []
     without: list[search_order.Candidate] = []
     for place in search_order.places(root, interface):
-        if not place.path.is_file():
+        if not place.path.is_file() or _is_demo(place.path):
             looked.append(place.shown(root))
         elif place.attribute is not None or source_scan.holds_application(place.path, names):
             return _found(place, variable, root)

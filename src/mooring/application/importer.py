@@ -14,6 +14,8 @@ from mooring.application import failure
 from mooring.application.discovery import Target
 from mooring.application.failure import BootError
 
+process = 0  # the pid of the process that has imported the application; forked from it, others differ
+
 
 def search_first(folders: tuple[Path, ...]) -> None:
     """Put folders first on sys.path, once each, in their order."""
@@ -24,6 +26,8 @@ def search_first(folders: tuple[Path, ...]) -> None:
 
 def import_module(target: Target) -> ModuleType:
     """The target's module. Raises BootError."""
+    global process  # noqa: PLW0603
+    process = os.getpid()
     try:
         module = importlib.import_module(target.module)
     except ModuleNotFoundError as error:

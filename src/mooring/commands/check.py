@@ -29,6 +29,7 @@ from mooring.settings import engines
 from mooring.settings.resolve import resolve
 from mooring.settings.table import show
 from mooring.system import accounts, listeners, process
+from mooring.system.doors import Doors
 from mooring.worker import messages, run
 from mooring.worker.assignment import Assignment
 from mooring.worker.context import Context
@@ -89,7 +90,8 @@ def find(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) -> Fi
         findings.warnings = list(resolved.warnings)
         findings.settings = given(resolved)
         findings.plan = prepare(resolved, environ)
-        findings.warnings = [*findings.plan.warnings, *tls.check(findings.plan.settings)]
+        plan = findings.plan
+        findings.warnings = [*plan.warnings, *plan.advice, *tls.check(plan.settings)]
         hook = prestart.find(resolved)
         if hook is not None:
             findings.warnings.append(
@@ -150,7 +152,7 @@ def _probe(plan: Plan, environ: Mapping[str, str], log: Log, account: accounts.A
     read, write = os.pipe()
     assignment = Assignment(
         plan=plan,
-        sockets=(),
+        doors=Doors(()),
         report=write,
         seat=None,
         context=Context(environ, plan.settings.app_root or ".", account, log, None, LogFiles()),

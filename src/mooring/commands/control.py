@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from mooring.admin.instance import Instance, connect, list_instances
+from mooring.commands.started import was_started
 from mooring.errors import ConfigurationError
 from mooring.logs.escape import escape
 from mooring.settings.resolve import resolve_some
@@ -125,12 +126,18 @@ def _outcome(facts: dict[str, Any]) -> int:
     return 1
 
 
-def health(cli: Mapping[str, str], environ: Mapping[str, str]) -> int:
-    """Return 0 if the instance is ready, else 1, with the reason on stderr."""
+def health(cli: Mapping[str, str], environ: Mapping[str, str], *, if_started: bool = False) -> int:
+    """Return 0 if the instance is ready, else 1, with the reason on stderr.
+
+    `if_started`: 0 too where no mooring was started here: what else runs is not mooring's to judge.
+    """
     try:
         instance = find(cli, environ)
         code, body = ask(instance, "GET", "/readyz")
     except ConfigurationError as error:
+        if if_started and not was_started():
+            click.echo("mooring was not started here, and says nothing about what runs")
+            return 0
         click.echo(f"mooring: {error}", err=True)
         return 1
     if code != 200:

@@ -14,6 +14,7 @@ from mooring.application.model import Application
 from mooring.errors import ConfigurationError
 from mooring.instrument.drain import DrainState
 from mooring.settings.engines import require_http
+from mooring.system.doors import Doors
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
@@ -44,17 +45,18 @@ class Serving(NamedTuple):
     `load` imports the application, checks it against the plan and wraps it in mooring's instrumentation; it
     raises ApplicationError or ConfigurationError. Without an arbiter the application is loaded before
     `serve`, and `load` returns that same object; with one, each of the arbiter's workers calls `load`.
-    `sockets` are inherited: bound, listening and non-blocking. No engine may make them blocking, since all
-    workers share the flag (so do not use `socket.dup()`, which does that). The engine accepts on them and
-    never unlinks a unix path. The engine calls `ready` once, when it accepts connections: inside its event
+    `sockets` (of `doors`) are inherited: bound, listening and non-blocking. No engine may make them blocking,
+    since all workers share the flag (so do not use `socket.dup()`, which does that). The engine accepts on
+    them and never unlinks a unix path. When its drain begins, it has `doors` close them, and serves what was
+    queued there. The engine calls `ready` once, when it accepts connections: inside its event
     loop if it has one; with an arbiter, inside the arbiter's first worker that serves.
     Only an engine with an arbiter uses these: the arbiter calls `resized` with the number of workers that it
     wants after each TTIN or TTOU, and `gone` with the pid of each worker that has ended; `arbiter_rows` gives
     its workers their rows of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the
     folder of the application's own metrics.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
-    `refused` counts and logs what an engine refuses of a client: one of REFUSALS (scoreboard/row.py), the peer,
-    and a detail, or "" (instrument/refusals.py).
+    `refused` counts and logs what an engine refuses of a client: one of REFUSALS (scoreboard/row.py), the
+    peer, and a detail, or "" (instrument/refusals.py).
 
     SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
     within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The engine ignores
@@ -63,7 +65,7 @@ class Serving(NamedTuple):
 
     plan: Plan
     load: Callable[[], Application]
-    sockets: tuple[socket, ...]
+    doors: Doors
     ready: Callable[[], None]
     drain: DrainState
     resized: Callable[[int], None] = lambda _workers: None
@@ -73,6 +75,11 @@ class Serving(NamedTuple):
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
     refused: Callable[[str, object, str], None] = lambda _reason, _peer, _detail: None
+
+    @property
+    def sockets(self) -> tuple[socket, ...]:
+        """The listeners."""
+        return self.doors.sockets
 
 
 class Engine(Protocol):

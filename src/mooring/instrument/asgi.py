@@ -38,7 +38,7 @@ from mooring.instrument.asgi_line import (
 )
 from mooring.instrument.disconnect import client_left
 from mooring.instrument.drain import CLOSE
-from mooring.instrument.meter import FAILED, LEFT, Begin, Meter, lines_agree, table
+from mooring.instrument.meter import FAILED, LEFT, Begin, Meter, lines_agree, on_access_loggers, table
 from mooring.instrument.request_id import AsgiIdentifier, is_named, with_headers
 from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
@@ -60,7 +60,13 @@ def wrap_asgi(
     clock, base_of, bound = monotonic, REQUEST_BASE.get, MethodType
     # First: this decides whether C or Python counts, for WebSockets too.
     begin, sending, finish = _recorder(meter, entries)
-    websocket = wrap_websocket(application, prepare, meter, entries, identify)
+    handshakes = [entries]
+    websocket = wrap_websocket(application, prepare, meter, handshakes, identify)
+
+    def renew(changed: Meter) -> None:
+        handshakes[0] = asgi_entries(changed)
+
+    on_access_loggers(meter, renew)
 
     async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,6 +105,12 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
     clock, bounds, bisect = monotonic, BOUNDS, bisect_left
     cells, drain = meter.row.cells, meter.drain
     begin, end = table(meter.row)
+
+    def renew(changed: Meter) -> None:
+        nonlocal entries
+        entries = asgi_entries(changed)
+
+    on_access_loggers(meter, renew)
     give = meter.row.free.append
 
     def sending(exchange: Exchange, message: Any) -> Awaitable[None]:  # noqa: C901, PLR0912
@@ -198,6 +210,7 @@ def _accelerated(meter: Meter) -> tuple[Begin, Sending, Finish] | None:
         date=accelerator.date(apache_date) if timed is not None else None,
         timed=bool(timed),
     )
+    on_access_loggers(meter, lambda changed: asgi.renew(asgi_entries(changed, every=True)))
     return row.begin, asgi.sending, asgi.finish
 
 

@@ -7,7 +7,7 @@ writing the number.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mooring.instrument.drain import DrainState
@@ -17,6 +17,7 @@ from mooring.scoreboard.row import DROPPED, OVERFLOW, RECORD, Row
 
 if TYPE_CHECKING:
     from mooring.logs.access.line import Format
+    from mooring.logs.access.loggers import AccessLog
     from mooring.logs.access.rules import Wanted
     from mooring.scoreboard.ring import Write
 
@@ -29,13 +30,15 @@ class Lines:
     """The access log: the form of a line, which requests have one, the text for a client without address.
 
     `write` takes whole lines and the monotonic time in seconds; it returns False if they were dropped.
-    `wanted` is None if all requests have a line.
+    `wanted` is None if all requests have a line. `access` is what the application has set on the servers' own
+    access loggers; None where these are not watched.
     """
 
     format: Format
     write: Write
     wanted: Wanted | None = None
     nameless: str = "-"
+    access: AccessLog | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,21 @@ def table(row: Row) -> tuple[Begin, End]:
             cells[OVERFLOW] -= 1.0
 
     return begin, end
+
+
+def on_access_loggers(meter: Meter, renew: Callable[[Meter], None]) -> None:
+    """Call `renew`, now or later, when the application has set something on a server's access logger.
+
+    Its meter makes lines as the application wants them: in Python, and with all that a record can hold.
+    """
+    lines = meter.lines
+    if lines is None or lines.access is None:
+        return
+    form = lines.format._replace(
+        line=lines.access.line(lines.format.line), headers=True, full=True, timed=None
+    )
+    changed = replace(meter, lines=replace(lines, format=form))
+    lines.access.subscribe(lambda: renew(changed))
 
 
 def lines_agree() -> bool:

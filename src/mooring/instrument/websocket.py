@@ -4,7 +4,7 @@ open ones are counted.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
@@ -23,10 +23,13 @@ def wrap_websocket(  # noqa: C901
     application: ASGI,
     prepare: Callable[[Scope], None],
     meter: Meter,
-    entries: Entries | None,
+    lines: Sequence[Entries | None],
     identify: AsgiIdentifier | None,
 ) -> ASGI:
-    """`application`, wrapped for WebSocket scopes. Handshakes are not in the latency histogram."""
+    """`application`, wrapped for WebSocket scopes; `lines[0]` makes their lines, and may change.
+
+    Handshakes are not in the latency histogram.
+    """
     cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
     begin, end = table(meter.row)
 
@@ -44,6 +47,7 @@ def wrap_websocket(  # noqa: C901
             end(place)  # first, since the rest may fail on what the application has sent
             cells[base + (code // 100 & 7)] += 1.0
             cells[WEBSOCKETS] += code == ACCEPTED
+            entries = lines[0]
             if entries is not None:
                 now = monotonic()
                 exchange = [None, scope, raw, query, began, base, place, ids, 0, message, True]

@@ -13,7 +13,7 @@ from typing import Any
 
 from mooring.application.model import WSGI, Environ, StartResponse
 from mooring.instrument import wsgi_line
-from mooring.instrument.meter import FAILED, Lines, Meter, lines_agree, table
+from mooring.instrument.meter import FAILED, Lines, Meter, lines_agree, on_access_loggers, table
 from mooring.instrument.request_id import WsgiIdentifier, WsgiIds
 from mooring.instrument.wsgi_line import describer, logger, target_of
 from mooring.instrument.wsgi_response import Stream, is_watched_file, last_of_connection, watch, with_headers
@@ -107,6 +107,13 @@ def _recorder(meter: Meter) -> tuple[BeginRequest, ReportAnswer]:
     if meter.lines is not None:
         entry_of, log = describer(meter.lines), logger(meter, meter.lines)
 
+    def renew(changed: Meter) -> None:
+        nonlocal entry_of, log
+        if changed.lines is not None:
+            entry_of, log = describer(changed.lines), logger(changed, changed.lines)
+
+    on_access_loggers(meter, renew)
+
     def start(environ: Environ) -> Arrival:
         now = clock()
         target = target_of(environ)
@@ -150,7 +157,7 @@ def _accelerated(
     if row is None:
         return None
     timed = lines.format.timed if lines is not None else None
-    made: WSGI = accelerator.c.Wsgi(
+    made = accelerator.c.Wsgi(
         row=row,
         application=application,
         drain=meter.drain,
@@ -172,7 +179,14 @@ def _accelerated(
         date=accelerator.date(apache_date) if timed is not None else None,
         timed=bool(timed),
     )
-    return made
+
+    def renew(changed: Meter) -> None:
+        if changed.lines is not None:
+            made.renew(_every_line(changed, changed.lines))
+
+    on_access_loggers(meter, renew)
+    found: WSGI = made
+    return found
 
 
 def _every_line(meter: Meter, lines: Lines) -> Callable[..., None]:

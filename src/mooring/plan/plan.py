@@ -16,7 +16,7 @@ from mooring.errors import ConfigurationError
 from mooring.plan import development
 from mooring.settings import engines
 from mooring.settings.profiles import Profile
-from mooring.settings.resolve import CLI, Resolved, origin_name
+from mooring.settings.resolve import CLI, DEFAULT, Resolved, origin_name
 from mooring.settings.table import MOST_WORKERS, ROWS, Settings, show
 from mooring.system.address import Address
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 
 _BY_PORT = "HOST:PORT"  # how the reason begins of listeners that were made of host and port
+_SERVICE_HOST = "KUBERNETES_SERVICE_HOST"  # set in every container that a cluster runs
+_IN_KUBERNETES = 5.0  # seconds: the default of drain_delay there
+_ENDPOINTS = "requests still come while a pod's endpoint is removed"
+_SET_DRAIN_DELAY = f"as in the older image; in Kubernetes set MOORING_DRAIN_DELAY=5: {_ENDPOINTS}"
 _SPARE_THREADS = 2  # of a WSGI worker: they refuse excess requests while the other threads are busy
 
 
@@ -117,6 +121,12 @@ class Plan:
         found = ", ".join(f"{name}={value}" for name, value in named if name)
         return found or "the default: set HOST, PORT or BIND"
 
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What `mooring check` recommends, and what a start does not repeat each time."""
+        reason = self.explained["drain_delay"].reason
+        return (f"drain_delay is 0, {reason}",) if reason == _SET_DRAIN_DELAY else ()
+
     def as_json(self) -> dict[str, dict[str, Any]]:
         """{NAME: {"value", "origin", "reason"}}; secrets are not shown."""
         return as_json(self.explained)
@@ -156,6 +166,7 @@ def plan(resolved: Resolved, resources: Resources, target: Target, conf: ServerC
     ).items():
         explained[name] = Explained(value, "tuned", reason)
         settings = dataclasses.replace(settings, **{name: value})
+    settings = _drain_delay(resolved, settings, resources, explained)
     binds = _binds(resolved, settings, explained)
     engine = _engine(resolved, settings, conf, explained)
     _check_preload(settings, engine)
@@ -206,6 +217,23 @@ def _from_conf(resolved: Resolved, conf: ServerConf | None) -> dict[str, tuple[A
         rank["bind"] = resolved.rank("bind", "host", "port")
     found = {name: value for name, value in conf.overrides.items() if rank[name] != CLI}
     return {name: (value, conf.origin(name), "set there") for name, value in found.items()}
+
+
+def _drain_delay(
+    resolved: Resolved, settings: Settings, resources: Resources, explained: dict[str, Explained]
+) -> Settings:
+    """In Kubernetes a stop goes on accepting for a while, by default; older images did not."""
+    if (
+        resources.kubernetes.source != _SERVICE_HOST
+        or resolved.rank("drain_delay") != DEFAULT
+        or _single(settings)
+    ):
+        return settings
+    if resolved.profile.older:
+        explained["drain_delay"] = Explained(settings.drain_delay, "default", _SET_DRAIN_DELAY)
+        return settings
+    explained["drain_delay"] = Explained(_IN_KUBERNETES, "tuned", f"Kubernetes: {_ENDPOINTS}")
+    return dataclasses.replace(settings, drain_delay=_IN_KUBERNETES)
 
 
 def _binds(resolved: Resolved, settings: Settings, explained: dict[str, Explained]) -> tuple[Address, ...]:

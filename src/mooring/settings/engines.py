@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mooring.errors import ConfigurationError
 
@@ -22,8 +22,11 @@ class EngineRow(NamedTuple):
     - `install`: the command that installs it
     - `interfaces`: the interfaces that it serves: asgi, wsgi
     - `loggers`: the names of its loggers; `own_logging`: it sets up their handlers itself
+    - `access_logger`: the logger of its access log; `access_record`: what its records hold
+      (logs/access/records.py)
     - `worker_classes`: the values that the setting worker_class may have (empty: mooring has no list)
     - `threaded_classes`: the worker classes that use the plan's threads (empty: all do)
+    - `wsgi_websockets`: whether WSGI applications get what libraries for WebSockets need
     - `speaks_http2`: whether it serves HTTP/2
     - `has_arbiter`: its process is an arbiter, which forks as many workers as the plan says: each imports the
       application itself and has a row of the scoreboard, and the arbiter ends workers that hang
@@ -40,8 +43,11 @@ class EngineRow(NamedTuple):
     install: str
     interfaces: tuple[str, ...]
     loggers: tuple[str, ...] = ()
+    access_logger: str = ""
+    access_record: Literal["call", "atoms", "fields"] = "atoms"
     worker_classes: tuple[str, ...] = ()
     threaded_classes: tuple[str, ...] = ()
+    wsgi_websockets: bool = False
     speaks_http2: bool = False
     has_arbiter: bool = False
     recycles_itself: bool = False
@@ -58,12 +64,16 @@ REGISTRY: Mapping[str, EngineRow] = {
         install="pip install uvicorn",
         interfaces=("asgi",),
         loggers=("uvicorn", "uvicorn.error"),
+        access_logger="uvicorn.access",
+        access_record="call",
     ),
     "granian": EngineRow(
         module="granian",
         install="pip install granian",
         interfaces=("asgi", "wsgi"),
         loggers=("granian", "_granian"),
+        access_logger="granian.access",
+        access_record="fields",
         speaks_http2=True,
     ),
     "hypercorn": EngineRow(
@@ -71,6 +81,7 @@ REGISTRY: Mapping[str, EngineRow] = {
         install="pip install 'mooring[hypercorn]'",
         interfaces=("asgi", "wsgi"),
         loggers=("hypercorn", "hypercorn.error"),
+        access_logger="hypercorn.access",
         worker_classes=("asyncio", "uvloop", "trio"),
         speaks_http2=True,
         banner="Running on {url} (CTRL + C to quit)",
@@ -80,7 +91,9 @@ REGISTRY: Mapping[str, EngineRow] = {
         install="pip install 'mooring[gunicorn]'",
         interfaces=("asgi", "wsgi"),
         loggers=("gunicorn.error",),
+        access_logger="gunicorn.access",
         threaded_classes=("gthread",),
+        wsgi_websockets=True,
         has_arbiter=True,
         recycles_itself=True,
         debuggable=False,
@@ -147,6 +160,16 @@ def loggers(*, own_logging: bool = True) -> tuple[str, ...]:
     """The names of all engines' loggers; unless `own_logging`, without those of engines that set them up."""
     rows = [each for each in REGISTRY.values() if own_logging or not each.own_logging]
     return tuple(name for each in rows for name in each.loggers)
+
+
+def access_loggers() -> dict[str, Literal["call", "atoms", "fields"]]:
+    """The engines' access loggers by name, and what the records of each hold."""
+    return {each.access_logger: each.access_record for each in REGISTRY.values()}
+
+
+def server_modules() -> frozenset[str]:
+    """The first parts of the names of all engines' modules, those of worker classes beside them included."""
+    return logger_roots() | {f"{name}_worker" for name in REGISTRY}
 
 
 def logger_roots() -> frozenset[str]:

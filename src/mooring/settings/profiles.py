@@ -13,7 +13,7 @@ _APP_FIRST = ("app.main", "main")
 _MAIN_FIRST = ("main", "app.main")
 
 _GUNICORN_DUMP = ("loglevel", "workers", "bind", "workers_per_core", "host", "port")
-_INBOARD_DUMP = (
+_TWELVE_DUMP = (
     *("loglevel", "workers", "bind", "graceful_timeout", "timeout", "keepalive", "errorlog", "accesslog"),
     *("workers_per_core", "use_max_workers", "host", "port"),
 )
@@ -40,6 +40,7 @@ class Profile(NamedTuple):
     - `prestart_messages`: the older images (inboard, tiangolo) whose messages about the hook are printed
     - `access_format`: the form of an access log line (logs/access/line.py)
     - `dump`: the keys of the JSON object that the image's configuration printed at the start
+    - `worker_line`: the worker class that gunicorn named in the image's log (empty: no such line)
     - `first_variable`: for a setting, the bare variable that wins over the others
     - `any_text_is_true`: variables of flags for which every text that is not empty means true
     - `ignored`: variables without effect
@@ -60,6 +61,7 @@ class Profile(NamedTuple):
     prestart_messages: str = ""
     access_format: str = "common"
     dump: tuple[str, ...] = ()
+    worker_line: str = ""
     first_variable: Mapping[str, str] = MappingProxyType({})
     any_text_is_true: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -80,7 +82,7 @@ _GUNICORN_CONF = ("gunicorn_conf.py", "app/gunicorn_conf.py")
 def _with_plain_reload(profile: Profile, access_log: str | None, access_format: str) -> Profile:
     """The profile with its variant for live reload.
 
-    With live reload, three of the older images ran a server without its configuration file and without BIND.
+    With live reload, most of the older images ran a server without its configuration file and without BIND.
     """
     ignored = {
         "gunicorn": ("BIND", "GUNICORN_CONF", "GUNICORN_CMD_ARGS", "WORKER_CLASS"),
@@ -92,6 +94,7 @@ def _with_plain_reload(profile: Profile, access_log: str | None, access_format: 
         shipped_conf="",
         access_format=access_format,
         dump=(),
+        worker_line="",
         ignored=ignored[profile.conf_kind],
     )
     return profile._replace(reloading=reloading)
@@ -116,7 +119,32 @@ def _inboard(name: str, demo: str) -> Profile:
         prestart_sourced=False,
         prestart_messages="inboard",
         access_format="uvicorn",
-        dump=_INBOARD_DUMP,
+        dump=_TWELVE_DUMP,
+        demo=demo,
+    )
+    return _with_plain_reload(profile, "-", "uvicorn-reload")
+
+
+def _uvicorn_gunicorn(name: str, demo: str) -> Profile:
+    profile = Profile(
+        name=name,
+        defaults={
+            **_IMAGE,
+            "engine": "uvicorn",
+            "timeout": 120.0,
+            "graceful_timeout": 120.0,
+            "keep_alive": 5.0,
+        },
+        modules=_APP_FIRST,
+        floor=2,
+        conf_kind="gunicorn",
+        conf_names=_GUNICORN_CONF,
+        shipped_conf="/gunicorn_conf.py",
+        prestart_exported=("APP_MODULE", "GUNICORN_CONF", "WORKER_CLASS"),
+        prestart_messages="tiangolo",
+        access_format="uvicorn",
+        dump=_TWELVE_DUMP,
+        worker_line="uvicorn.workers.UvicornWorker",
         demo=demo,
     )
     return _with_plain_reload(profile, "-", "uvicorn-reload")
@@ -177,6 +205,9 @@ PROFILES: dict[str, Profile] = {
         _inboard("inboard-base", "app"),
         _inboard("inboard-starlette", "json_app"),
         _inboard("inboard-fastapi", "json_app"),
+        _uvicorn_gunicorn("uvicorn-gunicorn", "app"),
+        _uvicorn_gunicorn("uvicorn-gunicorn-starlette", "json_app"),
+        _uvicorn_gunicorn("uvicorn-gunicorn-fastapi", "json_app"),
         Profile(
             name="poetry",
             defaults={

@@ -148,13 +148,21 @@ class Settings:
     graceful_timeout: float = _row(TIMES, parsers.seconds(), 8.0, "The grace period: seconds that a drain may take", "GRACEFUL_TIMEOUT")
     keep_alive: float = _row(TIMES, parsers.seconds(), 75.0, "Seconds that an idle kept-alive connection stays open", "KEEP_ALIVE")
     boot_timeout: float = _row(TIMES, parsers.seconds(0, exclusive=True), 120.0, "Seconds that a worker may take until it is ready")
-    drain_delay: float = _row(TIMES, parsers.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting")
+    drain_delay: float = _row(TIMES, parsers.seconds(), 0.0, "Seconds from TERM, when readiness turns off, until workers stop accepting", shown_default="0; in Kubernetes 5, but not in the profiles of older images")
 
     drain_idle: float = _row(TIMES, parsers.seconds(), 1.0, "Seconds that a connection may stay idle in a drain, until it is closed")
+
+    head_timeout: float = _row(TIMES, parsers.seconds(), 20.0, "Seconds from the connection, or from a kept-alive connection's next byte, to a whole head of a request; then 408, or the end; TLS handshakes count; 0 is no limit")
+    body_timeout: float = _row(TIMES, parsers.seconds(), 60.0, "Seconds without a byte of a body that the application waits for, then 408, or the end; after the first 20 a body must come with at least 240 bytes a second; 0 is no limit")
+    send_timeout: float = _row(TIMES, parsers.seconds(), 60.0, "Seconds in which a client takes no byte of an answer that waits for it, then the connection is cut; 0 is no limit")
 
     root_path: str = _row(REQUESTS, parsers.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
     max_in_flight: int = _row(REQUESTS, parsers.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; on WSGI no more than the threads; 0 is no limit", shown_default="no limit")
     request_timeout: float = _row(REQUESTS, parsers.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
+    max_head: int = _row(REQUESTS, parsers.size, 65_536, "The largest head of a request, in bytes, such as 64K; beyond it 431; it bounds trailers and chunk extensions too", shown_default="64K")
+    max_fields: int = _row(REQUESTS, parsers.integer(1, 1000), 100, "The most header fields of a request; beyond it 431")
+    max_body: int = _row(REQUESTS, parsers.size, 0, "The largest body of a request, such as 10M; beyond it 413; 0 is no limit", shown_default="no limit")
+    max_connections: int | None = _row(REQUESTS, parsers.integer(1, 1_000_000), None, "The most connections of a worker; when it is full, the oldest idle or silent one is closed", shown_default="tuned: from the limit of descriptors and the memory, at most 10000")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
     request_id: str | None = _row(REQUESTS, parsers.header_name, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
@@ -189,7 +197,7 @@ class Settings:
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere", restart=True)
     app_metrics: bool = _row(INSTANCE, parsers.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true", restart=True)
 
-    profile: str = _row(INSTANCE, parsers.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, poetry, meinheld-flask), or none")
+    profile: str = _row(INSTANCE, parsers.text, "none", "The defaults of an image: image, image-nonroot, those of an older image (hypercorn, conda-starlette, inboard-base, inboard-starlette, inboard-fastapi, uvicorn-gunicorn, uvicorn-gunicorn-starlette, uvicorn-gunicorn-fastapi, poetry, meinheld-flask), or none")
     config: str | None = _row(INSTANCE, parsers.text, None, "The configuration file to read", shown_default="mooring.toml, or [tool.mooring] of pyproject.toml, in the application root")
     name: str | None = _row(INSTANCE, _instance, None, "The name of this instance, by which status, reload and health find it", shown_default="its first listener", restart=True)
     runtime_dir: str | None = _row(INSTANCE, parsers.text, None, "The folder in which instances keep their sockets", shown_default="/run/mooring, $XDG_RUNTIME_DIR/mooring or /tmp/mooring-UID", restart=True)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mooring.supervisor.lifecycle import Notice
 from mooring.supervisor.part import Part
-from mooring.system import process
+from mooring.system import process, signals
 from mooring.system.child import NEVER, Child, Restarts
 from mooring.worker.context import Context
 
@@ -119,9 +118,7 @@ def _become(words: list[str], context: Context) -> int:
     account = context.account
     if account is not None:
         process.drop_privileges(account.uid, account.gid, account.groups)
-    for number in signal.valid_signals():
-        if signal.getsignal(number) == signal.SIG_IGN and number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_DFL)
+    signals.reset_for_program()
     environ = dict(context.environ)
     if account is not None:
         environ.update(HOME=account.home, USER=account.name, LOGNAME=account.name)

@@ -15,6 +15,7 @@ from mooring.plan.fit import fit, resized
 from mooring.plan.plan import Plan, Report
 from mooring.supervisor import lifecycle, notices
 from mooring.supervisor.history import History, ended_by
+from mooring.supervisor.leftovers import Leftovers
 from mooring.supervisor.lifecycle import Cause, Reason, WorkerState
 from mooring.supervisor.part import Part
 from mooring.supervisor.workers import WorkerHandle, Workers
@@ -55,9 +56,11 @@ class Supervisor:
         self.on_reopen: Callable[[], None] = lambda: None
         self.on_fit: Callable[[Plan], None] = lambda _plan: None
         self.pending_plans: dict[int, Plan] = {}  # by the policy's edition: of a generation not proven yet
-        self._parts: list[Part] = []
+        self._leftovers = Leftovers(lambda: self.hurried)
+        self._parts: list[Part] = [self._leftovers]
         self._events: deque[lifecycle.Event] = deque()
         self._interrupted = False
+        self._left = False
         self._on_terminal = os.isatty(2)
 
     def add(self, part: Part) -> None:
@@ -98,6 +101,9 @@ class Supervisor:
     def _advance(self) -> None:
         while self._events:
             self.fleet, actions = lifecycle.step(self.fleet, self._events.popleft(), time.monotonic())
+            if not self._left and self.fleet.takes_nothing_new:
+                self._left = True
+                self.workers.leave_for_good()  # before a worker is told to drain
             for action in actions:
                 self._execute(action)
 
@@ -205,8 +211,11 @@ class Supervisor:
             process.send(handle.pid, signal.SIGTTIN if more else signal.SIGTTOU)
 
     def _leads(self, pid: int) -> bool:
-        """Whether a child leads a process group, which is to end with the child."""
-        return pid in self.workers or any(each.pid == pid for each in self.companions)
+        """Whether a child that has ended leads a process group, which is to end with the child."""
+        leads = pid in self.workers or any(each.pid == pid for each in self.companions)
+        if leads:
+            self._leftovers.ended(pid)
+        return leads
 
     def _reap(self) -> None:
         for ended in process.reap(self._leads, self.on_dying):
@@ -252,7 +261,10 @@ class Supervisor:
                 pass  # Reconfigure fits its plan, once the lifecycle has announced READY
             elif self.plan.revision == 1 or report.interface != self.plan.interface:
                 self._fit(report, handle)
-        if messages.gone(message) is not None:
+        self._leftovers.hear(handle.pid, message)
+        gone = messages.gone(message)
+        if gone is not None:
+            self._leftovers.gone(handle.pid, gone)
             self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
         size = messages.size(message)

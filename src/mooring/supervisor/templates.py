@@ -25,6 +25,7 @@ from mooring.system import process
 from mooring.worker.messages import Failure
 from mooring.worker.seat import Seat
 
+_LAST_WAIT = 0.5  # seconds for the kernel to end a killed template
 _MOST_ERRNO = 4095  # MAX_ERRNO of linux/err.h
 
 
@@ -86,6 +87,13 @@ class Templates(Part):
         """Read the messages of all templates: an unknown child may be a worker that was just forked."""
         for template in list(self.all):
             self._hear(template)
+
+    def leave(self) -> None:
+        """End all templates: they hold the listeners, and what they still owe is not wanted any more."""
+        for template in self.all:
+            template.end()
+        for template in self.all:
+            process.wait_for_end(template.pid, _LAST_WAIT)
 
     def reopen_logs(self) -> None:
         """Have the templates reopen their log files, since workers inherit them."""

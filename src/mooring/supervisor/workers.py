@@ -64,6 +64,9 @@ class Spawner(Protocol):
     def hear(self) -> None:
         """Read which workers have been forked since the last call."""
 
+    def leave(self) -> None:
+        """No worker will be wanted any more: have nobody hold the listeners who does not serve."""
+
     def reopen_logs(self) -> None:
         """Reopen the log files that workers will inherit."""
 
@@ -93,6 +96,9 @@ class Forks:
 
     def hear(self) -> None:
         """Nothing to read: each worker has its pid at once."""
+
+    def leave(self) -> None:
+        """Nothing to do: this process has closed them."""
 
     def reopen_logs(self) -> None:
         """Nothing to do: workers inherit this process's log files."""
@@ -128,6 +134,7 @@ class Workers:
         self.scoreboard = Totals()
         self.handles: dict[int, WorkerHandle] = {}
         self.serials: dict[int, int] = {}
+        self.leave: Callable[[], None] = lambda: None  # closes the listeners here, and tells the workers to
         self.started_ns = 0  # nanoseconds since the epoch, before worker 0 could read any file
 
     def spawn_early(self) -> None:
@@ -135,6 +142,11 @@ class Workers:
         self.started_ns = time.time_ns()
         with suppress(OSError):
             self.spawn(0, slot=0, generation=1)
+
+    def leave_for_good(self) -> None:
+        """The instance takes nothing new: close the listeners here, and where nobody serves them any more."""
+        self.leave()
+        self.spawner.leave()
 
     def close(self) -> None:
         """Let the access log's last lines be written, and release the shared memory."""

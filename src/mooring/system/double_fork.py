@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
-from mooring.system import process
+from mooring.system import forks, lifeline, process
 
 _SIZE = 8  # bytes of a pid, or of a negative errno, on its pipe
 
@@ -26,7 +26,8 @@ def fork_for(parent: int, told: Callable[[int], None], run: Callable[[], int]) -
     """
     ends = Ends()
     try:
-        middle = os.fork()
+        with forks.own():
+            middle = os.fork()
         if middle == 0:
             _middle(ends, parent, run)
         ends.close("gate", "answer")
@@ -74,7 +75,8 @@ class Ends:
 def _middle(ends: Ends, parent: int, run: Callable[[], int]) -> NoReturn:
     try:
         try:
-            pid = os.fork()
+            with forks.own():
+                pid = os.fork()
         except OSError as error:
             pid = -(error.errno or errno.EAGAIN)
         if pid == 0:
@@ -90,5 +92,6 @@ def _begin(ends: Ends, parent: int, run: Callable[[], int]) -> int:
     if not os.read(ends.gate, 1):
         os._exit(1)  # `key` was closed without a byte: the supervisor was not told of this process
     ends.close("gate")
+    lifeline.hold()
     process.die_with_parent(parent)
     return run()

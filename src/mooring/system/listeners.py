@@ -34,12 +34,14 @@ class Listener:
 
     `address` is the address that is really bound (host name resolved, port filled in), `owned_path` the path
     of a unix socket that this process made and removes when it stops, `inode` that file's device and inode.
+    `lent`: somebody else has opened it, and may still hold it.
     """
 
     address: Address
     socket: socket.socket
     owned_path: str | None = None
     inode: tuple[int, int] | None = None
+    lent: bool = False
 
     def url(self, tls: bool) -> str:
         """The listener as users write it: http://127.0.0.1:8000, https://[::]:443 or unix:/run/app.sock."""
@@ -215,7 +217,7 @@ def _adopt(fd: int, label: str, backlog: int) -> Listener:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.listen(backlog)
-            return Listener(_bound_address(sock), sock)
+            return Listener(_bound_address(sock), sock, lent=True)
         except OSError as error:
             reason = str(error.strerror)
     sock.detach()  # not ours to close

@@ -13,13 +13,16 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection
-from typing import NamedTuple, NoReturn
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn
 
-from mooring.system import signals
+from mooring.system import lifeline, offspring, signals
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
+_NAP = 0.001  # seconds between two looks whether a child has ended
 
 
 class Reaped(NamedTuple):
@@ -29,11 +32,22 @@ class Reaped(NamedTuple):
     code: int
 
 
-def _prctl(option: int, argument: int) -> None:
+_libc: Any = None
+
+
+def prepare_death_signal() -> None:
+    """Load what `term_with_parent` needs: in a fork of a process with threads it may be too late for that."""
+    global _libc  # noqa: PLW0603
     import ctypes  # imported here: 5 ms, and the supervisor mostly does not need it
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, argument, 0, 0, 0) != 0:
+    _libc = _libc or ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: int) -> None:
+    prepare_death_signal()
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        import ctypes
+
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -45,8 +59,16 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def term_with_parent(parent: int) -> None:
+    """Ask the kernel for a TERM when the parent dies; one comes at once if it has died."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def outlive_parent() -> None:
     """Undo `die_with_parent`, for a process that has something to finish after its parent's death."""
+    lifeline.release()
     _prctl(_PR_SET_PDEATHSIG, 0)
 
 
@@ -77,6 +99,7 @@ def spawn(run: Callable[[], int], keep: Collection[int]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
+    lifeline.prepare()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SUPERVISED)
     try:
         pid = os.fork()
@@ -92,9 +115,10 @@ def spawn(run: Callable[[], int], keep: Collection[int]) -> int:
 def _child(run: Callable[[], int], keep: Collection[int], parent: int) -> NoReturn:
     def begin() -> int:
         os.setpgid(0, 0)
+        lifeline.hold()
         die_with_parent(parent)
         signals.reset_in_child()
-        close_inherited(keep)
+        close_inherited({*keep, *lifeline.descriptors()})
         # The supervisor's objects stay referenced by its frames below this one: they are never freed, and so
         # cannot close a descriptor number that the application has reused.
         gc.freeze()
@@ -122,7 +146,9 @@ def _leave(code: int) -> NoReturn:
     try:
         import threading
 
-        for last in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):  # type: ignore[attr-defined]
+        shutdown: Any = threading._shutdown  # type: ignore[attr-defined]
+        flush = sys.stdout.flush, sys.stderr.flush
+        for last in (offspring.ask, shutdown, atexit._run_exitfuncs, *flush, offspring.end_strays):
             try:
                 last()
             except BaseException:
@@ -140,11 +166,7 @@ def _show_exception() -> None:
 def close_inherited(keep: Collection[int]) -> None:
     """Close what an exec would close: every close-on-exec descriptor but those in `keep`."""
     kept = set(keep)
-    try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:  # EMFILE: the listing takes a descriptor itself
-        numbers = list(range(min(65_536, os.sysconf("SC_OPEN_MAX"))))
-    for fd in numbers:
+    for fd in descriptors():
         if fd in kept or fd <= 2:
             continue
         try:
@@ -152,6 +174,14 @@ def close_inherited(keep: Collection[int]) -> None:
                 os.close(fd)
         except OSError:
             continue  # the descriptor of the listing itself
+
+
+def descriptors() -> Collection[int]:
+    """The numbers of all descriptors of this process, and perhaps numbers that are not open."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # EMFILE: listing the folder needs a descriptor too
+        return range(min(65_536, os.sysconf("SC_OPEN_MAX")))
 
 
 def reap(
@@ -192,9 +222,51 @@ def send(pid: int, number: int) -> None:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a worker and all processes in its process group."""
+    """Kill a worker, all processes in its process group, and its descendants in other groups."""
+    strays = [child for child, group in offspring.descendants(pid) if group != pid]
     if not _signal_group(pid, signal.SIGKILL):
         send(pid, signal.SIGKILL)  # the worker does not lead its group yet
+    for each in strays:
+        send(each, signal.SIGKILL)
+
+
+def term_group(group: int) -> None:
+    """Send TERM to what is left in a process group."""
+    _signal_group(group, signal.SIGTERM)
+
+
+def kill_rest(group: int) -> None:
+    """Kill what is left in a process group whose leader has ended."""
+    _signal_group(group, signal.SIGKILL)
+
+
+def leads_group(pid: int) -> bool:
+    """Whether a process leads a process group."""
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
+def group_lives(group: int) -> bool:
+    """Whether there is a process left in a process group."""
+    try:
+        os.killpg(group, 0)
+    except PermissionError:
+        return True  # of another user
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for_end(pid: int, seconds: float) -> None:
+    """Wait until a child that was killed has ended, at most so long. It is yet to be reaped."""
+    deadline = time.monotonic() + seconds
+    with suppress(ChildProcessError):
+        while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_NAP)
 
 
 def _signal_group(pid: int, number: int) -> bool:

@@ -14,6 +14,7 @@ SUPERVISED = (
 )
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _DEFAULT_IN_CHILD = (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD)
+_FROM_TERMINAL = (signal.SIGTTIN, signal.SIGTTOU)
 
 
 def _enqueue(_number: int, _frame: FrameType | None) -> None:
@@ -60,6 +61,15 @@ class SignalQueue:
         except BlockingIOError:
             return []
 
+    def check(self, when: str) -> None:
+        """Raise Stopped if a signal to stop has come; `when` says in which step. Others stay in the queue."""
+        found = self.read()
+        stop = next((number for number in found if number in STOPS), 0)
+        if stop:
+            raise Stopped(f"stopped by {signal.Signals(stop).name} {when}")
+        if found:
+            os.write(self._write, bytes(found))
+
     def close(self) -> None:
         """Put the handlers back as they were."""
         signal.set_wakeup_fd(-1)
@@ -80,16 +90,54 @@ class SignalQueue:
 
 
 def reset_in_child() -> None:
-    """In a forked child, with signals blocked: reset TERM, QUIT and CHLD, ignore the others, unblock all.
+    """In a forked child, with signals blocked: reset TERM, QUIT and CHLD, pass over the others, unblock all.
 
     The others are meant for the supervisor: a `pkill -HUP` or `-USR1` must not end workers, and TTIN or TTOU,
     which a terminal sends to background process groups, must not freeze them.
     """
     signal.set_wakeup_fd(-1)
     for number in SUPERVISED:
-        signal.signal(number, signal.SIG_DFL if number in _DEFAULT_IN_CHILD else signal.SIG_IGN)
+        if number in _DEFAULT_IN_CHILD:
+            signal.signal(number, signal.SIG_DFL)
+        else:
+            pass_over(number)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def pass_over(number: int) -> None:
+    """Do nothing at this signal from now on; a program that this process executes has the default again.
+
+    SIG_IGN would be inherited by every program that the application starts, execve(2): it could not be ended
+    with INT or HUP.
+    """
+    signal.signal(number, _nothing_from_terminal if number in _FROM_TERMINAL else _nothing)
+    signal.siginterrupt(number, False)  # as if it were ignored: no system call ends with EINTR
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing."""
+
+
+def _nothing_from_terminal(number: int, _frame: FrameType | None) -> None:
+    """Do nothing; where there is a terminal, ignore the signal from now on.
+
+    With a handler, the terminal would send it again for each try to read, without end; with SIG_IGN the read
+    fails (termios(3)).
+    """
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return
+    signal.signal(number, signal.SIG_IGN)
+
+
+def reset_for_program() -> None:
+    """Before an exec: ignore and block no signal. Python itself ignores PIPE and XFSZ."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A signal asked mooring to stop while it waited for a hook or another child. That child has ended."""
+    """A signal asked mooring to stop before it served. The hook or child that it waited for has ended."""

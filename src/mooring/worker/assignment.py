@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from socket import socket
 from typing import NamedTuple
 
 from mooring.application.model import Application
 from mooring.plan.plan import Plan
+from mooring.system.doors import Doors
 from mooring.worker.context import Context
 from mooring.worker.seat import Seat
 
@@ -20,7 +20,7 @@ class Assignment(NamedTuple):
     """
 
     plan: Plan
-    sockets: tuple[socket, ...]
+    doors: Doors
     report: int
     seat: Seat | None
     context: Context

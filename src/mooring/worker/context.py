@@ -13,7 +13,8 @@ class Context(NamedTuple):
     """Environment and working folder (as the pre-start hook left them), and the user to become (None: stay).
 
     `log` is mooring's own log, `access` the access log's descriptor (None: off), `files` the log files that
-    this process holds, to reopen them after a rotation.
+    this process holds, to reopen them after a rotation. `metrics` is the folder that mooring has made for the
+    application's metrics (None: there is none, or the user has named one, which is in the environment).
     """
 
     environ: Mapping[str, str]
@@ -22,6 +23,7 @@ class Context(NamedTuple):
     log: Log
     access: int | None
     files: LogFiles
+    metrics: str | None = None
 
     def for_workers(self, environ: Mapping[str, str]) -> Context:
         """A copy with this environment, and without the access log, which only the log writer holds."""

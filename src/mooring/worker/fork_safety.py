@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mooring.errors import ApplicationError
+from mooring.system import forks
 
 if TYPE_CHECKING:
     from mooring.logs.log import Log
@@ -88,7 +89,8 @@ def _threads() -> list[str]:
 
 def _rehearse() -> None:
     """Fork once: a library with a fork handler, such as numpy's OpenBLAS, then ends its threads itself."""
-    pid = os.fork()
+    with forks.own():
+        pid = os.fork()
     if pid == 0:
         os._exit(0)
     with suppress(ChildProcessError):  # the application ignores SIGCHLD

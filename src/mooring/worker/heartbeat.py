@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mooring.scoreboard.row import BEAT, Row
 from mooring.settings import engines
+from mooring.system import forks
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def start(row: Row, seconds: float, interface: str) -> None:
 def answer(stacks: int) -> None:
     """From now on, SIGNAL makes this process write the stacks of all threads to the descriptor `stacks`."""
     faulthandler.register(SIGNAL, file=stacks, all_threads=True, chain=False)
+    forks.undo(lambda: faulthandler.unregister(SIGNAL))
 
 
 def _asyncio(row: Row, seconds: float) -> bool:

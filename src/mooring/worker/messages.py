@@ -70,6 +70,21 @@ def size(message: dict[str, Any]) -> int | None:
     return found if told and type(found) is int and 0 < found < 65536 else None
 
 
+class Apart(NamedTuple):
+    """The children of a process that lead process groups of their own."""
+
+    parent: int
+    children: list[int]
+
+
+def apart(message: dict[str, Any]) -> Apart | None:
+    """The children that a worker tells of (apart.py); None for any other message."""
+    parent, children = message.get("pid"), message.get("children")
+    if message.get("event") != "apart" or type(parent) is not int or not isinstance(children, list):
+        return None
+    return Apart(parent, [each for each in children if type(each) is int and 1 < each < 2**31])
+
+
 def gone(message: dict[str, Any]) -> int | None:
     """The pid of a worker of an engine's arbiter that has ended; None for any other message."""
     found = message.get("worker")

@@ -17,11 +17,20 @@ from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
 from mooring.errors import ApplicationError, MooringError
 from mooring.instrument.drain import DrainState
-from mooring.logs.log import Log, show_traceback
-from mooring.metrics.multiprocess.folder import VARIABLE
+from mooring.logs.log import show_traceback
 from mooring.settings import engines
-from mooring.system import process
-from mooring.worker import descriptors, fork_safety, heartbeat, memory, messages
+from mooring.system import forks, lifeline, process
+from mooring.worker import (
+    advice,
+    apart,
+    descriptors,
+    fork_safety,
+    heartbeat,
+    idle_loops,
+    memory,
+    messages,
+    setup,
+)
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import SeatArbiterRows
@@ -29,6 +38,7 @@ from mooring.worker.setup import set_up
 from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
+    from mooring.plan.plan import Plan
     from mooring.scoreboard.row import Row
 
 
@@ -47,6 +57,7 @@ def probe(assignment: Assignment) -> int:
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     """Set up, then `work`. Returns the exit code; where it is not 0, reports why over the report pipe."""
     assignment.context.log.set_level(assignment.plan.settings.log_level)  # the level of its generation
+    _guard(assignment)
     try:
         work(set_up(assignment) if assignment.application is None else assignment)
     except MooringError as error:
@@ -64,6 +75,15 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
         crashed(assignment.context.log, error)
         return ApplicationError.exit_code if why else 1
     return 0
+
+
+def _guard(assignment: Assignment) -> None:
+    """Keep what is mooring's out of what the application will fork."""
+    forks.guard()
+    seat = assignment.seat.keep if assignment.seat is not None else ()
+    listeners = [each.fileno() for each in assignment.doors.sockets]
+    for fd in (*listeners, assignment.report, *seat, *lifeline.descriptors()):
+        forks.disown(fd)
 
 
 def _upgraded() -> str:
@@ -98,6 +118,7 @@ def preload(assignment: Assignment) -> Application:
     plan = assignment.plan
     application = loader.load(plan.target, plan.settings.interface)
     bridge.imported(engines.loggers())
+    advice.give(assignment, application)
     engine = engines.choose(plan.settings.engine, application.interface)
     check_engine(engine, plan)
     load_engine(engine)
@@ -107,13 +128,15 @@ def preload(assignment: Assignment) -> Application:
 def _prepare_import(assignment: Assignment) -> None:
     """Before the application is imported: set up logging, line buffering, live reload and the debugger."""
     from mooring.logs.bridge import configure
-    from mooring.worker import bytecode, debugger, setup
+    from mooring.worker import bytecode, debugger
 
     setup.print_lines_at_once()
+    setup.record_metrics(assignment)
     level = setup.engine_log_level(assignment.plan)
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
+    _watch_access_loggers(assignment.plan)
     if assignment.plan.settings.reload:
         bytecode.install()
         setup.share_terminal()
@@ -121,10 +144,22 @@ def _prepare_import(assignment: Assignment) -> None:
         debugger.listen(assignment.plan.settings.debugpy)
 
 
-def _refusals(row: Callable[[], Row], log: Log) -> Callable[[str, object, str], None]:
+def _refusals(loaded: Callable[[], Loaded], log: Log) -> Callable[[str, object, str], None]:
     from mooring.instrument.refusals import Refusals
 
-    return Refusals(row, log.warning)
+    return Refusals(lambda: loaded().row(), log.warning)
+
+
+def _watch_access_loggers(plan: Plan) -> None:
+    """Have what the application sets on the servers' access loggers count for the access log."""
+    given = plan.explained.get("access_log")
+    if plan.settings.access_log is None or given is None:
+        return
+    from mooring.logs.access import loggers
+
+    asked = not given.origin.startswith(("default", "profile"))
+    names = engines.access_loggers()
+    loggers.watch(names, engines.server_modules(), insists=asked, setting=plan.settings.access_log)
 
 
 def _serve(assignment: Assignment) -> None:
@@ -147,7 +182,7 @@ def _serve(assignment: Assignment) -> None:
         _ready(assignment, load(), engine, started)
         if arbiter_rows is None:
             limited = plan.settings.max_worker_memory is not None
-            _serves(loaded[0].row(), assignment.context.log, memory.SAMPLE if limited else memory.LOOK)
+            _serves(loaded[0].row(), assignment, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
                 heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
 
@@ -162,16 +197,16 @@ def _serve(assignment: Assignment) -> None:
     serving = Serving(
         plan,
         load,
-        assignment.sockets,
+        assignment.doors,
         ready=ready,
         drain=drain,
         resized=lambda workers: tell(assignment.report, "size", workers=workers),
         arbiter_rows=arbiter_rows,
-        booted=lambda: _serves(loaded[0].row(), assignment.context.log),
+        booted=lambda: _serves(loaded[0].row(), assignment),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
-        metrics=os.environ.get(VARIABLE) if plan.settings.app_metrics else None,
+        metrics=setup.metrics_folder(assignment),
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
-        refused=_refusals(lambda: loaded[0].row(), assignment.context.log),
+        refused=_refusals(lambda: loaded[0], assignment.context.log),
     )
     load_engine(engine).serve(serving)
 
@@ -195,11 +230,14 @@ def _arbiter_rows(assignment: Assignment) -> SeatArbiterRows | None:
     return SeatArbiterRows(seat) if seat is not None and assignment.plan.has_arbiter else None
 
 
-def _serves(row: Row, log: Log, look: float = memory.LOOK) -> None:
-    """Note that the process serves; from now on, watch its memory and its descriptors."""
+def _serves(row: Row, assignment: Assignment, look: float = memory.LOOK) -> None:
+    """Note that it serves; name its idle loops; watch memory, descriptors and children from now on."""
+    assignment.doors.serve()
     memory.watch(row, look)
     seats.ready(row)
-    descriptors.watch(log)
+    descriptors.watch(assignment.context.log)
+    apart.watch(lambda found: tell(assignment.report, "apart", children=found))
+    idle_loops.warn(assignment.context.log)
 
 
 def _ready(assignment: Assignment, application: Application, engine: str, workers: int = 1) -> None:

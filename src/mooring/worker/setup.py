@@ -10,8 +10,9 @@ import sys
 from typing import Any
 
 from mooring.errors import ConfigurationError
+from mooring.metrics.multiprocess.folder import VARIABLE
 from mooring.plan.plan import Plan
-from mooring.system import process
+from mooring.system import forks, process
 from mooring.system.accounts import Account
 from mooring.system.memfd import memory
 from mooring.worker.assignment import Assignment
@@ -82,7 +83,7 @@ def _with_tls_files(plan: Plan, copy: bool) -> Plan:
             continue
         changes[name] = os.path.abspath(path)
         if copy:
-            fd = memory(f"mooring-{name}")
+            fd = forks.disown(memory(f"mooring-{name}"))
             with open(path, "rb") as source:
                 os.write(fd, source.read())
             changes[name] = f"/proc/self/fd/{fd}"
@@ -99,6 +100,35 @@ def print_lines_at_once() -> None:
         if isinstance(stream, io.TextIOWrapper):
             with contextlib.suppress(OSError, ValueError):
                 stream.reconfigure(line_buffering=True)
+
+
+def record_metrics(assignment: Assignment) -> None:
+    """Have prometheus_client record into the metrics folder, from its import on.
+
+    Several workers need its multi-process mode for that; one alone keeps the mode without, and its metrics.
+    """
+    folder = assignment.context.metrics
+    if folder is None:
+        return
+    if several_workers(assignment):
+        os.environ[VARIABLE] = folder
+        return
+    from mooring.metrics.multiprocess import one_process
+
+    one_process.install(folder)
+
+
+def several_workers(assignment: Assignment) -> bool:
+    """Whether more than one worker is planned, or this is one that TTIN has added."""
+    seat = assignment.seat
+    return assignment.plan.workers > 1 or (seat is not None and seat.slot > 0)
+
+
+def metrics_folder(assignment: Assignment) -> str | None:
+    """The folder of the application's metrics; None: they are not merged."""
+    if not assignment.plan.settings.app_metrics:
+        return None
+    return assignment.context.metrics or os.environ.get(VARIABLE)
 
 
 def engine_log_level(plan: Plan) -> str:

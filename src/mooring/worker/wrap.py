@@ -11,6 +11,7 @@ from mooring.application.model import Application
 from mooring.instrument.drain import DrainState
 from mooring.plan.plan import Plan
 from mooring.settings import engines
+from mooring.worker import advice
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import SeatArbiterRows
@@ -35,9 +36,11 @@ def load_wrapped(
     `arbiter_rows` is set in the processes of an engine with an arbiter, `drain` where something is served.
     """
     from mooring.application import loader
+    from mooring.instrument import handshake
     from mooring.instrument import wrap as instrument_wrap
     from mooring.instrument.otel import start
     from mooring.logs import bridge
+    from mooring.logs.access import loggers
 
     plan = assignment.plan
     traced = start.start(plan, assignment.context.log, assignment.context.files)
@@ -46,9 +49,13 @@ def load_wrapped(
         # the setting's interface, not the plan's: a roll may change it
         application = loader.load(plan.target, plan.settings.interface)
         bridge.imported(engines.loggers())
+        if _speaks(assignment, arbiter_rows):
+            advice.give(assignment, application)
     if plan.has_arbiter:
         collect_garbage()  # in an arbiter's worker; other workers do it after the engine's import
-    inner = traced(application)
+    engine = engines.choose(plan.settings.engine, application.interface)
+    loggers.engine_first(engines.row(engine).access_logger)
+    inner = traced(handshake.watched(application, engine, assignment.context.log))
 
     def wrap() -> Loaded:
         meter = _meter(assignment, arbiter_rows, drain or DrainState())
@@ -58,6 +65,14 @@ def load_wrapped(
     if arbiter_rows is not None and arbiter_rows.arbiter == os.getpid():
         return _preloaded(wrap, arbiter_rows)
     return wrap()
+
+
+def _speaks(assignment: Assignment, arbiter_rows: SeatArbiterRows | None) -> bool:
+    """Whether this process says what concerns all workers: the first slot's, or an arbiter's first worker."""
+    seat = assignment.seat
+    if seat is None or arbiter_rows is None:
+        return seat is None or seat.slot == 0
+    return arbiter_rows.index == next(iter(seat.rows), None)
 
 
 def _limited(application: Application, plan: Plan, row: Row) -> Application:
@@ -100,14 +115,16 @@ def _meter(assignment: Assignment, arbiter_rows: SeatArbiterRows | None, drain: 
     drain.on_begin(lambda: seats.draining(taken.row))
     if taken.write is None:
         return Meter(taken.row, drain=drain)
-    from mooring.logs.access import rules
+    from mooring.logs.access import loggers, rules
     from mooring.logs.access.line import formatter
 
     line_rules = rules.parse(settings.access_log_skip, settings.access_log_sample)
     form = formatter(settings.access_log_format or assignment.plan.profile.access_format)
     unix = any(address.kind != "tcp" for address in assignment.plan.binds)
     wanted = line_rules.wanted if line_rules is not None else None
-    return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-"), drain)
+    access = loggers.watched
+    access.say = assignment.context.log.info if _speaks(assignment, arbiter_rows) else None
+    return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-", access), drain)
 
 
 def collect_garbage() -> None:

@@ -13,6 +13,7 @@ import mooring
 from mooring.application import discovery
 from mooring.errors import ApplicationError, ConfigurationError
 from mooring.settings import import_string, resolve
+from mooring.settings.profiles import PROFILES
 
 APP = "app = object()\n"
 
@@ -180,6 +181,8 @@ def test_a_file_is_looked_for_in_the_root_and_then_in_the_working_folder(
         ("meinheld-flask", ["app/main.py", "main.py"], "app.main"),
         ("inboard-base", ["app/main.py", "main.py"], "main"),
         ("inboard-fastapi", ["app/main.py"], "app.main"),
+        ("uvicorn-gunicorn", ["app/main.py", "main.py"], "app.main"),
+        ("uvicorn-gunicorn-fastapi", ["main.py"], "main"),
         ("poetry", ["app/main.py", "main.py"], "app.main"),
     ],
 )
@@ -407,3 +410,35 @@ def test_literal_arguments_are_parsed_and_nothing_is_evaluated() -> None:
     parsed = import_string.parse_attribute("a.create_app('prod', [1, {'x': None}], debug=False)")
     assert parsed.names == ("a", "create_app")
     assert parsed.call == (("prod", [1, {"x": None}]), {"debug": False})
+
+
+# The demo's file
+
+
+@pytest.mark.parametrize("profile", ["hypercorn", "inboard-fastapi", "meinheld-flask", "image"])
+def test_the_demos_own_file_is_no_application(root: Path, profile: str) -> None:
+    """It lies where the application may lie, and is known by its content; the profile says what is served."""
+    write(root, "main.py", text=discovery.demo_file("json_app"))
+    found = find(root, MOORING_PROFILE=profile)
+    assert str(found) == f"mooring.demo:{PROFILES[profile].demo}"
+    assert "holds no other Python file" in found.warning
+    write(root, "app/main.py")
+    assert str(find(root, MOORING_PROFILE=profile)).startswith("app.main")
+
+
+def test_a_demo_that_was_changed_is_the_users(root: Path) -> None:
+    write(root, "main.py", text=discovery.demo_file("app") + "# mine\n")
+    found = find(root, MOORING_PROFILE="hypercorn")
+    assert found.module == "main"
+
+
+def test_no_demo_beside_another_file(root: Path) -> None:
+    write(root, "main.py", text=discovery.demo_file("app"))
+    write(root, "shop.py")
+    with pytest.raises(ApplicationError, match="no application found"):
+        find(root, MOORING_PROFILE="hypercorn")
+
+
+def test_a_demo_that_is_named_is_served(root: Path) -> None:
+    write(root, "main.py", text=discovery.demo_file("app"))
+    assert str(find(root, MOORING_PROFILE="hypercorn", APP_MODULE="main:app")) == "main:app"

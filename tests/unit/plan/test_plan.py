@@ -35,7 +35,7 @@ def machine(
         cpus=Reading(quota if quota is not None else cpus, "deciding file"),
         memory_limit=Reading(memory, "memory file"),
         host_memory=Reading(64 * 1024 * MIB, "meminfo"),
-        kubernetes=Reading(kubernetes, "environment"),
+        kubernetes=Reading(kubernetes, "KUBERNETES_SERVICE_HOST" if kubernetes else "nothing"),
         warnings=(),
     )
 
@@ -57,6 +57,7 @@ TABLE = [
             "hypercorn": 2,
             "conda-starlette": 2,
             "inboard-base": 2,
+            "uvicorn-gunicorn": 2,
             "poetry": 1,
             "meinheld-flask": 4,
             "none": 2,
@@ -64,17 +65,33 @@ TABLE = [
     ),
     (
         {"WORKERS_PER_CORE": "3"},
-        {"hypercorn": 6, "conda-starlette": 6, "inboard-base": 6, "poetry": 1, "meinheld-flask": 6},
+        {
+            "hypercorn": 6,
+            "conda-starlette": 6,
+            "inboard-base": 6,
+            "uvicorn-gunicorn": 6,
+            "poetry": 1,
+            "meinheld-flask": 6,
+        },
     ),
     (
         {"WORKERS_PER_CORE": "0.5"},
         {"hypercorn": 2, "conda-starlette": 2, "inboard-base": 2, "meinheld-flask": 1, "none": 1},
     ),
-    ({"WORKERS_PER_CORE": "0.1"}, {"hypercorn": 2, "meinheld-flask": 1, "none": 1}),
+    (
+        {"WORKERS_PER_CORE": "0.1"},
+        {"hypercorn": 2, "uvicorn-gunicorn-starlette": 2, "meinheld-flask": 1, "none": 1},
+    ),
     ({"WORKERS_PER_CORE": "1.75"}, {"hypercorn": 3, "inboard-fastapi": 3, "meinheld-flask": 3}),
-    ({"MAX_WORKERS": "1"}, {"hypercorn": 1, "inboard-base": 1, "conda-starlette": 1, "meinheld-flask": 1}),
+    (
+        {"MAX_WORKERS": "1"},
+        {"hypercorn": 1, "inboard-base": 1, "conda-starlette": 1, "uvicorn-gunicorn": 1, "meinheld-flask": 1},
+    ),
     ({"WORKERS_PER_CORE": "3", "MAX_WORKERS": "4"}, {"hypercorn": 4, "inboard-base": 4}),
-    ({"WEB_CONCURRENCY": "4", "MAX_WORKERS": "2"}, {"hypercorn": 4, "inboard-base": 4, "none": 4}),
+    (
+        {"WEB_CONCURRENCY": "4", "MAX_WORKERS": "2"},
+        {"hypercorn": 4, "inboard-base": 4, "uvicorn-gunicorn": 4, "none": 4},
+    ),
     (
         {"WEB_CONCURRENCY": "1"},
         {"hypercorn": 1, "conda-starlette": 1, "inboard-base": 1, "meinheld-flask": 1, "poetry": 1},
@@ -139,6 +156,28 @@ def test_a_servers_own_configuration_wins_over_all_but_the_command_line(
         assert made.explained[name].value == value
         assert made.explained[name].origin == ("cli" if name in kept else "file:g.py")
     assert (made.binds, made.workers) == (made.explained["bind"].value, made.explained["workers"].value)
+
+
+def test_in_kubernetes_a_stop_goes_on_accepting_except_in_older_images_and_in_development(
+    tmp_path: Path,
+) -> None:
+    assert planned(tmp_path).settings.drain_delay == 0
+    for profile in ("none", "image", "image-nonroot"):
+        made = planned(tmp_path, profile=profile, kubernetes=True)
+        assert (made.settings.drain_delay, made.explained["drain_delay"].origin) == (5, "tuned")
+        assert "Kubernetes" in made.explained["drain_delay"].reason
+        assert made.advice == ()
+    older = planned(tmp_path, profile="hypercorn", kubernetes=True)
+    assert (older.settings.drain_delay, older.explained["drain_delay"].origin) == (0, "default")
+    assert "MOORING_DRAIN_DELAY=5" in older.explained["drain_delay"].reason
+    assert "MOORING_DRAIN_DELAY=5" in older.advice[0]
+    assert older.warnings == ()
+    assert planned(tmp_path, {"RELOAD": "1"}, kubernetes=True).settings.drain_delay == 0
+    for given in ("0", "2.5"):
+        made = planned(tmp_path, {"MOORING_DRAIN_DELAY": given}, profile="image", kubernetes=True)
+        assert made.settings.drain_delay == float(given)
+        assert made.explained["drain_delay"].origin == "env:MOORING_DRAIN_DELAY"
+    assert planned(tmp_path, {"MOORING_DRAIN_DELAY": "0"}, profile="poetry", kubernetes=True).advice == ()
 
 
 def test_kubernetes_without_a_limit_gets_one_worker_only_without_a_profile(tmp_path: Path) -> None:

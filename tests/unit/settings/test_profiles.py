@@ -16,7 +16,15 @@ from mooring.settings.resolve import resolve
 from mooring.settings.table import ROWS
 
 ALL = [each for profile in PROFILES.values() for each in (profile, profile.reloading) if each is not None]
-COLUMNS = ("hypercorn", "conda-starlette", "inboard-*", "poetry", "meinheld-flask", "none")
+COLUMNS = (
+    "hypercorn",
+    "conda-starlette",
+    "inboard-*",
+    "uvicorn-gunicorn*",
+    "poetry",
+    "meinheld-flask",
+    "none",
+)
 BARE = {variable for row in ROWS.values() for variable in row.bare}
 
 
@@ -48,7 +56,7 @@ def table() -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_the_documented_defaults_are_those(column: str, tmp_path: Path) -> None:
-    name = column.replace("*", "base")
+    name = {"inboard-*": "inboard-base", "uvicorn-gunicorn*": "uvicorn-gunicorn"}.get(column, column)
     settings = resolve({}, {"MOORING_PROFILE": name}, tmp_path).settings
     said = {row: cells[column] for row, cells in table().items()}
     assert said["listens on"] == f"{settings.host}:{settings.port}"
@@ -80,7 +88,9 @@ def test_moorings_own_variable_is_a_flag_everywhere(tmp_path: Path) -> None:
     assert str(caught.value).count("MOORING_RELOAD") == 1
 
 
-@pytest.mark.parametrize("profile", ["hypercorn", "conda-starlette", "inboard-fastapi"])
+@pytest.mark.parametrize(
+    "profile", ["hypercorn", "conda-starlette", "inboard-fastapi", "uvicorn-gunicorn-fastapi"]
+)
 def test_live_reload_ignores_bind_and_says_so(profile: str, tmp_path: Path) -> None:
     resolved = settings_of(profile, tmp_path, MOORING_RELOAD="1", BIND="127.0.0.1:1", PORT="2")
     assert resolved.settings.bind is None

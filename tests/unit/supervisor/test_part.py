@@ -34,6 +34,9 @@ class NoWorkers:
     def spawn(self, *_: Any) -> None:
         raise BlockingIOError
 
+    def leave_for_good(self) -> None:
+        pass
+
     def forget(self, pid: int) -> None:
         return None
 

@@ -59,3 +59,25 @@ def test_a_signal_that_comes_while_the_queue_is_made_is_in_it(monkeypatch: pytes
         assert queue.read() == [signal.SIGHUP]
     finally:
         queue.close()
+
+
+_CHECKS = """
+import os, signal
+from mooring.system.signals import SignalQueue, Stopped
+
+queue = SignalQueue()
+queue.check("now")
+os.kill(os.getpid(), signal.SIGHUP)
+queue.check("now")
+assert queue.read() == [signal.SIGHUP]
+os.kill(os.getpid(), signal.SIGINT)
+try:
+    queue.check("at its start")
+except Stopped as stop:
+    print(stop)
+"""
+
+
+def test_a_check_raises_for_a_stop_and_leaves_other_signals_in_the_queue():
+    done = subprocess.run([sys.executable, "-c", _CHECKS], capture_output=True, text=True, check=True)
+    assert done.stdout == "stopped by SIGINT at its start\n"

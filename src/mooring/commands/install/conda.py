@@ -27,7 +27,7 @@ _DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/p
 
 
 # py-rattler's exceptions have no common base class.
-_FAILURES: tuple[type[Exception], ...] = (
+FAILURES: tuple[type[Exception], ...] = (
     OSError,
     yaml.YAMLError,
     *(
@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> int:
     except RefusedError as error:
         print(f"{given.file}: {error}", file=sys.stderr)
         return 2
-    except _FAILURES as error:
+    except FAILURES as error:
         print(f"py-rattler: {error}", file=sys.stderr)
         return 1
     return 0
@@ -74,13 +74,13 @@ async def _install(given: argparse.Namespace) -> None:
     if given.file.name.startswith("environment."):
         chosen = await _solve(given.file, installed)
     else:
-        chosen = _locked(given.file, given.group)
+        chosen = read_lock(given.file, given.group)
         names = {record.name.normalized for record in chosen.records}
         chosen.records.extend(each for each in installed if each.name.normalized not in names)
-    _check_python(chosen.records, given.keep_python)
+    check_python(chosen.records, given.keep_python)
     await rattler.install(chosen.records, given.prefix, show_progress=False)
     print(f"py-rattler: {len(chosen.records)} conda packages are in {given.prefix}", flush=True)
-    _compile(given.prefix)
+    compile_all(given.prefix)
     if chosen.pip:
         given.pip.write_text("\n".join(chosen.pip) + "\n")
 
@@ -99,30 +99,29 @@ async def _solve(file: Path, installed: Sequence[rattler.PrefixRecord]) -> Chose
         print(f"{file}: it names no channel: conda-forge is taken", file=sys.stderr)
         channels = ["conda-forge"]
     channels += [spec.partition("::")[0] for spec in specs if "::" in spec]
-    sources = [url for name in dict.fromkeys(channels) for url in _channel(name)]
-    asked = {_name(spec) for spec in specs}
+    sources = [url for name in dict.fromkeys(channels) for url in channel_urls(name)]
+    try:
+        parsed = [rattler.MatchSpec(spec) for spec in specs]  # as lenient as conda: `a 1.2`, `a=1.*`
+    except rattler.exceptions.InvalidMatchSpecError as error:
+        raise RefusedError(f"dependencies: {error}") from None
+    asked = {spec.name.normalized for spec in parsed}
     records = await rattler.solve(
         sources,
-        [*specs, *(each.name.normalized for each in installed if each.name.normalized not in asked)],
+        [*parsed, *(each.name.normalized for each in installed if each.name.normalized not in asked)],
         locked_packages=installed,
         virtual_packages=rattler.VirtualPackage.detect(),
     )
-    return Chosen(list(records), [_pip_line(str(line), file.parent) for lines in pip for line in lines])
+    return Chosen(list(records), [pip_line(str(line), file.parent) for lines in pip for line in lines])
 
 
-def _channel(name: str) -> Iterable[str]:
+def channel_urls(name: str) -> Iterable[str]:
+    """The addresses that a channel's name stands for."""
     if name == "nodefaults":
         return ()
     return _DEFAULTS if name == "defaults" else (name,)
 
 
-def _name(spec: str) -> str:
-    """The package's name in a spec such as `conda-forge::python >=3.11`."""
-    text = spec.partition("::")[2] or spec
-    return next(word for word in text.replace("=", " ").replace("<", " ").replace(">", " ").split()).lower()
-
-
-def _pip_line(line: str, folder: Path) -> str:
+def pip_line(line: str, folder: Path) -> str:
     """A line of the pip section; a file that it names is looked up in the environment.yml's folder."""
     words = line.split(None, 1)
     if len(words) == 2 and words[0] in ("-r", "-c", "--requirement", "--constraint"):
@@ -130,7 +129,7 @@ def _pip_line(line: str, folder: Path) -> str:
     return line
 
 
-def _locked(file: Path, groups: Sequence[str]) -> Chosen:
+def read_lock(file: Path, groups: Sequence[str]) -> Chosen:
     """The packages in a pixi.lock or conda-lock.yml for this machine.
 
     Production is the environment `default` of a pixi.lock, and the category `main` of a conda-lock.yml.
@@ -185,7 +184,8 @@ def _pip_locked(package: rattler.PypiLockedPackage, folder: Path) -> str:
     return f"{package.name} @ {package.location}" + (f" --hash=sha256:{digest.hex()}" if digest else "")
 
 
-def _check_python(records: Iterable[rattler.RepoDataRecord], keep: str) -> None:
+def check_python(records: Iterable[rattler.RepoDataRecord], keep: str) -> None:
+    """Raise RefusedError if they bring another Python than X.Y (empty: any)."""
     for record in records:
         version = str(record.version)
         if keep and record.name.normalized == "python" and version.split(".")[:2] != keep.split("."):
@@ -194,13 +194,13 @@ def _check_python(records: Iterable[rattler.RepoDataRecord], keep: str) -> None:
             )
 
 
-def _compile(prefix: Path) -> None:
+def compile_all(prefix: Path) -> None:
     """Compile the installed packages to bytecode, as conda does, so that workers need not at each start."""
     for packages in prefix.glob("lib/python3.*/site-packages"):
         python = prefix / "bin" / "python"
-        compile_all = [str(python), "-m", "compileall", "-q", "-j", "0", str(packages)]
+        command = [str(python), "-m", "compileall", "-q", "-j", "0", str(packages)]
         if python.exists():  # errors do not matter: such a file is not meant for this Python
-            subprocess.run(compile_all, check=False, capture_output=True)  # noqa: S603 (no shell)
+            subprocess.run(command, check=False, capture_output=True)  # noqa: S603 (no shell)
 
 
 if __name__ == "__main__":

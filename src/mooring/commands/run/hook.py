@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 from mooring.errors import HookError
 from mooring.system import process
 from mooring.system.memfd import memory
-from mooring.system.signals import STOPS, SignalQueue, Stopped
+from mooring.system.signals import STOPS, SignalQueue, Stopped, reset_for_program
 
 HookKind = Literal["sourced", "python", "shell", "executable"]
 GRACE = 5.0  # seconds from TERM to KILL
@@ -84,8 +84,7 @@ class HookRun:
         """In the child: become the hook."""
         path = os.fspath(self.hook.path)
         argv = [part for part in (self.hook.interpreter, path) if part]
-        for number in (signal.SIGINT, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
+        reset_for_program()
         try:
             os.chdir(self.hook.cwd)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # its group may not read the terminal

@@ -27,6 +27,7 @@ from mooring.settings import engines
 from mooring.settings.invocation import Invocation
 from mooring.supervisor.workers import Forks, Workers
 from mooring.system import listeners
+from mooring.system.doors import Doors
 from mooring.system.listeners import ACTIVATION_VARIABLES, Listener
 from mooring.system.signals import SignalQueue
 from mooring.worker import run
@@ -92,24 +93,27 @@ def _workers(
 ) -> Workers:
     """The workers, with what every worker is given."""
     environ = {name: value for name, value in context.environ.items() if name not in ACTIVATION_VARIABLES}
-    if metrics is not None:
+    if metrics is not None and not metrics.own:
         environ.update(metrics.environ())
     common = context.for_workers(environ)
-    sockets = tuple(listener.socket for listener in opened)
+    if metrics is not None and metrics.own:
+        common = common._replace(metrics=metrics.path)
+    lent = [listener.socket for listener in opened if listener.lent]
+    doors = Doors([listener.socket for listener in opened], lent)
 
     def assigned(current: Plan, report: int, seat: Seat | None) -> Assignment:
         folder = invocation.working_folder(current.settings.app_root)  # a roll may have changed it
-        return Assignment(current, sockets, report, seat, common._replace(folder=folder))
+        return Assignment(current, doors, report, seat, common._replace(folder=folder))
 
     def work(current: Plan, report: int, seat: Seat) -> Callable[[], int]:
         assignment = assigned(current, report, seat)
         return lambda: run.run(assignment)
 
     log = context.log
-    keep = [listener.socket.fileno() for listener in opened]
-    keep.append(log.fd)
+    keep = [*(each.fileno() for each in doors.sockets), log.fd]
     keeper = LogKeeper(context.access, context.files, log) if context.access is not None else None
     workers = Workers(plan, Forks(work, keep), keep, selectors.DefaultSelector(), keeper)
+    workers.leave = doors.leave
     if plan.settings.preload != "off":
         _preload(workers, assigned, log)
     return workers

@@ -29,6 +29,7 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
         files = LogFiles()
         log = open_log(resolved.settings, files, environ)
         before = Invocation(cli, environ, folder)
+        queue.check("at its start")
         after = reexec.taken_up(before) or prestart.run_before(resolved, before, queue, log)
         if after is None:
             return 0
@@ -39,11 +40,8 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
             files = LogFiles()
             log = open_log(again.settings, files, after.environ)
         logs.set_last_form(log.form)
-        try:
-            plan = prepare(again, after.environ, queue)
-        except Stopped as stop:
-            log.info(str(stop))
-            return 0
+        plan = prepare(again, after.environ, queue)
+        queue.check("at its start")
         if plan.conf is not None:  # it may set the log files
             files = LogFiles()
             log = open_log(plan.settings, files, after.environ)
@@ -52,6 +50,9 @@ def run(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path, queue:
         working = after.working_folder(plan.settings.app_root)
         context = Context(after.environ, working, account, log, access, files)
         return serve.serve(Replanned(plan, again), after, context, queue)
+    except Stopped as stop:
+        log.info(str(stop))
+        return 0
     finally:
         queue.retire()
 

@@ -13,6 +13,7 @@ from mooring.admin.access import Access
 from mooring.admin.ports import Ports
 from mooring.admin.routes import Routes
 from mooring.admin.server import Admin
+from mooring.application.discovery import DEMO
 from mooring.commands.run.prepare import prepare
 from mooring.logs import log as logs
 from mooring.logs.log import Log, LogFiles
@@ -195,14 +196,17 @@ def _reconfigure(supervisor: Supervisor, made: Replanned, invocation: Invocation
 
 
 def _watcher(supervisor: Supervisor, last: ExitStack) -> Watcher:
-    """Live reload: every burst of changes is a roll."""
+    """Live reload: every burst of changes is a roll; the first application takes the demo's place."""
     from mooring.supervisor.reload.watcher import Watcher
 
     def changed(path: str, files: int) -> None:
         if supervisor.fleet.outcome is None:
             more = f" (and {files - 1} more)" if files > 1 else ""
             supervisor.log.info(f"Worker reloading: {path} modified{more}")
-            supervisor.post(lifecycle.Roll())  # with the same settings: HUP takes up new ones
+            if supervisor.plan.target.reason == DEMO:  # an application may have come into its place
+                supervisor.on_roll()
+            else:
+                supervisor.post(lifecycle.Roll())  # with the same settings: HUP takes up new ones
 
     workers = supervisor.workers
     watcher = Watcher(supervisor.plan, supervisor.log, supervisor.selector, changed, workers.started_ns)
@@ -259,6 +263,8 @@ def announce(plan: Plan, urls: list[str], log: Log) -> None:
     log.info(
         f"plan: {plan.engine} serves {plan.interface.upper()}{framework} with {count}{threads}: {reason}"
     )
+    if plan.profile.worker_line and plan.engine == plan.profile.defaults["engine"]:  # gunicorn says it itself
+        log.info(f"Using worker: {plan.profile.worker_line}")
     if plan.settings.reload and plan.profile.older:
         for url in urls:
             log.info(banner(plan, url))

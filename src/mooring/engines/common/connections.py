@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from socket import socket
 from typing import Any
 
+from mooring.system.process import descriptors
+
 # tcp_info: the state in the first byte; last_data_sent, last_ack_sent and last_data_recv in ms
 _TIMES = struct.Struct("=B43xIII")
 _ESTABLISHED = 1
@@ -26,11 +28,11 @@ _ESTABLISHED = 1
 class Connections:
     """The connections to the given listeners; each call reads them anew."""
 
-    def __init__(self, listeners: Iterable[socket]) -> None:
+    def __init__(self, names: Iterable[Any]) -> None:
+        """`names`: the listeners' own addresses; by the time of a drain they may be closed."""
         self._ports: set[int] = set()
         self._paths: set[Any] = set()
-        for each in listeners:
-            name = each.getsockname()
+        for name in names:
             if isinstance(name, tuple):
                 self._ports.add(name[1])
             else:
@@ -69,14 +71,6 @@ class Connections:
         else:
             return name in self._paths
         return True
-
-
-def descriptors() -> Iterable[int]:
-    """The numbers of all descriptors of this process, and perhaps numbers that are not open."""
-    try:
-        return map(int, os.listdir("/proc/self/fd"))
-    except OSError:  # EMFILE: listing the folder needs a descriptor too
-        return range(min(65_536, os.sysconf("SC_OPEN_MAX")))
 
 
 def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:

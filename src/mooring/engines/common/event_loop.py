@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import fcntl
+import logging
+import os
+import socket
 import termios
 from asyncio.sslproto import _SSLProtocolTransport
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mooring.application import importer
 from mooring.engines.common.stop import StopRequest
 from mooring.errors import ConfigurationError
+from mooring.system.doors import Doors
 
+if TYPE_CHECKING:
+    import ssl
+
+_log = logging.getLogger("mooring")
 _REAP = 0.1  # seconds between two looks at connections that are closing
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -36,18 +46,47 @@ def loop_factory(name: str) -> LoopFactory:
     return asyncio.new_event_loop
 
 
+def adopted() -> asyncio.AbstractEventLoop | None:
+    """The loop that the application has made at its import, for what it has bound to it; None: it has none.
+
+    A loop that was made before a fork is not taken: all forked workers would share its epoll instance. (The
+    policy is looked at from inside: asking it would make a loop, or warn.)
+    """
+    policy = getattr(asyncio.events, "_event_loop_policy", None)
+    loop: asyncio.AbstractEventLoop | None = getattr(getattr(policy, "_local", None), "_loop", None)
+    if loop is None or loop.is_closed() or loop.is_running() or importer.process != os.getpid():
+        return None
+    return loop
+
+
+def _loop(factory: LoopFactory) -> asyncio.AbstractEventLoop:
+    found = adopted()
+    if found is None:
+        return factory()
+    if getattr(factory, "__module__", "").startswith("uvloop") and type(found).__module__.startswith(
+        "asyncio"
+    ):
+        _log.info(
+            "serving on the asyncio loop that the application made at its import; without that (start "
+            "tasks in its lifespan), or with uvloop.install() before it, the faster uvloop would serve"
+        )
+    return found
+
+
 def run(
     main: Coroutine[Any, Any, None], factory: LoopFactory, stop: StopRequest, threads: int | None = None
 ) -> None:
     """Like asyncio.run, but leftover tasks and threads cannot delay the end beyond the grace period.
 
-    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. `threads` is
-    the default executor's size, None for Python's default.
+    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. The loop is the
+    one that the application has made, if there is one. `threads` is the default executor's size, None for
+    Python's default.
     """
-    loop = factory()
+    loop = _loop(factory)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
     loop.set_default_executor(executor)
-    loop.set_exception_handler(handle)
+    if loop.get_exception_handler() is None:
+        loop.set_exception_handler(handle)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(main)
@@ -108,6 +147,39 @@ async def stop_accepting(servers: Iterable[asyncio.AbstractServer]) -> None:
     await asyncio.sleep(0)
     for server in servers:
         server.close()
+
+
+async def adopt(
+    doors: Doors, protocol: Callable[[], Any], context: ssl.SSLContext | None = None, **options: Any
+) -> None:
+    """Serve the connections that were queued when the doors closed, as those that the loop has accepted.
+
+    Returns once their protocols know them; with TLS that is after the handshake, and so not waited for.
+    """
+    loop = asyncio.get_running_loop()
+    for each in doors.queued():
+        client = socket.socket(fileno=each.fd)
+        client.setblocking(False)
+        beginning = loop.create_task(_begin(client, protocol, context, options))
+        if context is None:
+            await beginning
+        else:
+            _handshakes.add(beginning)  # a loop has only weak references to its tasks
+            beginning.add_done_callback(_handshakes.discard)
+
+
+_handshakes: set[asyncio.Task[None]] = set()
+
+
+async def _begin(
+    client: socket.socket,
+    protocol: Callable[[], Any],
+    context: ssl.SSLContext | None,
+    options: dict[str, Any],
+) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError):  # the client is gone, or has failed in the handshake
+        await loop.connect_accepted_socket(protocol, client, ssl=context, **options)
 
 
 def close_once(transport: asyncio.BaseTransport) -> None:

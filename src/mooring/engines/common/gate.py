@@ -26,7 +26,7 @@ class Gate:
         self.pause = _PAUSE
         self._in_flight = in_flight
         self._idle = serving.plan.settings.drain_idle
-        self.connections = Connections(serving.sockets)
+        self.connections = Connections(serving.doors.names)
         self._began = self._busy = time.monotonic()
         self._quiet = 0
 

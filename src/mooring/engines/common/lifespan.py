@@ -1,12 +1,14 @@
 """The lifespan protocol between an engine and the application, the same on every engine.
 
 The engine always sees a complete protocol, whatever the application does. An application without support for
-lifespan (it raises or returns) is still served, as the ASGI specification requires. A failed startup is kept
+lifespan (it raises or returns) is still served, as the ASGI specification requires; what it raised is logged,
+unless that only says so. A failed startup is kept
 for the adapter to raise; the engine gets it without the text. Not for requests: they pass through unchanged.
 """
 
 from __future__ import annotations
 
+import linecache
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -98,7 +100,24 @@ class _Run:
                 "the application raised in its lifespan startup; served without lifespan: %s", trace
             )
         else:
-            self.log.debug("the application does not support lifespan: %s", failure.one_line(error))
+            level = logging.DEBUG if _refuses(error) else logging.WARNING
+            self.log.log(level, "served without lifespan, for which the application raised %s", _shown(error))
+
+
+def _refuses(error: Exception) -> bool:
+    """Whether an exception for the lifespan scope says that there is no support for it, and is no mistake."""
+    if isinstance(error, NotImplementedError) or "lifespan" in failure.one_line(error):
+        return True
+    where = failure.frames(error)
+    if not isinstance(error, AssertionError) or not where:
+        return False
+    return "scope" in linecache.getline(*where[-1])  # assert scope["type"] == "http"
+
+
+def _shown(error: Exception) -> str:
+    """An exception in one line, with the place where it was raised."""
+    text = failure.one_line(error)
+    return f"{type(error).__name__}{': ' if text else ''}{text}{failure.place(error, ())}"
 
 
 def _failure(reason: str, trace: str) -> failure.BootError:

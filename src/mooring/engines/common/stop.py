@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from mooring.engines import Serving
 from mooring.logs.escape import escape
+from mooring.system import forks, signals
 
 # What `reserve` returns: these seconds, but at most this share of the grace period.
 _RESERVE, _RESERVE_SHARE = 1.0, 0.2
@@ -22,14 +23,16 @@ _NAMED = 10  # requests that the warning of what was cut names
 
 
 class StopRequest:
-    """The stop of this process, requested once, by SIGTERM. SIGINT is for the supervisor and ignored here.
+    """The stop of this process, requested once, by SIGTERM. SIGINT is the supervisor's: passed over here.
 
     `grace` is in seconds and counts from the signal. The handlers stay installed until the process ends, so
-    that a second signal cannot kill a worker that is about to end.
+    that a second signal cannot kill a worker that is about to end. `leave` closes the listeners; it
+    is called first, since an event loop may be blocked.
     """
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, leave: Callable[[], object]) -> None:
         self.requested = False
+        self._leave = leave
         self._grace = grace
         self._at = 0.0
         self._wake: Callable[[], object] | None = None
@@ -37,7 +40,7 @@ class StopRequest:
 
     def install(self) -> None:
         """Install the handlers of both signals; from the main thread only."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signals.pass_over(signal.SIGINT)
         signal.signal(signal.SIGTERM, lambda *_: self.request())
 
     def on_request(self, wake: Callable[[], object]) -> None:
@@ -59,6 +62,8 @@ class StopRequest:
         if self._waker is None:
             self._waker = socket.socketpair()
             self._waker[1].setblocking(False)
+            for each in self._waker:
+                forks.disown(each.fileno())
             signal.set_wakeup_fd(self._waker[1].fileno(), warn_on_full_buffer=False)
         return self._waker[0]
 
@@ -73,6 +78,7 @@ class StopRequest:
         if self.requested:
             return
         self.requested, self._at = True, time.monotonic()
+        self._leave()
         if self._wake is not None:
             # A loop that has ended meanwhile raises RuntimeError: there is nothing left to wake.
             with contextlib.suppress(RuntimeError):

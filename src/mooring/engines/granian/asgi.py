@@ -23,20 +23,20 @@ from mooring.engines.granian.websocket import Live
 def serve(serving: Serving) -> None:
     """Serve an ASGI application until drained. Raises ApplicationError if its lifespan startup fails."""
     settings = serving.plan.settings
-    stop = StopRequest(settings.graceful_timeout)
+    pool = Pool(ASGIWorker, serving, 1)
+    stop = StopRequest(settings.graceful_timeout, pool.leave)
     stop.install()
     lifespan = Lifespan(serving.load().call, LOG)
-    event_loop.run(_serve(serving, lifespan, stop), event_loop.loop_factory(settings.loop), stop)
+    event_loop.run(_serve(serving, lifespan, stop, pool), event_loop.loop_factory(settings.loop), stop)
     lifespan.check()
 
 
-async def _serve(serving: Serving, application: Lifespan, stop: StopRequest) -> None:
+async def _serve(serving: Serving, application: Lifespan, stop: StopRequest, pool: Pool) -> None:
     stopping = event_loop.event_of(stop)
     lifespan = _Engine(application)
     if not await lifespan.startup(stopping):
         return
     live, loop = Live(), asyncio.get_running_loop()
-    pool = Pool(ASGIWorker, serving, 1)
     stopped = asyncio.Semaphore(0)
     new_scheduler: Any = _new_cbscheduler
     schedulers = []
@@ -52,7 +52,6 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest) -> 
     if not stop.requested:
         serving.ready()
     await stopping.wait()
-    pool.pause()
     serving.drain.begin()
     try:
         async with asyncio.timeout(stop.remaining_for_requests()):

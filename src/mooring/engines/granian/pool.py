@@ -1,4 +1,4 @@
-"""granian's worker objects on inherited sockets: started, paused and stopped together.
+"""granian's worker objects on inherited sockets: started and stopped together.
 
 granian has no public option for inherited sockets. Its worker entry points take `(spec, SocketHolder)`, one
 socket each, so there is one worker object for each listener, all in this process. The facts come from granian
@@ -7,7 +7,6 @@ socket each, so there is one worker object for each listener, all in this proces
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import socket
@@ -17,18 +16,16 @@ from typing import Any
 from granian._granian import SocketHolder, WorkerSignal
 
 from mooring.engines import Serving
-from mooring.engines.common.connections import descriptors
 from mooring.engines.granian.options import options
 from mooring.errors import ConfigurationError
+
+_EMPTYING = 0.25  # seconds: they need some microseconds, or no more connections may be open
 
 LOG = logging.getLogger("_granian")  # granian's own name
 
 
-_EPOLL_CTL_DEL = 2  # linux/eventpoll.h
-
-
 class Pool:
-    """granian's workers, one for each socket; started, paused and stopped together."""
+    """granian's workers, one for each socket; started and stopped together."""
 
     def __init__(self, kind: Callable[..., Any], serving: Serving, threads: int) -> None:
         self._kind = kind
@@ -36,7 +33,6 @@ class Pool:
         self._threads = threads
         self._workers: list[Any] = []
         self._signals: list[Any] = []
-        self._fds: list[int] = []
 
     def start(self, schedulers: Sequence[Any], loop: Any, stopped: Callable[[], None]) -> None:
         """Accept on every socket; `stopped` is called, in any thread, for each worker that has stopped."""
@@ -53,14 +49,12 @@ class Pool:
                 (worker.serve_mtr_uds if uds else worker.serve_mtr)(scheduler, loop, ended)
             except BaseException as error:
                 raise _explained(error) from None
-            self._fds.append(fd)
             self._workers.append(worker)
             self._signals.append(ended)
 
-    def pause(self) -> None:
-        """Stop accepting; open connections go on."""
-        for fd in self._fds:
-            unregister(fd)
+    def leave(self) -> None:
+        """Stop accepting; open connections go on. granian's own threads accept, whatever Python does."""
+        self._serving.doors.close_once_empty(_EMPTYING)
 
     def stop(self) -> None:
         """Close idle connections now, the others after their response."""
@@ -73,14 +67,3 @@ def _explained(error: BaseException) -> BaseException:
     if type(error).__name__ == "PanicException":
         return ConfigurationError(f"granian cannot use the TLS certificate, key or client CA: {error}")
     return error
-
-
-def unregister(fd: int) -> None:
-    """Take a descriptor out of every epoll of this process.
-
-    It calls epoll_ctl(2) for each descriptor, which fails for those that are no epoll. select.epoll would
-    need one more descriptor, and there may be none left.
-    """
-    control = ctypes.CDLL(None).epoll_ctl
-    for number in descriptors():
-        control(number, _EPOLL_CTL_DEL, fd, None)

@@ -47,19 +47,18 @@ _RESERVE = 0.2  # seconds of the grace period, for the end of the process
 def serve(serving: Serving) -> None:
     """Serve a WSGI application until drained."""
     settings = serving.plan.settings
-    stop = StopRequest(settings.graceful_timeout)
+    pool = Pool(WSGIWorker, serving, serving.plan.engine_threads)
+    stop = StopRequest(settings.graceful_timeout, pool.leave)
     stop.install()
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
     loop = asyncio.new_event_loop()  # granian needs one, but never runs it
-    pool = Pool(WSGIWorker, serving, serving.plan.engine_threads)
     new_scheduler: Any = _new_cbscheduler
     schedulers = [new_scheduler(loop, handle, impl_asyncio=True) for _ in serving.sockets]
     pool.start(schedulers, loop, stopped.release)
     if not stop.requested:
         serving.ready()
     stop.wait()
-    pool.pause()
     serving.drain.begin()
     gate = Gate(serving, lambda: running or serving.in_flight())  # the latter also knows streamed bodies
     gates.append(gate)

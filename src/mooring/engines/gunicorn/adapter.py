@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,14 @@ from mooring.engines.gunicorn.report import Reports
 from mooring.errors import ConfigurationError, MooringError
 from mooring.metrics.multiprocess.files import retire_in
 from mooring.metrics.multiprocess.folder import hand_over
+from mooring.system import forks, lifeline, process
+from mooring.system.groups import Groups
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
+
+
+_NAP = 0.02  # seconds between two looks at what workers have left
 
 
 def check(plan: Plan) -> None:
@@ -44,7 +50,7 @@ def serve(serving: Serving) -> None:
     Raises ApplicationError if the application does not boot in gunicorn's worker, ConfigurationError for bad
     gunicorn configuration or a worker class that cannot serve the application.
     """
-    stop = StopRequest(serving.plan.settings.graceful_timeout)
+    stop = StopRequest(serving.plan.settings.graceful_timeout, lambda: None)
     stop.install()
     heartbeat.install()
     reports = Reports()
@@ -97,6 +103,7 @@ class _Arbiter(Arbiter):
 
     def __init__(self, application: GunicornApplication, serving: Serving, stop: StopRequest) -> None:
         self._serving, self._stop, self._stopping = serving, stop, False
+        self._leaders, self._groups = set[int](), Groups()  # workers, and what they have left in their groups
         super().__init__(application)
         application.cfg.job.signals = self.SIG_QUEUE
 
@@ -120,19 +127,39 @@ class _Arbiter(Arbiter):
             self.signal(signal.SIGTERM, None)
 
     def stop(self, graceful: bool = True) -> None:
-        """Stop the workers."""
+        """Stop the workers; before them, close the listeners here."""
         self._stopping = True
+        self._serving.doors.close()
         super().stop(graceful)
+        while self._groups:
+            self._groups.look(hurried=not graceful)
+            time.sleep(_NAP)
 
     def spawn_worker(self) -> int:
         """Fork a worker that has a row of the scoreboard."""
         rows = self._serving.arbiter_rows
         if rows is not None:
             rows.reserve()
-        pid: int = super().spawn_worker()
+        lifeline.prepare()
+        for fd in lifeline.descriptors():
+            forks.disown(fd)
+        with forks.own():
+            pid: int = super().spawn_worker()
+        self._leaders.add(pid)
         if rows is not None:
             rows.settle(pid)
         return pid
+
+    def spawn_dirty_arbiter(self) -> int | None:
+        """Fork the process that runs what takes long, where the configuration names it."""
+        with forks.own():
+            pid: int | None = super().spawn_dirty_arbiter()
+        return pid
+
+    def murder_workers(self) -> None:
+        """Kill workers that hang, and what others have left. Called at each turn of the loop."""
+        super().murder_workers()
+        self._groups.look()
 
     def reap_workers(self) -> None:
         """Reap workers; a second one that did not boot must not interrupt the stop caused by the first."""
@@ -142,6 +169,10 @@ class _Arbiter(Arbiter):
             if not self._stopping:
                 raise
         finally:
+            for pid in self._leaders - set(self.WORKERS):
+                self._leaders.discard(pid)
+                process.term_group(pid)
+                self._groups.add(pid)
             if self._serving.arbiter_rows is not None:
                 for pid in self._serving.arbiter_rows.leave(self.WORKERS):
                     if self._serving.metrics is not None:

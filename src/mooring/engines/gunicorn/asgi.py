@@ -40,6 +40,9 @@ class AsgiWorker(MooringWorker):
 
     async def _serve(self) -> None:
         self.loop.add_signal_handler(signal.SIGTERM, self.handle_exit_signal)
+        # The loop learns of the signal by a descriptor; this runs even while the loop is blocked.
+        doors = self.mooring_job.serving.doors
+        signal.signal(signal.SIGTERM, lambda *_: doors.close())
         if not self.alive:
             return
         gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
@@ -62,6 +65,7 @@ class AsgiWorker(MooringWorker):
         if not self.mooring_announced or self.mooring_main is None:
             super().handle_exit_signal()  # type: ignore[misc]
         elif self.mooring_drain is None:
+            self.mooring_job.serving.doors.close()
             self.mooring_job.serving.drain.begin()
             self.mooring_main.cancel()
             self.mooring_drain = asyncio.ensure_future(self.mooring_gate())
@@ -103,6 +107,10 @@ class AsgiWorker(MooringWorker):
     async def _shutdown(self) -> None:
         worker: Any = self
         await event_loop.stop_accepting(worker.servers)
+        gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
+        await event_loop.adopt(
+            self.mooring_job.serving.doors, lambda: gasgi.ASGIProtocol(self), worker._get_ssl_context()
+        )
         await super()._shutdown()  # type: ignore[misc]
 
 

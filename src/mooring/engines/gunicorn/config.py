@@ -34,6 +34,8 @@ from mooring.engines.gunicorn.report import Reports
 from mooring.engines.gunicorn.worker import GunicornJob, interface_of
 from mooring.engines.gunicorn.worker_classes import worker_class
 from mooring.errors import ConfigurationError, MooringError
+from mooring.instrument import handshake
+from mooring.logs.access import loggers
 from mooring.plan.plan import Plan
 from mooring.plan.server_config.values import GUNICORN
 from mooring.settings.engines import REGISTRY
@@ -106,6 +108,8 @@ class GunicornApplication(Application):
             self._apply({k: v for k, v in suggested(plan, given).items() if k not in given})
             self._apply(decided(self._serving))
             cfg.validate()
+            if cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json or cfg.syslog:
+                loggers.unwatch()  # gunicorn logs each request itself, besides
         except MooringError:
             raise
         except Exception as error:
@@ -133,7 +137,7 @@ class GunicornApplication(Application):
             websockets = job.websockets = WebSockets(application.call)
             lifespan = job.lifespan = Lifespan(websockets, LOG)
             return lifespan
-        return application.call
+        return handshake.ending(application.call) if handshake.has_library() else application.call
 
     def _apply(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

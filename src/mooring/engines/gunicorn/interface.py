@@ -16,13 +16,15 @@ from mooring.engines import Serving
 from mooring.engines.gunicorn.report import Reports
 from mooring.errors import MooringError
 from mooring.metrics.multiprocess.files import retire_in
+from mooring.system import forks
 
 
 def find_interface(serving: Serving) -> str:
     """Asgi or wsgi. Raises ApplicationError or ConfigurationError if the application cannot be loaded."""
     reports = Reports()
     read, write = os.pipe()
-    pid = os.fork()
+    with forks.own():
+        pid = os.fork()
     if pid == 0:
         _child(serving, reports, write)
     os.close(write)

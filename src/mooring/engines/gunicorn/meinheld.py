@@ -15,10 +15,12 @@ import sys
 from typing import Any
 
 from gunicorn import glogging
+from gunicorn.workers.sync import SyncWorker
 
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.worker import MooringWorker
+from mooring.system import signals
 
 
 class _Errors:
@@ -37,6 +39,10 @@ class MeinheldWorker(MooringWorker):
 
     mooring_gate: Gate | None = None
     mooring_over = False
+
+    # what was queued at the stop is served by gunicorn's own code: meinheld takes no accepted connection
+    handle = SyncWorker.handle
+    handle_request = SyncWorker.handle_request
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         logger: Any = glogging.Logger
@@ -64,12 +70,13 @@ class MeinheldWorker(MooringWorker):
     def mooring_begin(self) -> None:
         """Replace meinheld's signal handlers, which cut requests. Runs first in the loop."""
         signal.signal(signal.SIGTERM, self.handle_exit)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signals.pass_over(signal.SIGINT)
         self.notify()
 
     def mooring_beat(self) -> None:
         """Send the heartbeat and check the drain. The loop calls it once a second."""
         self.notify()
+        self.mooring_serve_queued()
         gate = self.mooring_gate
         if gate is not None and not self.mooring_over and (gate.passed() or gate.passed()):  # needs two
             self.mooring_over = True
@@ -79,6 +86,7 @@ class MeinheldWorker(MooringWorker):
         """Begin the drain: accept no more connections; requests in flight have the grace period."""
         if self.mooring_gate is None:
             serving = self.mooring_job.serving
+            serving.doors.close()
             serving.drain.begin()
             self.mooring_gate = Gate(serving, serving.in_flight)
             self._server.stop(max(1, math.ceil(self.cfg.graceful_timeout)))

@@ -9,6 +9,7 @@ from typing import Any
 from mooring.application.failure import BootError
 from mooring.errors import ConfigurationError, MooringError
 from mooring.logs.sink import PIPE_BUF
+from mooring.system import forks
 
 
 class Reports:
@@ -22,6 +23,8 @@ class Reports:
         os.write(write, b"1")
         os.close(write)
         os.set_blocking(self._read, False)
+        for fd in (self._read, self._write, self._token):
+            forks.disown(fd)
 
     def fail(self, error: MooringError) -> None:
         """Report why a worker does not boot, in at most PIPE_BUF bytes: so reports never mix, pipe(7)."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 import weakref
+from types import FrameType
 from typing import Any
 
 from uvicorn import Config, Server
@@ -31,12 +32,18 @@ class GatedServer(Server):
         self.serving = serving
         self.told: weakref.WeakSet[Any] = weakref.WeakSet()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the stop: with the listeners, since the event loop may be blocked."""
+        self.serving.doors.close()
+        super().handle_exit(sig, frame)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain; requests in flight have the configuration's `timeout_graceful_shutdown`, in seconds."""
         state: Any = self.server_state
         loop = asyncio.get_running_loop()
         self.serving.drain.begin()
         await event_loop.stop_accepting(self.servers)
+        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl)
         reaper = asyncio.ensure_future(
             event_loop.reap(lambda: [each.transport for each in state.connections])
         )
@@ -49,6 +56,14 @@ class GatedServer(Server):
         self.config.timeout_graceful_shutdown = max(0, end - loop.time())  # type: ignore[assignment]
         await super().shutdown(sockets)
         reaper.cancel()
+
+    def protocol(self) -> asyncio.Protocol:
+        """What uvicorn makes for each connection."""
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @property
     def seconds(self) -> float:

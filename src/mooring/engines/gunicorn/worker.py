@@ -12,6 +12,9 @@ import contextlib
 import os
 import queue
 import signal
+import socket
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +26,7 @@ from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import reserve
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.report import Reports
-from mooring.system import process
+from mooring.system import lifeline, process
 
 MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
 
@@ -66,6 +69,17 @@ def for_requests(grace: float) -> float:
     return grace - reserve(grace)
 
 
+class ClosedListener:
+    """Stands for a listener that is closed: gunicorn asks a connection's listener for its address."""
+
+    def __init__(self, name: Any) -> None:
+        self._name = name
+
+    def getsockname(self) -> Any:
+        """The listener's own address."""
+        return self._name
+
+
 class MooringWorker(Worker):
     """The mixin before any worker class of gunicorn."""
 
@@ -79,6 +93,8 @@ class MooringWorker(Worker):
 
     def init_process(self) -> None:
         """Gunicorn calls this first after the fork, before gevent patches and before the user changes."""
+        os.setpgid(0, 0)
+        lifeline.hold()
         process.die_with_parent(self.ppid)
         setting = self.cfg.settings["graceful_timeout"]  # the arbiter's copy keeps the whole time
         setting.value = for_requests(setting.value)
@@ -93,6 +109,7 @@ class MooringWorker(Worker):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin the drain. Gunicorn drops the wrapper's `Connection: close`, so make it send its own."""
+        self.mooring_job.serving.doors.close()
         self.mooring_job.serving.drain.begin()
         response_class: Any = Response
         own = response_class.default_headers
@@ -104,6 +121,22 @@ class MooringWorker(Worker):
         if self.alive:
             response_class.default_headers = default_headers
         super().handle_exit(sig, frame)
+
+    def mooring_queued(self) -> Iterator[tuple[ClosedListener, Any, Any]]:
+        """What was queued when the doors closed: listener, client's socket and address, as from accept()."""
+        doors = self.mooring_job.serving.doors
+        for each in doors.queued():
+            yield ClosedListener(doors.names[each.listener]), socket.socket(fileno=each.fd), each.address
+
+    def mooring_serve_queued(self) -> None:
+        """Serve what was queued, one by one, within the grace period; for a worker with a single thread."""
+        worker: Any = self
+        end = time.monotonic() + self.cfg.graceful_timeout
+        for listener, client, address in self.mooring_queued():
+            if time.monotonic() < end:
+                client.setblocking(True)
+                self.notify()
+                worker.handle(listener, client, address)
 
     def run(self) -> None:
         """Serve; report a failed lifespan startup to the process that started gunicorn."""

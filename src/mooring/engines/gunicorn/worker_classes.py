@@ -16,9 +16,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
-from mooring.engines.common import tls
+from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
@@ -35,6 +36,8 @@ def worker_class(base: Any, job: GunicornJob) -> type:
     if hasattr(base, "CONFIG_KWARGS"):
         body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
         mixins = (UvicornWorker,)
+    if hasattr(base, "run_for_one"):
+        mixins = (SyncWorker,)
     if hasattr(base, "handle_exit_signal"):
         mixins = (AsgiWorker,)
     if hasattr(base, "_cap_keepalive"):
@@ -75,8 +78,15 @@ class UvicornWorker(MooringWorker):
     """Uvicorn's worker. By itself it ends by the signal: no atexit function runs, no last line is logged."""
 
     def run(self) -> None:
-        """Serve. At its end uvicorn raises the signal again; the handler makes that a normal exit."""
+        """Serve, on the application's own loop if it has one.
+
+        At its end uvicorn raises the signal again; the handler makes that a normal exit.
+        """
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        own = event_loop.adopted()
+        if own is not None:
+            worker: Any = self
+            worker.config.get_loop_factory = lambda: lambda: own
         super().run()
 
     async def _serve(self) -> None:
@@ -90,6 +100,15 @@ class UvicornWorker(MooringWorker):
         await server.serve(sockets=worker.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class SyncWorker(MooringWorker):
+    """Gunicorn's sync worker. By itself it leaves what is queued to others, and at a stop there are none."""
+
+    def run(self) -> None:
+        """Serve; then what was queued when the doors closed, one by one."""
+        super().run()
+        self.mooring_serve_queued()
 
 
 class ThreadWorker(MooringWorker):
@@ -126,6 +145,12 @@ class ThreadWorker(MooringWorker):
 
     def _cap_keepalive(self, deadline: float) -> None:
         self.mooring_deadline = min(deadline, time.monotonic() + self.mooring_idle)
+        gthread: Any = sys.modules["gunicorn.workers.gthread"]
+        worker: Any = self
+        for listener, client, address in self.mooring_queued():
+            worker.nr_conns += 1
+            client.setblocking(True)
+            worker.enqueue_req(gthread.TConn(self.cfg, client, address, listener.getsockname()))
         super()._cap_keepalive(self.mooring_deadline)  # type: ignore[misc]
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
@@ -164,6 +189,8 @@ class GeventWorker(MooringWorker):
     def init_process(self) -> None:
         """Gunicorn calls this in the worker, after the fork."""
         self.mooring_waiting: dict[Any, Any] = {}
+        self.mooring_adopted: list[Any] = []
+        self.mooring_end = 0.0
         super().init_process()
 
     @contextlib.contextmanager
@@ -179,6 +206,23 @@ class GeventWorker(MooringWorker):
             finally:
                 del self.mooring_waiting[timeout]
 
+    def run(self) -> None:
+        """Serve, what was queued when the doors closed too."""
+        import gevent
+
+        super().run()
+        gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
+
+    def mooring_handle(self, listener: Any, client: Any, address: Any) -> None:
+        """Serve one connection, as gevent's server has gunicorn do."""
+        worker: Any = self
+        try:
+            client = sock.ssl_wrap_socket(client, self.cfg) if self.cfg.is_ssl else client
+        except OSError:  # the handshake failed
+            client.close()
+        else:
+            worker.handle(listener, client, address)
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin the drain."""
         import gevent
@@ -189,7 +233,10 @@ class GeventWorker(MooringWorker):
             gevent.spawn_later(
                 self.cfg.graceful_timeout, warn_of_cut, self.log.error_log, self.mooring_job.serving
             )
+            self.mooring_end = time.monotonic() + self.cfg.graceful_timeout
         super().handle_exit(sig, frame)
+        for each in self.mooring_queued():
+            self.mooring_adopted.append(gevent.spawn(self.mooring_handle, *each))
 
     def mooring_close_idle(self, waiting: list[tuple[Any, Any]]) -> None:
         """End the waits in `waiting` that still go on, each by raising its own timeout."""

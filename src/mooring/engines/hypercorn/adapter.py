@@ -52,7 +52,7 @@ def serve(serving: Serving) -> None:
     """
     plan = serving.plan
     check(plan)
-    stop = StopRequest(plan.settings.graceful_timeout)
+    stop = StopRequest(plan.settings.graceful_timeout, serving.doors.close)
     stop.install()
     h2.install()
     websocket.install()

@@ -39,7 +39,7 @@ class HypercornGate:
         self._job, self._patience = job, serving.plan.settings.drain_idle
         self._idle = Idle(self._patience)
         self._began = time.monotonic()
-        self._kernel = Connections(serving.sockets)
+        self._kernel = Connections(serving.doors.names)
         self._asked: set[Any] = set()  # connections that got GOAWAY
         self._leaving: set[Any] = set()  # connections that we are closing
         closers = job.websockets.closers()

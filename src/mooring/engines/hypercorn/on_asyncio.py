@@ -22,6 +22,8 @@ class _Asyncio:
     def __init__(self) -> None:
         self.servers: list[asyncio.Server] = []
         self.transports: set[asyncio.WriteTransport] = set()
+        self.caught: Callable[..., Any] | None = None
+        self.tls: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
@@ -36,9 +38,15 @@ class _Asyncio:
             finally:
                 self.transports.discard(transport)
 
+        self.caught = caught
+        self.tls = {name: options.get(name) for name in ("ssl", "ssl_handshake_timeout")}
         server = await asyncio.start_server(caught, **options)
         self.servers.append(server)
         return _Listener(server)
+
+    def protocol(self) -> asyncio.StreamReaderProtocol:
+        """What `start_server` makes for each connection."""
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self.caught)
 
 
 class _Listener:
@@ -72,6 +80,9 @@ async def serve(job: HypercornJob) -> None:
         job.serving.drain.begin()
         gate = HypercornGate(job)
         await event_loop.stop_accepting(caught.servers)
+        tls = caught.tls
+        timeout = {"ssl_handshake_timeout": tls["ssl_handshake_timeout"]} if tls["ssl"] else {}
+        await event_loop.adopt(job.serving.doors, caught.protocol, tls["ssl"], **timeout)
         await asyncio.sleep(LOOK)
         while (actions := gate.look()) is not None:
             closing.extend(asyncio.ensure_future(action()) for action in actions)

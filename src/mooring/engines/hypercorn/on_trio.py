@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import socket
 from typing import Any
 
 import trio
@@ -13,6 +14,7 @@ from mooring.engines.common.gate import LOOK
 from mooring.engines.hypercorn import connections
 from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.gate import HypercornGate
+from mooring.system.doors import Doors
 
 
 def abandoned(sync_spawn: Any) -> Any:
@@ -29,9 +31,27 @@ class _Trio:
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
 
-    async def serve_listeners(self, *given: Any, **options: Any) -> None:
+    async def serve_listeners(self, handler: Any, listeners: Any, **options: Any) -> None:
+        self.handler, self.listeners, self.nursery = handler, listeners, options["handler_nursery"]
         with self.accepting:
-            await trio.serve_listeners(*given, **options)
+            await trio.serve_listeners(handler, listeners, **options)
+
+    def adopt(self, doors: Doors) -> None:
+        """Serve the connections that were queued when the doors closed."""
+        for each in doors.queued():
+            stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=each.fd)))
+            listener = self.listeners[each.listener]
+            if isinstance(listener, trio.SSLListener):
+                stream = trio.SSLStream(
+                    stream, listener._ssl_context, server_side=True, https_compatible=True
+                )
+            self.nursery.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: Any) -> None:
+        try:
+            await self.handler(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
 
 
 async def serve(job: HypercornJob) -> None:
@@ -56,6 +76,7 @@ async def serve(job: HypercornJob) -> None:
             job.serving.drain.begin()
             gate = HypercornGate(job)
             caught.accepting.cancel()
+            caught.adopt(job.serving.doors)
             await trio.sleep(LOOK)
             while (actions := gate.look()) is not None:
                 for action in actions:

@@ -8,6 +8,7 @@ ends the trio worker at once because its lifespan returns.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 from hypercorn.app_wrappers import WSGIWrapper
 
 from mooring.engines.common.lifespan import Lifespan
+from mooring.instrument import handshake
+
+_log = logging.getLogger("hypercorn.error")
 
 
 class _DisconnectedError(Exception):
@@ -29,12 +33,16 @@ class WsgiApplication:
     ) -> None:
         self._wsgi = WSGIWrapper(_completed(app), max_body)
         self._lifespan, self._abandon = lifespan, abandon
+        self._told = False  # that there are no WebSockets
 
     async def __call__(self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any) -> None:
         """Handle one request, the lifespan, or a WebSocket (which is refused)."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
+        if scope["type"] == "websocket" and not self._told:
+            self._told = True
+            _log.warning(handshake.words("hypercorn", scope["path"]))
 
         # X_Forwarded_For and X-Forwarded-For have one key in an environ: drop names with _, as gunicorn does.
         scope["headers"] = [each for each in scope["headers"] if b"_" not in each[0]]

@@ -44,7 +44,7 @@ def serve(serving: Serving) -> None:
     """Serve until drained. Raises ApplicationError for a failed startup, ConfigurationError for TLS files."""
     check(serving.plan)
     settings = serving.plan.settings
-    stop = StopRequest(settings.graceful_timeout)
+    stop = StopRequest(settings.graceful_timeout, serving.doors.close)
     stop.install()
     lifespan = Lifespan(serving.load().call, _log)
     quiet()
@@ -97,7 +97,7 @@ class _Server(Server):
             return
         self.config.loaded_app = self.config.app.app  # type: ignore[union-attr]
         protocol_class: Any = self.config.http_protocol_class
-        protocol = functools.partial(
+        self.protocol = functools.partial(
             protocol_class,
             config=self.config,
             server_state=self.server_state,
@@ -105,7 +105,7 @@ class _Server(Server):
         )
         loop, config = asyncio.get_running_loop(), self.config
         self.servers = [
-            await loop.create_server(protocol, sock=listener, ssl=config.ssl, backlog=config.backlog)
+            await loop.create_server(self.protocol, sock=listener, ssl=config.ssl, backlog=config.backlog)
             for listener in sockets or ()
         ]
         self.started = True
@@ -121,8 +121,9 @@ class _Server(Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drain within the grace period, whatever requests and the lifespan shutdown do."""
         self.serving.drain.begin()
-        kernel = Connections(self.serving.sockets)  # made before they are closed
+        kernel = Connections(self.serving.doors.names)
         await event_loop.stop_accepting(self.servers)
+        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl)
         connections: Any = self.server_state.connections
         reaper = asyncio.ensure_future(event_loop.reap(lambda: [each.transport for each in connections]))
         await self._gate(kernel)

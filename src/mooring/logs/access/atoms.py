@@ -11,6 +11,7 @@ import base64
 import binascii
 import os
 import re
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -183,6 +184,12 @@ _NAMES = ("h", "l", "u", "t", *(name for name in _PLAIN if name not in "hl"), "S
 EXPECTED = (
     f"%(ATOM)s with {' '.join(_NAMES)}, {{HEADER}}i, {{HEADER}}o or {{VARIABLE}}e for ATOM, and %% for a %"
 )
+
+
+def atoms_of(entry: Entry) -> dict[str, Any]:
+    """All atoms of an entry that need no name of a header or variable."""
+    found = {name: atom(entry) for name, atom in (*_PLAIN.items(), *_FULL.items())}
+    return {**found, "t": apache_date(time.localtime())}
 
 
 def compiled(text: str) -> Format:

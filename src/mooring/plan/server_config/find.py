@@ -8,6 +8,7 @@ options that are no settings of mooring.
 
 from __future__ import annotations
 
+import binascii
 import json
 import os
 import select
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.errors import ConfigurationError
 from mooring.logs.log import show_traceback
+from mooring.plan.server_config.shipped import UNCHANGED
 from mooring.plan.server_config.values import Overrides
 from mooring.plan.server_config.worker_classes import brings_gunicorn
 from mooring.settings import engines
@@ -31,7 +33,6 @@ from mooring.system.signals import STOPS, SignalQueue, Stopped
 if TYPE_CHECKING:
     import subprocess
 
-MARKER = "# mooring: default configuration"
 TIMEOUT = 30.0  # seconds for a configuration file to be evaluated
 _TICK_MS = 10  # between two looks at the probe, if no SIGCHLD reports its end
 
@@ -169,8 +170,8 @@ def _is_default(search: _Search, path: Path) -> bool:
     """Whether a file is the image's own and unchanged: such a file asks for no engine."""
     if str(path) != search.resolved.profile.shipped_conf:
         return False
-    with path.open(errors="replace") as file:
-        return file.readline().rstrip() == MARKER
+    content = path.read_bytes()
+    return (len(content), binascii.crc32(content)) in UNCHANGED
 
 
 def _notation(kind: str, path: Path, *, python: bool = False) -> str:

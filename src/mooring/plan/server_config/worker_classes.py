@@ -46,8 +46,12 @@ def brings_gunicorn(resolved: Resolved, insisted: str, warnings: list[str]) -> b
     if insisted not in {"auto", "gunicorn"}:
         warnings.append(f"{shown} is not used: the engine is {insisted}")
         return False
-    problem = _problem(name, Path(resolved.settings.app_root or "."))
     lenient = _LENIENT.get(resolved.profile.name)
+    problem = _problem(name, Path(resolved.settings.app_root or "."))
+    if lenient and not problem and name.startswith("egg:") and _stands_in(name.removeprefix("egg:")):
+        if insisted == "gunicorn":
+            return True
+        problem = "what stands in for it here are gunicorn's threads"
     if problem and lenient and insisted == "auto":
         warnings.append(f"{shown} is ignored ({problem}): {lenient} serves the application")
         return False
@@ -92,6 +96,13 @@ def _egg_problem(name: str) -> str:
     except metadata.PackageNotFoundError:
         return f"{distribution} is not installed"
     return "" if _imports(distribution) else f"{distribution} cannot be imported by this Python"
+
+
+def _stands_in(name: str) -> bool:
+    """Whether a distribution is the image's own stand-in for one that cannot be built (images/stand-ins)."""
+    from importlib import metadata
+
+    return bool(metadata.distribution(name.partition("#")[0]).read_text("stand-in"))
 
 
 def _imports(top: str) -> bool:

@@ -173,6 +173,14 @@ class Fleet:
     """Set once stopping begins."""
 
     @property
+    def takes_nothing_new(self) -> bool:
+        """Whether the fleet stops, and no worker accepts any more; one that starts is told to end."""
+        if self.state not in (FleetState.STOPPING, FleetState.STOPPED):
+            return False
+        live = (WorkerState.STARTING, WorkerState.READY)
+        return not any(worker.state in live for worker in self.workers.values())
+
+    @property
     def in_force(self) -> Policy:
         """The policy for the fleet as a whole: during a roll the previous one, until `proven`."""
         return self.policy if self.proven or self.previous_policy is None else self.previous_policy

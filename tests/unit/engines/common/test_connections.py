@@ -10,6 +10,7 @@ import pytest
 
 from mooring.engines.common.connections import Connections, unread
 from mooring.engines.common.gate import Gate
+from mooring.system.doors import Doors
 
 IDLE = 0.2  # seconds
 
@@ -28,7 +29,7 @@ def pair(request, tmp_path):
 
 def gate(listener):
     settings = SimpleNamespace(drain_idle=IDLE)
-    serving = SimpleNamespace(sockets=[listener], plan=SimpleNamespace(settings=settings))
+    serving = SimpleNamespace(doors=Doors([listener]), plan=SimpleNamespace(settings=settings))
     return Gate(serving, lambda: False)
 
 
@@ -52,7 +53,7 @@ def test_a_silent_connection_is_left_after_its_time_and_one_that_is_gone_at_once
     assert found.passed()  # twice in a row
     client.close()
     if listener.family == socket.AF_INET:  # a unix socket's engine learns it by reading
-        assert Connections([listener]).silences() == []
+        assert Connections([listener.getsockname()]).silences() == []
 
 
 def test_a_request_that_nobody_has_read_yet_is_no_silence(pair):

@@ -47,6 +47,16 @@ def test_ready_workers_serve_on_for_the_drain_delay_and_starting_ones_go_at_once
     assert run.now == 5.0
 
 
+def test_it_takes_nothing_new_once_no_worker_accepts_any_more() -> None:
+    run = Run(drain_delay=5.0).serving(2)
+    assert not run.fleet.takes_nothing_new
+    assert not run.do(Stop()).fleet.takes_nothing_new
+    assert run.wait().fleet.takes_nothing_new
+    assert not Run(drain_delay=5.0).serving(2).do(Roll()).fleet.takes_nothing_new
+    assert Run(drain_delay=5.0).serving(2).do(Stop(), Exited(0), Exited(1)).fleet.takes_nothing_new
+    assert Run(drain_delay=5.0).serving(2).do(Stop(), StopNow()).fleet.takes_nothing_new
+
+
 def test_a_worker_that_falls_in_the_drain_delay_is_not_replaced() -> None:
     run = Run(drain_delay=5.0).serving(2).do(Stop(), Exited(0, ended("crash")))
     assert run.actions == ()
