@@ -39,6 +39,7 @@ from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
+    from mooring.logs.log import Log
     from mooring.scoreboard.row import Row
 
 
