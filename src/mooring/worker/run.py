@@ -38,8 +38,8 @@ from mooring.worker.setup import set_up
 from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
-    from mooring.plan.plan import Plan
     from mooring.logs.log import Log
+    from mooring.plan.plan import Plan
     from mooring.scoreboard.row import Row
 
 
