@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol without its own access log, and with a close code that reaches the client.
+"""uvicorn's WebSocket protocol without its access log, with limits and with close codes that reach a client.
 
 By itself uvicorn 0.54 closes the connection right after its close frame (1012). Data that the client still
 sends then resets the connection, and the client may never read the frame.
@@ -11,18 +11,113 @@ from typing import Any
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+from mooring.engines import Serving
+from mooring.engines.common.linger import linger
+from mooring.engines.uvicorn import limits
+from mooring.engines.uvicorn.limits import Limits
 
 _LOG = logging.getLogger("uvicorn.error.websockets")
+_FRAGMENTS = 10_000  # the most of one message
+_SLICE, _TURN = 16 * 1024, 0.01  # bytes that are parsed at once; seconds after which others have their turn
+_PROTOCOL, _UTF8, _POLICY, _SIZE = 1002, 1007, 1008, 1009  # close codes: RFC 6455, 7.4.1
 
 
 class QuietWebSockets(WebSocketsSansIOProtocol):
     """The protocol that uvicorn's `auto` chooses today; the others are deprecated or slower."""
 
     restarting = False
+    limits = Limits()
+    sending: object = None  # watch.py
+    sending_since = 0.0
+    lingering = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = _LOG
+        self.unparsed = bytearray()
+        self.stepping = False  # whether a step is scheduled
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, a slice at a time: many small frames take long, and others have their turn between.
+
+        What waits is bounded: meanwhile nothing more is read.
+        """
+        if len(data) <= _SLICE and not self.unparsed:
+            super().data_received(data)
+            return
+        self.unparsed += data
+        if not self.stepping:
+            self._step()
+
+    def _step(self) -> None:
+        self.stepping = False
+        end = self.loop.time() + _TURN
+        while self.unparsed and not (self.read_paused or self.lingering or self.disconnected):
+            data = bytes(self.unparsed[:_SLICE])
+            del self.unparsed[:_SLICE]
+            super().data_received(data)
+            if self.loop.time() >= end:
+                break
+        if self.lingering or self.disconnected:
+            self.unparsed.clear()
+        elif self.unparsed:
+            if not self.read_paused:
+                self.transport.pause_reading()
+                self.stepping = True
+                self.loop.call_soon(self._step)
+        elif not (self.read_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """As uvicorn's; what was read but not parsed comes before what is to be read."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            if not self.unparsed:
+                self.transport.resume_reading()
+            elif not self.stepping:
+                self.stepping = True
+                self.loop.call_soon(self._step)
+        return message
+
+    def handle_cont(self, event: Frame) -> None:
+        """As uvicorn's; a message in too many fragments is refused."""
+        if self.lingering:
+            return
+        if len(self.frames) >= _FRAGMENTS:
+            self.frames = []
+            self.conn.fail(_POLICY, "too many fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    def handle_parser_exception(self) -> None:
+        """As uvicorn's; counted, and with a close that the client can read."""
+        closed = self.conn.close_sent
+        if self.lingering or closed is None:
+            return
+        reason = "malformed" if closed.code in (_PROTOCOL, _UTF8) else "websocket"
+        self.limits.refused(reason, self.client, f"{closed.code} {closed.reason}")
+        self.lingering = True
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        linger(self, self.transport)
+
+    def keepalive_timeout(self) -> None:
+        """As uvicorn's, counted; but an application that reads slowly keeps the answer to a ping waiting."""
+        if self.read_paused or self.unparsed:
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 1.0, self.keepalive_timeout)
+            return
+        if not (self.close_sent or self.transport.is_closing()):
+            self.limits.refused("websocket", self.client, "no answer to a ping")
+        super().keepalive_timeout()
+
+    def idle_since(self) -> None:
+        """Never closed for a new connection (limits.py)."""
 
     @property
     def open(self) -> bool:
@@ -54,3 +149,8 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
 def quiet() -> None:
     """Log only warnings and errors of WebSockets. Call it after the level of uvicorn's log is set."""
     _LOG.setLevel(max(logging.getLogger("uvicorn.error").getEffectiveLevel(), logging.WARNING))
+
+
+def limited(serving: Serving) -> type[QuietWebSockets]:
+    """The protocol with a worker's limits."""
+    return type(QuietWebSockets.__name__, (QuietWebSockets,), {"limits": limits.of(serving)})

@@ -1,0 +1,89 @@
+"""What a client of uvicorn may do, and which connections go when there are too many.
+
+One `Limits` belongs to one worker; the protocols refer to it by a class attribute.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from mooring.engines import Serving
+
+_log = logging.getLogger("mooring")
+_BATCH = 100  # of so many connections, one is chosen in each search for the oldest
+_QUIET = 60.0  # seconds between two warnings
+
+
+class Limits(NamedTuple):
+    """The settings of the same names, and where a refusal is told (`Serving.refused`)."""
+
+    head_timeout: float = 20.0
+    body_timeout: float = 60.0
+    send_timeout: float = 60.0
+    max_head: int = 64 * 1024
+    max_fields: int = 100
+    max_body: int = 0
+    max_connections: int = 0
+    refused: Callable[[str, object, str], None] = lambda _reason, _peer, _detail: None
+
+
+def of(serving: Serving) -> Limits:
+    """The limits of a worker."""
+    given = serving.plan.settings
+    return Limits(
+        given.head_timeout,
+        given.body_timeout,
+        given.send_timeout,
+        given.max_head or 2**62,
+        given.max_fields,
+        given.max_body,
+        serving.plan.max_connections,
+        serving.refused,
+    )
+
+
+class Crowd:
+    """Makes room for a new connection where there are too many: the oldest idle or silent one is closed."""
+
+    def __init__(self) -> None:
+        self._oldest: deque[Any] = deque()
+        self._said = -_QUIET
+
+    def enter(self, newcomer: Any, connections: set[Any], limits: Limits, now: float) -> bool:
+        """Whether the new connection may stay; `connections` has it already."""
+        if now - self._said >= _QUIET:
+            self._said = now
+            _log.warning(
+                "this worker has its most connections (%d): the oldest idle ones are closed for new ones; "
+                "MOORING_MAX_CONNECTIONS sets the number",
+                limits.max_connections,
+            )
+        victim = self._next() or self._search(newcomer, connections)
+        if victim is None:
+            limits.refused("connections", newcomer.client, "all are busy")
+            return False
+        limits.refused("connections", victim.client, "the oldest idle one")
+        victim.transport.close()
+        return True
+
+    def _next(self) -> Any:
+        while self._oldest:
+            victim, before = self._oldest.popleft()
+            if victim.idle_since() == before:
+                return victim
+        return None
+
+    def _search(self, newcomer: Any, connections: set[Any]) -> Any:
+        """All are looked at, which takes long: so some are chosen at once."""
+        found = [
+            (since, number, each)
+            for number, each in enumerate(connections)
+            if each is not newcomer and (since := each.idle_since()) is not None
+        ]
+        found.sort(key=lambda item: item[:2])
+        self._oldest.extend((each, since) for since, _, each in found[: 1 + len(found) // _BATCH])
+        return self._next()
