@@ -1,7 +1,8 @@
 """The end of a refused client's connection on asyncio, so that it can read why.
 
-A socket that is closed while data arrives is reset, and the reset may reach the client before it has read the
-answer. So the sending side is closed, and what still comes is dropped for a moment.
+A socket that is closed while data arrives is reset, and the reset may reach the client before it has read
+the answer. So the sending side is closed, and what still comes is dropped for a moment. With TLS that side
+cannot be closed alone, and data after it is an error: the connection is closed when nothing more comes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-_SECONDS, _BYTES = 3.0, 1024 * 1024
+_LOOKS, _PAUSE, _BYTES = 6, 0.5, 1024 * 1024
 
 
 class Lingering(asyncio.Protocol):
@@ -17,8 +18,20 @@ class Lingering(asyncio.Protocol):
 
     def __init__(self, before: Any, transport: asyncio.Transport, most: int) -> None:
         self._before, self._transport, self._most = before, transport, most
-        self._dropped = 0
-        self._timer = asyncio.get_running_loop().call_later(_SECONDS, transport.abort)
+        self._dropped = self._seen = 0
+        self._left = _LOOKS
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_PAUSE, self._look)
+
+    def _look(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._transport.abort()
+            return
+        if self._dropped == self._seen and not self._transport.can_write_eof():
+            self._transport.close()
+        self._seen = self._dropped
+        self._timer = self._loop.call_later(_PAUSE, self._look)
 
     def data_received(self, data: bytes) -> None:
         """Drop it."""

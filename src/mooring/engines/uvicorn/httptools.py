@@ -216,6 +216,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.answer(refusal)
         elif not cycle.more_body:
             cycle.keep_alive = False
+            self.flow.pause_reading()
         else:
             begun = cycle.response_started or self.pipeline
             cycle.disconnected = True  # the application sees that the client is gone

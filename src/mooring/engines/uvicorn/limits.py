@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mooring.engines.common.connections import unread
+
 if TYPE_CHECKING:
     from mooring.engines import Serving
 
@@ -73,7 +75,10 @@ class Crowd:
     def _next(self) -> Any:
         while self._oldest:
             victim, before = self._oldest.popleft()
-            if victim.idle_since() == before:
+            if victim.idle_since() != before:
+                continue
+            sock = victim.transport.get_extra_info("socket")
+            if sock is not None and not unread(sock.fileno()):  # a request may have come just now
                 return victim
         return None
 

@@ -21,6 +21,7 @@ from mooring.engines.uvicorn.websockets import QuietWebSockets
 
 _LOOK = 1.0  # seconds
 _PERIOD, _RATE = 20.0, 240  # in each of these seconds of waiting, a body must bring so many bytes a second
+_CONFIRM = 3.0  # seconds for a client's close_notify; RFC 8446, 6.1 does not require it
 _ACKED = struct.Struct("=120xQ")  # tcpi_bytes_acked of tcp_info (linux/tcp.h)
 
 
@@ -84,8 +85,13 @@ class Watch:
             each.sending = None
             return
         mark = progress(transport, size)
-        if mark is None or each.sending != mark:
-            each.sending, each.sending_since = mark, now
+        if mark is None and not transport.is_closing():
+            each.sending = None
+        elif each.sending != (mark,):
+            each.sending, each.sending_since = (mark,), now
+        elif mark is None:  # TLS: all is delivered, and the client does not confirm the close
+            if now - each.sending_since >= _CONFIRM:
+                transport.abort()
         elif 0 < self._limits.send_timeout <= now - each.sending_since:
             self._limits.refused("send_timeout", each.client, "")
             each.sending = None
