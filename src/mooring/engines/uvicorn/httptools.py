@@ -229,6 +229,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
 
     def answer(self, refusal: Refusal, fields: bytes = b"") -> None:
         """Respond to what is no request, and end the connection."""
+        self.refusal = refusal
         default = b"".join(b"%b: %b\r\n" % field for field in self.server_state.default_headers)
         end = b"content-length: 0\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[refusal.status] + default + fields + end)

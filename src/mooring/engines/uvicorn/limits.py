@@ -5,6 +5,7 @@ One `Limits` belongs to one worker; the protocols refer to it by a class attribu
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -75,10 +76,7 @@ class Crowd:
     def _next(self) -> Any:
         while self._oldest:
             victim, before = self._oldest.popleft()
-            if victim.idle_since() != before:
-                continue
-            sock = victim.transport.get_extra_info("socket")
-            if sock is not None and not unread(sock.fileno()):  # a request may have come just now
+            if victim.idle_since() == before and not _asks(victim):
                 return victim
         return None
 
@@ -90,5 +88,12 @@ class Crowd:
             if each is not newcomer and (since := each.idle_since()) is not None
         ]
         found.sort(key=lambda item: item[:2])
-        self._oldest.extend((each, since) for since, _, each in found[: 1 + len(found) // _BATCH])
+        waiting = ((each, since) for since, _, each in found if not _asks(each))
+        self._oldest.extend(itertools.islice(waiting, 1 + len(found) // _BATCH))
         return self._next()
+
+
+def _asks(connection: Any) -> bool:
+    """Whether a request may just have come."""
+    sock = connection.transport.get_extra_info("socket")
+    return sock is not None and unread(sock.fileno())
