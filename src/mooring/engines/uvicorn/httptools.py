@@ -65,23 +65,40 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     A usual request costs a few comparisons, in `on_header`, `on_headers_complete` and `data_received`.
     """
 
+    # not in the instance's dict: above 30 names CPython keeps it in a slower form, and uvicorn has 28
+    __slots__ = (
+        *("max_head", "max_fields", "max_body", "made", "awaited", "since", "sending", "sending_since"),
+        *("rated", "waited", "window", "refusal", "unfinished", "measure", "taken", "counted", "began"),
+        *("hosts", "framing", "length", "coding"),
+    )
     limits = Limits()
     crowd = Crowd()
-    made = 0.0  # the loop's time at which the connection was made
-    awaited: object = None  # what the client owes us since `since`, and the mark of its progress (watch.py)
-    since = 0.0
-    sending: object = None
-    sending_since = 0.0
-    rated: object = None  # the request whose body is being rated
-    waited, window = 0.0, 0  # seconds of waiting for a body in this period, `taken` at the period's start
-    refusal: Refusal | None = None
-    unfinished = 0  # bytes since the last whole head that have brought no body
-    measure = False  # whether a head that is completed now may be too large
-    taken = counted = 0  # bytes of the bodies of this connection; of these, accounted for in `unfinished`
-    began = 0  # `taken` at the head
-    hosts = framing = 0  # fields of this head: Host; those that say how long the body is
-    length: bytes = b""  # its Content-Length
-    coding: bytes = b""  # its Transfer-Encoding
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.clear()
+
+    def clear(self) -> None:
+        """The state of a new connection."""
+        self.max_head, self.max_fields = self.limits.max_head, self.limits.max_fields
+        self.max_body = self.limits.max_body
+        self.made = 0.0  # the loop's time at which the connection was made
+        # what the client owes since `since`, with the mark of its progress; the same for what it takes
+        self.awaited: object = None
+        self.since = 0.0
+        self.sending: object = None
+        self.sending_since = 0.0
+        # the request whose body is rated, seconds of waiting in this period, `taken` at the period's start
+        self.rated: object = None
+        self.waited, self.window = 0.0, 0
+        self.refusal: Refusal | None = None
+        self.unfinished = 0  # bytes since the last whole head that have brought no body
+        self.measure = False  # whether a head that is completed now may be too large
+        self.taken = self.counted = 0  # bytes of bodies; of these, accounted for in `unfinished`
+        self.began = 0  # `taken` at the head
+        self.hosts = 0  # Host fields of this head
+        self.framing = 0  # 1 for each Content-Length, 2 for each Transfer-Encoding of this head
+        self.length = self.coding = b""  # their values
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's; then see whether there is room."""
@@ -102,26 +119,33 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             elif name == b"expect":
                 if value.lower() == b"100-continue":
                     self.expect_100_continue = True
-            else:
+            elif name == b"content-length":
                 self.framing += 1
-                if name == b"content-length":
-                    self.length = value
-                else:
-                    self.coding = value
+                self.length = value
+            else:
+                self.framing += 2
+                self.coding = value
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """As uvicorn's, which always responds as to HTTP/1.1; HTTP/1.0 gets `UnchunkedCycle` here."""
-        if self.framing or self.hosts > 1 or self.measure or len(self.headers) > self.limits.max_fields:
+        framing = self.framing
+        if (
+            framing > 1
+            or self.hosts > 1
+            or self.measure
+            or len(self.headers) > self.max_fields
+            or (framing and self.max_body)
+        ):
             self._check_head()
         self.hosts = 0
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
             self.began = self.taken
-            if self.framing:
-                self.framing, self.length = 0, b""
-                if self.coding:
+            if framing:
+                self.framing = 0
+                if framing > 1:
                     # trailers come here: the application has the head's, which do not change under it
                     self.coding, self.headers = b"", []
             if self.scope["http_version"] == "1.0":
@@ -131,7 +155,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         limits, refusal = self.limits, None
         if self.hosts > 1:
             refusal = Refusal(400, "malformed", "more than one Host field")
-        elif self.framing > 1:
+        elif self.framing > 1 and not (self.framing == 2 and self.coding):
             refusal = Refusal(400, "malformed", "more than one length of the body")
         elif self.coding and self.coding.lower() != b"chunked":
             refusal = Refusal(400, "malformed", "a transfer coding that is not chunked")
@@ -139,7 +163,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             refusal = Refusal(431, "head_fields", f"{len(self.headers)} fields")
         elif self.measure and self._head_size() > limits.max_head:
             refusal = Refusal(431, "head_size")
-        elif limits.max_body and self.length and int(self.length) > limits.max_body:
+        elif limits.max_body and self.framing == 1 and int(self.length) > limits.max_body:
             refusal = Refusal(413, "body_size", f"{int(self.length)} bytes announced")
         if refusal is not None:
             self.refusal = refusal
@@ -154,8 +178,8 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._should_upgrade():
             return
         self.taken += len(body)
-        cycle, most = self.cycle, self.limits.max_body
-        if self.taken - self.began > most > 0:
+        cycle, most = self.cycle, self.max_body
+        if most and self.taken - self.began > most:
             self.refusal = Refusal(413, "body_size", f"more than {most} bytes")
             raise _RefusedError
         if cycle.response_complete:
@@ -173,7 +197,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         if self.refusal is not None:
             return  # earlier requests are still answered
         before = self.scope
-        self.measure = self.unfinished > 0 or len(data) > self.limits.max_head
+        self.measure = self.unfinished > 0 or len(data) > self.max_head
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -198,7 +222,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.unfinished = 0 if "method" in scope else self._head_size()
         else:
             self.unfinished = max(0, self.unfinished + size - _FRAMING * brought)
-        if self.unfinished > self.limits.max_head:
+        if self.unfinished > self.max_head:
             flood = scope is None or "method" in scope
             self.refuse(Refusal(431, "head_size", _FLOOD if flood else ""))
 
@@ -294,5 +318,5 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
 
 def limited(serving: Serving) -> type[LimitedHttpToolsProtocol]:
     """The protocol with a worker's limits."""
-    body = {"limits": limits.of(serving), "crowd": Crowd()}
+    body = {"limits": limits.of(serving), "crowd": Crowd(), "__slots__": ()}
     return type(LimitedHttpToolsProtocol.__name__, (LimitedHttpToolsProtocol,), body)

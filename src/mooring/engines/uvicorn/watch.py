@@ -71,6 +71,7 @@ class Watch:
         """Whether a body has come too slowly for a whole period of waiting."""
         if each.rated is not each.cycle:
             each.rated, each.waited, each.window = each.cycle, 0.0, each.taken
+            return False
         each.waited += passed
         if each.waited < _PERIOD:
             return False
