@@ -1,7 +1,7 @@
 """uvicorn's WebSocket protocol without its access log, with limits and with close codes that reach a client.
 
-By itself uvicorn 0.54 closes the connection right after its close frame (1012). Data that the client still
-sends then resets the connection, and the client may never read the frame.
+By itself uvicorn 0.54 closes the connection right after its close frame (1012, and 1009 for a message that is
+too large). Data that the client still sends then resets it, and the client may never read the frame.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import PayloadTooBig
 from websockets.frames import Frame
 
 from mooring.engines import Serving
 from mooring.engines.common.linger import linger
+from mooring.engines.common.websockets import LINGER, TOO_BIG, Silence, refused
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Limits
 
@@ -32,18 +34,25 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
     sending: object = None  # watch.py
     sending_since = 0.0
     lingering = False
+    refusing: Silence | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = _LOG
         self.unparsed = bytearray()
         self.stepping = False  # whether a step is scheduled
+        # The library limits the compressed bytes too, which can be more, and one for an empty last part.
+        size = self.config.ws_max_size
+        self.conn.max_message_size = size + size // 1000 + 1024
 
     def data_received(self, data: bytes) -> None:
         """As uvicorn's, a slice at a time: many small frames take long, and others have their turn between.
 
         What waits is bounded: meanwhile nothing more is read.
         """
+        if self.refusing is not None:
+            self.refusing.heard()
+            return
         if len(data) <= _SLICE and not self.unparsed:
             super().data_received(data)
             return
@@ -54,13 +63,13 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
     def _step(self) -> None:
         self.stepping = False
         end = self.loop.time() + _TURN
-        while self.unparsed and not (self.read_paused or self.lingering or self.disconnected):
+        while self.unparsed and not (self.read_paused or self._ends()):
             data = bytes(self.unparsed[:_SLICE])
             del self.unparsed[:_SLICE]
             super().data_received(data)
             if self.loop.time() >= end:
                 break
-        if self.lingering or self.disconnected:
+        if self._ends():
             self.unparsed.clear()
         elif self.unparsed:
             if not self.read_paused:
@@ -70,21 +79,27 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         elif not (self.read_paused or self.transport.is_closing()):
             self.transport.resume_reading()
 
+    def _ends(self) -> bool:
+        return self.lingering or self.disconnected or self.refusing is not None
+
     async def receive(self) -> Any:
         """As uvicorn's; what was read but not parsed comes before what is to be read."""
         message = await self.queue.get()
         if self.read_paused and self.queue.empty():
             self.read_paused = False
-            if not self.unparsed:
-                self.transport.resume_reading()
-            elif not self.stepping:
-                self.stepping = True
-                self.loop.call_soon(self._step)
+            self._go_on()
         return message
+
+    def _go_on(self) -> None:
+        if not self.unparsed:
+            self.transport.resume_reading()
+        elif not self.stepping:
+            self.stepping = True
+            self.loop.call_soon(self._step)
 
     def handle_cont(self, event: Frame) -> None:
         """As uvicorn's; a message in too many fragments is refused."""
-        if self.lingering:
+        if self._ends():
             return
         if len(self.frames) >= _FRAGMENTS:
             self.frames = []
@@ -95,8 +110,11 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         """As uvicorn's; counted, and with a close that the client can read."""
+        if not self.close_sent and isinstance(self.conn.parser_exc, PayloadTooBig):
+            self.refuse()
+            return
         closed = self.conn.close_sent
-        if self.lingering or closed is None:
+        if self._ends() or closed is None:
             return
         reason = "malformed" if closed.code in (_PROTOCOL, _UTF8) else "websocket"
         self.limits.refused(reason, self.client, f"{closed.code} {closed.reason}")
@@ -136,12 +154,42 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         self.close_sent = True
         if self.read_paused:
             self.read_paused = False
-            self.transport.resume_reading()
+            self._go_on()
         self.close_timer = self.loop.call_later(patience, self.transport.close)
+
+    def send_receive_event_to_app(self) -> None:
+        """As uvicorn's, for a message that is not too large."""
+        if sum(map(len, self.frames)) <= self.config.ws_max_size or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        self.frames = []
+        self.conn.send_close(TOO_BIG)
+        self.refuse()
+
+    def refuse(self) -> None:
+        """Send the close frame, and drop what the client sends until it is silent."""
+        refused(_LOG, self.config.ws_max_size)
+        self.limits.refused("websocket", self.client, "a message that is too large")
+        self.unparsed.clear()
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": TOO_BIG, "reason": ""})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.refusing = Silence(self.transport.close)
+        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As uvicorn's."""
+        if self.refusing is not None:
+            self.refusing.cancel()
+        super().connection_lost(exc)
 
     async def send(self, message: Any) -> None:
         """As uvicorn's; after `restart` it raises ClientDisconnected, as after a disconnect."""
-        if self.restarting:
+        if self.restarting or self.refusing is not None:
             raise ClientDisconnected
         await super().send(message)
 
