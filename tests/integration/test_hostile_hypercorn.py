@@ -64,7 +64,7 @@ SLOW = {
 def test_slow_clients_are_answered_or_closed(target: Target):
     before = {reason: target.refused(reason) for reason in ("head_timeout", "body_timeout")}
     works = []
-    for reason, data, drip, status in SLOW.values():
+    for _, data, drip, status in SLOW.values():
 
         def work(data=data, drip=drip, status=status) -> None:
             answer, _ = hostile.closed(target, data, drip)
@@ -146,7 +146,7 @@ def test_a_message_of_many_fragments_is_refused(target: Target):
     eventually(lambda: target.refused("websocket") == before + 1, "it is counted")
 
 
-@pytest.mark.parametrize("flood", hostile.FLOODS, ids=lambda flood: flood.__name__)
+@pytest.mark.parametrize("flood", [*hostile.FLOODS, hostile.large_list], ids=lambda flood: flood.__name__)
 def test_http2_floods_end_with_goaway(target: Target, flood):
     before = target.refused("http2")
     slowest, done = [0.0], threading.Event()

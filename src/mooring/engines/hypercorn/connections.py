@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable
 from types import ModuleType
 from typing import Any
 
@@ -40,9 +39,11 @@ class _Limited:
     taken: object = None
     taken_at = 0.0
     discarded = 0
+    _seen = -1
     most_discarded = _DISCARDED
     _left = False
     _idle: list[Any] = []  # noqa: RUF012 (of all connections)
+    _searched = [-1.0]  # noqa: RUF012 (the same)
 
     async def run(self) -> None:
         """Run as hypercorn's does, and be in `connections` meanwhile."""
@@ -50,24 +51,29 @@ class _Limited:
         connections.add(self)
         server: Any = super()
         try:
-            if len(connections) > self.limits.max_connections:
-                await self._make_room()
+            if len(connections) > self.limits.max_connections and not self._make_room():
+                self.limits.refused("connections", None, "the worker is full of requests")
+                self.cut()
+                return
             await server.run()
         finally:
             connections.discard(self)
 
-    async def _make_room(self) -> None:
-        """Close the oldest connection without a request; the newest waits for a look at all only sometimes."""
+    def _make_room(self) -> bool:
+        """Close the oldest connection without a request; False if there is none."""
         idle = self._idle
-        if not idle:
+        if not idle and self._searched[0] != self.limits.clock:
             idle.extend(reversed(idle_ones(connections)))
+            if not idle:
+                self._searched[0] = self.limits.clock  # a search looks at all: not for each newcomer
         while idle:
             each = idle.pop()
             if each in connections and each.ending is None and not is_busy(each):
                 each.ending = self.limits.clock
                 self.limits.refused("connections", each.client(), "the worker has no room for more")
                 each.cut()
-                return
+                return True
+        return False
 
     async def _read_data(self) -> None:
         server: Any = super()
@@ -85,6 +91,9 @@ class _Limited:
                 wrong = self._wrong()
                 if wrong is not None:
                     await self.refuse(*wrong)
+                    return
+                if self._is_unread():
+                    await self._end(_LINGER, _DISCARDED)
                     return
         server: Any = super()
         await server.protocol_send(event)
@@ -126,9 +135,7 @@ class _Limited:
         """
         if self.ending is not None:
             return
-        body = reason == "body_size"
-        self.ending = self.limits.clock + (_LINGER_BODY if body else _LINGER)
-        self.most_discarded = _DISCARDED_BODY if body else _DISCARDED
+        self.ending = self.limits.clock + _LINGER
         self.limits.refused(reason, self.client(), detail)
         wrapper: Any = self.protocol  # type: ignore[attr-defined]
         protocol, wrapper.handle = wrapper.protocol, self._discard
@@ -144,13 +151,31 @@ class _Limited:
             if status and state in (h11.IDLE, h11.SEND_RESPONSE):
                 await protocol._send_error_response(status)
             protocol._send_h11_event = protocol._maybe_recycle = _nothing
+        body = reason == "body_size"
+        await self._end(_LINGER_BODY if body else _LINGER, _DISCARDED_BODY if body else _DISCARDED)
+
+    async def _end(self, seconds: float, most: int) -> None:
+        """Read what the client still sends for so many seconds, and so many bytes; then the watch cuts."""
+        wrapper: Any = self.protocol  # type: ignore[attr-defined]
+        self.ending, self.most_discarded = self.limits.clock + seconds, most
+        wrapper.handle = self._discard
         await self._half_close()
-        await protocol.handle(Closed())
+        await wrapper.protocol.handle(Closed())
 
     async def _discard(self, event: Any) -> None:
         self.discarded += len(getattr(event, "data", b""))
         if self.discarded > self.most_discarded:
             self.cut()
+
+    def lingers(self) -> bool:
+        """Whether a client that is refused may still be reading. To be called at each look of the watch."""
+        quiet, self._seen = self.discarded == self._seen and not self.unsent(), self.discarded
+        return not quiet and self.limits.clock < (self.ending or 0)
+
+    def _is_unread(self) -> bool:
+        """Whether an answer is complete before its request is."""
+        connection = getattr(self.protocol.protocol, "connection", None)  # type: ignore[attr-defined]
+        return isinstance(connection, h11.Connection) and connection.their_state is h11.SEND_BODY
 
     async def _half_close(self) -> None:
         """Say that nothing more comes. Not over TLS, which has no half."""
@@ -165,18 +190,19 @@ class _Limited:
                 await stream.send_eof()
 
     def cut(self) -> None:
-        """End a connection at once, whatever is not delivered yet."""
+        """End a connection at once; what is not delivered is dropped, except a refusal's answer."""
+        writer: Any = getattr(self, "writer", None)
         with contextlib.suppress(OSError, ValueError):
             sock = socket.socket(fileno=self.fileno())
             try:
-                if sock.family != socket.AF_UNIX:
+                if self.ending is None and sock.family != socket.AF_UNIX:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                if not hasattr(self, "writer"):
-                    sock.shutdown(socket.SHUT_RDWR)  # wakes trio's tasks
             finally:
                 sock.detach()
-        if hasattr(self, "writer"):
-            self.writer.transport.abort()
+        if writer is not None:
+            writer.transport.abort()
+        else:
+            self._socket().close()  # trio wakes who waits for it
 
     def fileno(self) -> int:
         """The descriptor, -1 if it is closed."""

@@ -52,8 +52,8 @@ class DrainingH2Protocol(H2Protocol):
         self.streams = _Streams()
         # h2 has limits of its own until the client has confirmed ours
         self.connection.decoder.max_header_list_size = min(self.limits.max_head, 2**31 - 1)
-        self._receive: Any = self.connection.receive_data
-        self.connection.receive_data = self._received  # type: ignore[method-assign]
+        connection: Any = self.connection
+        self._receive, connection.receive_data = connection.receive_data, self._received
 
     def _received(self, data: bytes) -> Any:
         try:

@@ -1,7 +1,7 @@
 """hypercorn's HTTP/1 with one reading of a request, and with limits on its head and on what brings no body.
 
-By itself hypercorn 0.18 (with h11) takes a request with a length and chunks, and a folded Transfer-Encoding; it
-has no limit for the number of fields, and none for the extensions of many chunks.
+By itself hypercorn 0.18 (with h11) takes a request with a length and chunks, and a folded Transfer-Encoding;
+it has no limit for the number of fields, and none for the extensions of many chunks.
 """
 
 from __future__ import annotations

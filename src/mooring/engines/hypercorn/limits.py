@@ -98,11 +98,12 @@ class Watch:
             if not hasattr(each, "protocol"):
                 continue  # in its TLS handshake, which has a timeout of its own
             if each.ending is not None:
-                if limits.clock >= each.ending:
+                if not each.lingers():
                     each.cut()
             elif self._stalls(each):
                 limits.refused("send_timeout", each.client(), "")
                 each.cut()
+                each.ending = limits.clock
             elif isinstance(each.protocol.protocol, H2Protocol):
                 self._look_at_http2(each, each.protocol.protocol, steps)
             else:

@@ -29,7 +29,7 @@ class _LimitedBuffer(WebsocketBuffer):
 
     fragments = 0
 
-    def extend(self, event: Message) -> None:
+    def extend(self, event: Message[Any]) -> None:
         self.fragments += event.frame_finished  # a frame comes in parts, as the network brings it
         if self.fragments > FRAGMENTS:
             raise _RefusedMessageError(1008, f"a message of more than {FRAGMENTS} fragments")
