@@ -6,22 +6,24 @@ it has no limit for the number of fields, and none for the extensions of many ch
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import h11
 import hypercorn.protocol
 from h11 import _readers
+from h11._readers import ChunkedReader
 from hypercorn.protocol.h11 import H11Protocol
 
 from mooring.engines.hypercorn.connections import of
 from mooring.engines.hypercorn.limits import Limits
 
-_FIELD = 4  # bytes of a field besides name and value
+_LINE = 2  # bytes at the end of a line
 _READ = 2**16  # bytes that hypercorn reads at once
 _SHARE = 16  # bytes that each byte of a body may bring with it: chunks of one byte have 5
 _FRAMING = (b"transfer-encoding", b"content-length", b"host")
 _original_folds = _readers._obsolete_line_fold
+_create_stream = H11Protocol._create_stream
 
 
 class LimitedH11Protocol(H11Protocol):
@@ -32,23 +34,14 @@ class LimitedH11Protocol(H11Protocol):
 
     def _create_stream(self, request: h11.Request) -> Coroutine[Any, Any, None]:
         """As hypercorn's, unless the request is refused. Not a coroutine function: that would cost more."""
-        fields = request.headers._full_items
-        limits, size, length, coded = self.limits, len(request.target), False, False
-        for raw, name, value in fields:
-            size += len(raw) + len(value) + _FIELD
-            if name == b"content-length":
-                length = True
-            elif name == b"transfer-encoding":
-                coded = True
-        if size > limits.max_head:
-            return self._refused("head_size", 431, f"{size} bytes")
-        if len(fields) > limits.max_fields:
-            return self._refused("head_fields", 431, f"{len(fields)} fields")
-        if coded:
-            if length:
+        count = len(request.headers)
+        if count > self.limits.max_fields:
+            return self._refused("head_fields", 431, f"{count} fields")
+        if isinstance(self.connection._reader, ChunkedReader):  # type: ignore[union-attr]
+            if any(name == b"content-length" for name, _ in request.headers):
                 return self._refused("malformed", 400, "both Content-Length and Transfer-Encoding")
             _Overhead(self)
-        return super()._create_stream(request)
+        return _create_stream(self, request)
 
     async def _refused(self, reason: str, status: int, detail: str) -> None:
         await of(self).refuse(reason, status, detail)
@@ -84,16 +77,20 @@ def _too_much() -> Any:
     raise h11.RemoteProtocolError("a chunked body with too much that is none", error_status_hint=431)
 
 
-def _no_folded_framing(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """A head's lines. A fold is where servers differ in their reading: not in what says where a body ends."""
-    found = list(lines)
-    for number, line in enumerate(found):
-        if line[:1] in (b" ", b"\t"):
-            first = next((each for each in reversed(found[:number]) if each[:1] not in (b" ", b"\t")), b"")
-            if bytes(first).partition(b":")[0].strip().lower() in _FRAMING:
-                raise h11.LocalProtocolError("a folded field that frames the message")
-            return iter(_original_folds(found))
-    return iter(found)
+def _no_folded_framing(lines: Iterable[bytes]) -> Iterable[bytes]:
+    """A head's lines, if they are not too long, and no fold is where servers differ in their reading."""
+    found: list[bytes] = lines if isinstance(lines, list) else list(lines)
+    if sum(map(len, found)) + _LINE * len(found) > LimitedH11Protocol.limits.max_head:
+        raise h11.LocalProtocolError("a head that is too large", error_status_hint=431)
+    if not found or min(found) >= b"!":
+        return found  # no line begins with a blank
+    name = b""
+    for line in found:
+        if line[:1] not in (b" ", b"\t"):
+            name = bytes(line).partition(b":")[0].strip().lower()
+        elif name in _FRAMING:
+            raise h11.LocalProtocolError("a folded field that frames the message")
+    return _original_folds(found)
 
 
 def install(limits: Limits) -> None:
