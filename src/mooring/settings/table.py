@@ -163,6 +163,7 @@ class Settings:
     max_fields: int = _row(REQUESTS, parsers.integer(1, 1000), 100, "The most header fields of a request; beyond it 431")
     max_body: int = _row(REQUESTS, parsers.size, 0, "The largest body of a request, such as 10M; beyond it 413; 0 is no limit", shown_default="no limit")
     max_connections: int | None = _row(REQUESTS, parsers.integer(1, 1_000_000), None, "The most connections of a worker; when it is full, the oldest idle or silent one is closed", shown_default="tuned: from the limit of descriptors and the memory, at most 10000")
+    websocket_max_size: int = _row(REQUESTS, parsers.message_size, 16 * 2**20, "The largest WebSocket message from a client, in bytes after decompression, such as 512K or 16M; a larger one closes its connection with 1009", shown_default="16M")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
     request_id: str | None = _row(REQUESTS, parsers.header_name, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)
@@ -180,6 +181,8 @@ class Settings:
     access_log_skip: tuple[str, ...] = _row(LOGS, parsers.access_log_skip, (), "What the access log leaves out: paths (/healthz, /static/*) and statuses (304, 2xx)", shown_default="nothing")
     access_log_sample: tuple[str, ...] = _row(LOGS, parsers.access_log_sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
     error_log: str | None = _row(LOGS, parsers.log_file, "-", "Where mooring's own log goes: - or true is stderr, a path is a file, empty or false leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-", restart=True)
+
+    logging_conf: str | None = _row(LOGS, parsers.text, None, "The application's logging configuration: a module, or a .py file, with the dictionary LOGGING_CONFIG for logging.config.dictConfig; access lines go to the logger uvicorn.access where it has a handler for it", shown_default="none")
 
     reload: bool = _row(DEVELOPMENT, parsers.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false", restart=True)
     reload_dirs: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Folders to watch", "RELOAD_DIRS", shown_default="the application root", restart=True)

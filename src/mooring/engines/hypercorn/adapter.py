@@ -54,7 +54,7 @@ def serve(serving: Serving) -> None:
     plan = serving.plan
     check(plan)
     stop = StopRequest(plan.settings.graceful_timeout, serving.doors.close)
-    stop.install()
+    stop.install(serving)
     application, name = serving.load(), _worker_class(plan.settings)
     config = configuration(plan)
     limits = Limits(serving, config.websocket_ping_interval)

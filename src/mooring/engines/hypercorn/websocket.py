@@ -2,12 +2,14 @@
 
 For the drain: engines/common/websockets.py.
 
-By itself hypercorn 0.18 gives the application 1006 (abnormal) for every close by the client, takes any number
-of fragments, goes on reading after a message that is too large, and waits for ever for a silent client.
+By itself hypercorn 0.18 gives the application 1006 (abnormal) for every close by the client, limits the
+characters of a text, takes any number of fragments, goes on reading after a message that is too large, and
+waits for ever for a silent client.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,30 +18,40 @@ from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import CloseConnection, Message, Ping
 
+from mooring.engines.common.websockets import TOO_BIG, refused
 from mooring.engines.hypercorn.connections import of
 from mooring.engines.hypercorn.limits import FRAGMENTS
+
+_LOG = logging.getLogger("hypercorn.error")
 
 
 class _RefusedMessageError(Exception):
     """With the close code and what is wrong."""
 
 
-class _LimitedBuffer(WebsocketBuffer):
-    """A message as it comes: bounded in its fragments too."""
+class Buffer(WebsocketBuffer):
+    """The parts of a message: at most `max_length` bytes, in at most FRAGMENTS."""
 
-    fragments = 0
+    size = fragments = 0
+    full = False  # from now on all parts are refused
+    raised = False  # since it was last set to False
 
     def extend(self, event: Message[Any]) -> None:
+        """Add a part. Raises FrameTooLargeError, from then on for each part."""
         self.fragments += event.frame_finished  # a frame comes in parts, as the network brings it
         if self.fragments > FRAGMENTS:
             raise _RefusedMessageError(1008, f"a message of more than {FRAGMENTS} fragments")
-        try:
-            super().extend(event)
-        except FrameTooLargeError:
-            raise _RefusedMessageError(1009, f"a message of more than {self.max_length} bytes") from None
+        data: Any = event.data
+        self.size += len(data) if not isinstance(data, str) or data.isascii() else len(data.encode())
+        if self.size > self.max_length or self.full:
+            self.full = self.raised = True
+            super().clear()
+            raise FrameTooLargeError
+        super().extend(event)
 
     def clear(self) -> None:
-        self.fragments = 0
+        """The message is complete."""
+        self.size = self.fragments = 0
         super().clear()
 
 
@@ -47,13 +59,14 @@ class CodedWSStream(WSStream):
     """Gives the application the code and reason of the client's close frame."""
 
     close: CloseConnection | None = None
+    buffer: Buffer
     heard = False  # since the watch's last look; set by any frame
     heard_at: float | None = None
     asked_at: float | None = None
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.buffer = _LimitedBuffer(self.config.websocket_max_message_size)
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.buffer = Buffer(self.config.websocket_max_message_size)
 
     async def handle(self, event: Event) -> None:
         """As hypercorn's, but the disconnect after a close frame carries its code and reason."""
@@ -68,6 +81,9 @@ class CodedWSStream(WSStream):
     async def _handle_events(self) -> None:
         try:
             await super()._handle_events()
+            while self.buffer.raised:  # hypercorn's loop ends there: the client's close may be behind it
+                self.buffer.raised = False
+                await super()._handle_events()
         except _RefusedMessageError as error:
             await self.refuse(*error.args)
 
@@ -86,6 +102,11 @@ class CodedWSStream(WSStream):
     async def ask(self) -> None:
         """Send a ping: a client that is there answers."""
         await self._send_wsproto_event(Ping())
+
+    async def _send_wsproto_event(self, event: Any) -> None:
+        if self.buffer.full and isinstance(event, CloseConnection) and event.code == TOO_BIG:
+            refused(_LOG, self.buffer.max_length)
+        await super()._send_wsproto_event(event)
 
     async def _accept(self, message: Any) -> None:
         await super()._accept(message)
