@@ -22,7 +22,7 @@ def options(settings: Settings, *, websockets: bool) -> list[Any]:
         backpressure,
         settings.http,
         http1(settings),
-        HTTP2Settings(),
+        http2(settings),
         websockets,
         None,
         *tls(settings),
@@ -35,6 +35,15 @@ def http1(settings: Settings) -> HTTP1Settings:
     if settings.keep_alive == 0:
         return HTTP1Settings(keep_alive=False)
     return HTTP1Settings(header_read_timeout=max(1, round(settings.keep_alive * 1000)))
+
+
+def http2(settings: Settings) -> HTTP2Settings:
+    """Granian's own limit for a head is 16 MiB; it ends floods of resets and of empty frames by itself."""
+    return (
+        HTTP2Settings(max_headers_size=min(settings.max_head, 2**31))
+        if settings.max_head
+        else HTTP2Settings()
+    )
 
 
 def tls(settings: Settings) -> tuple[Any, ...]:
