@@ -5,7 +5,7 @@ from setuptools import Extension, setup
 NAMES = (
     *("module", "text", "ring", "row", "line", "asgi", "asgi_line"),
     *("wsgi", "wsgi_begin", "wsgi_line", "wsgi_report", "wsgi_response"),
-    *("granian_wsgi", "granian_answer", "granian_response"),
+    *("granian_wsgi", "granian_request", "granian_answer", "granian_response"),
 )
 
 setup(

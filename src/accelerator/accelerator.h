@@ -46,7 +46,11 @@ enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
     DO(HTTP_X_FORWARDED_PROTO, "HTTP_X_FORWARDED_PROTO") DO(file_wrapper, "wsgi.file_wrapper")                     \
     DO(input, "wsgi.input") DO(HEAD, "HEAD") DO(http_1_1, "HTTP/1.1") DO(1_1, "1.1") DO(dash, "-")                 \
     DO(begun, "begun") DO(ended, "ended") DO(close, "close") DO(exc_info, "exc_info")                              \
-    DO(response_bytes, "response_bytes")
+    DO(response_bytes, "response_bytes") DO(CONTENT_TYPE, "CONTENT_TYPE") DO(REMOTE_PORT, "REMOTE_PORT")           \
+    DO(SERVER_NAME, "SERVER_NAME") DO(SERVER_PORT, "SERVER_PORT") DO(url_scheme, "wsgi.url_scheme")                \
+    DO(scheme, "scheme") DO(server, "server") DO(raw_path, "raw_path") DO(query_string, "query_string")            \
+    DO(http_2, "HTTP/2") DO(proto, "proto") DO(scope, "scope") DO(send, "send") DO(append, "append")               \
+    DO(popleft, "popleft")
 #define DECLARE(name, text) extern PyObject *t_##name;
 TEXTS(DECLARE)
 #undef DECLARE
@@ -92,7 +96,7 @@ typedef struct {
     Py_ssize_t cell_count;
     double *bounds;
     Py_ssize_t bound_count;
-    Py_ssize_t histogram, durations, overflow, raised, dropped; /* cells */
+    Py_ssize_t histogram, durations, overflow, raised, dropped, moves, streams; /* cells */
     Py_ssize_t first, stop, stride, hint;                       /* the table of requests in flight */
     Writer *writer;                                             /* NULL: no access log */
 } Row;
@@ -102,6 +106,12 @@ extern PyTypeObject Row_Type;
 double monotonic(void);
 Py_ssize_t row_begin(Row *self, double base, const char *path, Py_ssize_t length, double now);
 void row_end(Row *self, Py_ssize_t place);
+
+/* A part of a body has passed. */
+void row_move(Row *self);
+
+/* A response that is no list has begun (1), or ended (-1). */
+void row_stream(Row *self, int change);
 void row_count(Row *self, Py_ssize_t base, long status, double seconds);
 
 /* -- a line of the default forms: line.c ---------------------------------------------------------- */

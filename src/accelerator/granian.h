@@ -1,4 +1,4 @@
-/* Declarations that granian_wsgi.c, granian_answer.c and granian_response.c share. */
+/* Declarations that granian_wsgi.c, granian_request.c, granian_answer.c and granian_response.c share. */
 
 #ifndef MOORING_GRANIAN_H
 #define MOORING_GRANIAN_H
@@ -26,7 +26,7 @@ typedef struct {
     char sent;
 } Response;
 
-extern PyTypeObject Granian_Type, Response_Type;
+extern PyTypeObject Granian_Type, Requests_Type, Response_Type;
 
 /* Send what the application returned. -1: an error is set. */
 int granian_answer(const Granian *self, PyObject *proto, PyObject *environ, Response *response, PyObject *result);

@@ -6,7 +6,7 @@
  *     line.c                     logs/access/line.py
  *     asgi.c, asgi_line.c        instrument/asgi.py, instrument/asgi_line.py
  *     wsgi.c and wsgi_*.c        instrument/wsgi.py, instrument/wsgi_line.py, instrument/wsgi_response.py
- *     granian_*.c                engines/granian/wsgi.py, engines/granian/response.py
+ *     granian_*.c                engines/granian/wsgi.py, engines/granian/request.py, engines/granian/response.py
  *
  * No two files need each other. Why there is an accelerator: docs/decisions.md. */
 
@@ -45,7 +45,8 @@ static PyObject *constants(void) {
 }
 
 PyMODINIT_FUNC PyInit__accelerator(void) {
-    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type, &Wsgi_Type, &Granian_Type};
+    PyTypeObject *types[] = {&Writer_Type, &Row_Type, &Apache_Type, &Asgi_Type, &Wsgi_Type, &Granian_Type,
+                             &Requests_Type};
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;

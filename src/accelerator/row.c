@@ -64,6 +64,10 @@ void row_end(Row *self, Py_ssize_t place) {
     }
 }
 
+void row_move(Row *self) { add(self, self->moves, 1.0); }
+
+void row_stream(Row *self, int change) { add(self, self->streams, change); }
+
 void row_count(Row *self, Py_ssize_t base, long status, double seconds) {
     Py_ssize_t low = 0, high = self->bound_count;
     while (low < high) { /* find the first bound that is not below `seconds` */
@@ -136,15 +140,15 @@ static bool fits(const Row *self, Py_ssize_t cell, Py_ssize_t more) {
 }
 
 static PyObject *Row_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"data",    "bounds",  "histogram", "durations", "overflow", "raised",
-                            "dropped", "first",   "stop",      "stride",    "writer",   NULL};
+    static char *names[] = {"data",  "bounds",  "histogram", "durations", "overflow", "raised", "dropped",
+                            "moves", "streams", "first",     "stop",      "stride",   "writer", NULL};
     PyObject *data, *bounds, *writer;
     Row *self = (Row *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!nnnnnnnnO", names, &data, &PyTuple_Type, &bounds, &self->histogram,
-                                     &self->durations, &self->overflow, &self->raised, &self->dropped, &self->first,
-                                     &self->stop, &self->stride, &writer) ||
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!nnnnnnnnnnO", names, &data, &PyTuple_Type, &bounds, &self->histogram,
+                                     &self->durations, &self->overflow, &self->raised, &self->dropped, &self->moves,
+                                     &self->streams, &self->first, &self->stop, &self->stride, &writer) ||
         PyObject_GetBuffer(data, &self->row, PyBUF_WRITABLE) < 0)
         goto failed;
     self->cells = self->row.buf;
@@ -153,6 +157,7 @@ static PyObject *Row_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     self->bound_count = PyTuple_GET_SIZE(bounds);
     if (!fits(self, self->histogram, self->bound_count + 1) || !fits(self, self->durations, 1) ||
         !fits(self, self->overflow, 1) || !fits(self, self->raised, 1) || !fits(self, self->dropped, 1) ||
+        !fits(self, self->moves, 1) || !fits(self, self->streams, 1) ||
         self->first < 1 || self->stride < RECORD_CELLS || self->stop <= self->first || !fits(self, self->stop, 0) ||
         (self->stop - self->first) % self->stride) {
         PyErr_SetString(PyExc_ValueError, "these cells are not in that row");

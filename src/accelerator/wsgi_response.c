@@ -128,7 +128,7 @@ typedef struct {
     Request *request;
     PyObject *body, *close_body, *iterator; /* NULL means: closed; no close(); not begun */
     Py_ssize_t size;
-    bool failed, done;
+    bool failed, done, begun;
 } Stream;
 
 static PyObject *advance(Stream *self) {
@@ -149,6 +149,11 @@ static PyObject *Stream_next(Stream *self) {
     if (chunk != NULL) {
         Py_ssize_t size = bytes_of(chunk);
         if (size >= 0) {
+            row_move(self->request->wsgi->row);
+            if (!self->begun) {
+                self->begun = true;
+                row_stream(self->request->wsgi->row, 1);
+            }
             self->size += size;
             return chunk;
         }
@@ -163,6 +168,8 @@ static PyObject *Stream_close(Stream *self, PyObject *Py_UNUSED(none)) {
     if (self->done)
         Py_RETURN_NONE;
     self->done = true;
+    if (self->begun)
+        row_stream(self->request->wsgi->row, -1);
     PyObject *close_body = self->close_body;
     self->close_body = NULL;
     PyObject *closed = close_body == NULL ? Py_NewRef(Py_None) : PyObject_CallNoArgs(close_body);
@@ -259,7 +266,7 @@ PyObject *wsgi_body(Request *request, PyObject *body) {
     stream->close_body = close;
     stream->iterator = NULL;
     stream->size = 0;
-    stream->failed = stream->done = false;
+    stream->failed = stream->done = stream->begun = false;
     PyObject_GC_Track(stream);
     int watched = is_watched(request, body, stream);
     if (watched == 0)

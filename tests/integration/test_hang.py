@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import threading
+import time
 
 import pytest
 from harness import ASGI_APP, WSGI_APP
@@ -87,6 +89,9 @@ def test_a_blocking_call_is_dumped_by_name_and_the_other_serves_on(mooring, engi
     found = hang(app)
     assert found["pid"] in before
     assert f"(pid {found['pid']})" in line
+    assert "in block_the_loop (" in line
+    assert "raise MOORING_TIMEOUT (1 s)" in line
+    assert "in block_the_loop" in found["stacks"][1]
     assert 0.9 <= found["silent_s"] < 10
     assert [(r["method"], r["path"]) for r in found["requests"]] == [("GET", "/block")]
     assert found["requests"][0]["age_s"] >= 0.5
@@ -153,6 +158,139 @@ def test_a_blocked_pool_is_seen_while_requests_are_refused_all_the_time(mooring)
         with contextlib.suppress(OSError):  # its end
             app.get("/")
     assert hang(app)["pid"] == before
+    assert app.stop() == 0
+
+
+MOVING = """
+import os, time
+
+
+def app(environ, start_response):
+    path, head = environ["PATH_INFO"], [("Content-Type", "text/plain")]
+    start_response("200 OK", head)
+    if path == "/pid":
+        return [str(os.getpid()).encode()]
+    if path == "/upload":
+        return [str(len(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))).encode()]
+    return {"/ticks": ticks, "/large": large, "/stuck": stuck}[path]()
+
+
+def ticks():
+    for _ in range(20):
+        yield b"tick "
+        time.sleep(0.2)
+
+
+def large():
+    for _ in range(3):
+        yield b"x" * (8 << 20)
+
+
+def stuck():
+    yield b"first "
+    yield b"second "
+    block_a_thread()
+
+
+def block_a_thread():
+    time.sleep(60)
+"""
+
+
+class Client:
+    """A slow client in a thread; `result` is what it got."""
+
+    def __init__(self, app, path, talk):
+        self.result = None
+        self.thread = threading.Thread(target=self._run, args=(app, path, talk), daemon=True)
+        self.thread.start()
+
+    def _run(self, app, path, talk):
+        with socket.create_connection(("127.0.0.1", app.port), timeout=60) as sock:
+            self.result = talk(sock, path)
+
+    def wait(self):
+        self.thread.join(90)
+        return self.result
+
+
+def drink(sock, path):
+    """Read the answer to its end as it comes."""
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode())
+    with sock.makefile("rb") as file:
+        return file.read()
+
+
+def sip(sock, path):
+    """Read 4 MiB within 5 s, and the rest at once."""
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n".encode())
+    got = 0
+    for _ in range(25):
+        time.sleep(0.2)  # the client's slowness itself
+        wanted = 160 << 10
+        while wanted and (part := sock.recv(wanted)):
+            wanted -= len(part)
+            got += len(part)
+    while part := sock.recv(1 << 20):
+        got += len(part)
+    return got
+
+
+def drip(sock, path):
+    """Send 20 KiB within 4 s."""
+    head = f"POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 20480\r\n\r\n"
+    sock.sendall(head.encode())
+    for _ in range(20):
+        sock.sendall(b"x" * 1024)
+        time.sleep(0.2)  # the client's slowness itself
+    with sock.makefile("rb") as file:
+        return file.read()
+
+
+SYNC = {"WORKER_CLASS": "sync", "MOORING_TIMEOUT": 2}
+
+
+@pytest.mark.parametrize(
+    ("engine", "path", "talk"),
+    [
+        ("granian", "/ticks", drink),
+        ("granian", "/large", sip),
+        ("granian", "/upload", drip),
+        ("hypercorn", "/ticks", drink),
+        ("hypercorn", "/large", sip),
+        ("gunicorn", "/ticks", drink),
+        ("gunicorn", "/large", sip),
+        ("gunicorn", "/upload", drip),
+    ],
+)
+def test_threads_that_send_or_receive_are_no_hang(mooring, engine, path, talk):
+    more = {"MOORING_TIMEOUT": 1, "MOORING_THREADS": 2} if engine != "gunicorn" else SYNC
+    app = mooring.run(workers=1, files={"main.py": MOVING}, MOORING_ENGINE=engine, **more)
+    before = app.get("/pid").text
+    clients = [Client(app, path, talk) for _ in range(2 if engine != "gunicorn" else 1)]
+    for result in [each.wait() for each in clients]:
+        if talk is drink:
+            assert result.count(b"tick ") == 20
+        elif talk is sip:
+            assert result > 3 * (8 << 20)
+        else:
+            assert b"20480" in result
+    assert app.get("/pid").text == before
+    assert app.status()["last_hangs"] == []
+    assert app.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["granian", "hypercorn"])
+def test_streams_of_which_none_moves_are_a_hang(mooring, engine):
+    app = mooring.run(
+        workers=1, files={"main.py": MOVING}, MOORING_ENGINE=engine, MOORING_TIMEOUT=1, MOORING_THREADS=2
+    )
+    for _ in range(2):
+        Client(app, "/stuck", drink)
+    line = app.wait_log("is hung: no move for")
+    assert "in block_a_thread (" in line
+    assert "raise MOORING_TIMEOUT (1 s) or MOORING_THREADS (2)" in line
+    assert "in block_a_thread" in hang(app)["stacks"][1]
     assert app.stop() == 0
 
 

@@ -7,9 +7,9 @@ from socket import SHUT_RDWR
 from typing import Any
 
 import pytest
-from harness import PATIENCE, eventually
+from harness import PATIENCE, Starter, eventually
 from served import Served
-from variants import asgi_only
+from variants import Variant, asgi_only, each_asgi
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -89,3 +89,55 @@ def test_a_handshake_is_a_line_of_the_access_log(served: Served):
     with open_socket(served, "/scope?logged") as socket:
         socket.recv(PATIENCE)
     assert '"GET /scope?logged HTTP/1.1" 101' in served.app.wait_log("/scope?logged")
+
+
+LIMIT = 16 * 2**20  # the default of MOORING_WEBSOCKET_MAX_SIZE
+
+
+@asgi_only
+def test_the_largest_message_by_default_is_16_mib(served: Served, tmp_path):
+    for message in ("x" * LIMIT, b"x" * LIMIT):
+        with open_socket(served, "/ws", max_size=None, compression=None) as socket:
+            socket.send(message)
+            assert socket.recv(PATIENCE) == message
+    mark = tmp_path / "mark"
+    for number, message in enumerate(("x" * (LIMIT + 1), [b"x" * (LIMIT // 2), b"x" * (LIMIT // 2), b"x"])):
+        with open_socket(served, f"/ws?mark={mark}{number}", compression=None) as socket:
+            assert refusal(socket, message) == 1009
+    seen = eventually(lambda: [each for n in "01" if (each := tmp_path / f"mark{n}").exists()][1:], "both")
+    assert seen
+    assert {(tmp_path / f"mark{n}").read_text() for n in "01"} <= {"1009", "1006"}
+
+
+def refusal(socket: Any, message: Any) -> int | None:
+    """The code with which a message was refused."""
+    try:
+        socket.send(message)
+        socket.recv(PATIENCE)
+    except ConnectionClosed as closed:
+        return closed.rcvd and closed.rcvd.code
+    return None
+
+
+@each_asgi
+def test_a_limit_that_is_set_counts_bytes_of_whole_messages(mooring: Starter, variant: Variant):
+    served = Served.start(mooring, variant, MOORING_WEBSOCKET_MAX_SIZE="100000")
+    passing = [
+        "x" * 100_000,
+        b"x" * 100_000,
+        "\u00fc" * 50_000,
+        [b"x" * 50_000, b"x" * 50_000],
+        ["x" * 99_999, "x"],
+    ]
+    with open_socket(served, "/ws") as socket:
+        for message in passing:
+            socket.send(message)
+            assert len(socket.recv(PATIENCE)) == (100_000 if message != passing[2] else 50_000)
+    for message in ("x" * 100_001, b"x" * 5_000_000, "\u00fc" * 50_001, [b"x" * 50_000, b"x" * 50_001]):
+        for compression in ("deflate", None):
+            with open_socket(served, "/ws", compression=compression) as socket:
+                assert refusal(socket, message) == 1009
+    line = served.app.wait_log("MOORING_WEBSOCKET_MAX_SIZE")
+    assert "more than 100000 bytes" in line
+    assert served.app.stop() == 0
+    assert served.app.stderr.count("MOORING_WEBSOCKET_MAX_SIZE") == 1

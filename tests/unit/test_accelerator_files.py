@@ -20,6 +20,7 @@ TWINS = {
     "wsgi_line": "instrument/wsgi_line.py",
     "wsgi_response": "instrument/wsgi_response.py",
     "granian_wsgi": "engines/granian/wsgi.py",
+    "granian_request": "engines/granian/request.py",
     "granian_response": "engines/granian/response.py",
 }
 

@@ -54,6 +54,7 @@ class Serving(NamedTuple):
     wants after each TTIN or TTOU, and `gone` with the pid of each worker that has ended; `arbiter_rows` gives
     its workers their rows of the scoreboard, and each worker calls `booted` when it serves; `metrics` is the
     folder of the application's own metrics.
+    On WSGI the engine calls `moved` for each part of a request's body that has come: a sign of life.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
     `refused` counts and logs what an engine refuses of a client: one of REFUSALS (scoreboard/row.py), the
     peer, and a detail, or "" (instrument/refusals.py).
@@ -75,6 +76,7 @@ class Serving(NamedTuple):
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
     refused: Callable[[str, object, str], None] = lambda _reason, _peer, _detail: None
+    moved: Callable[[], None] = lambda: None
 
     @property
     def sockets(self) -> tuple[socket, ...]:

@@ -16,7 +16,14 @@ from mooring.instrument import wsgi_line
 from mooring.instrument.meter import FAILED, Lines, Meter, lines_agree, on_access_loggers, table
 from mooring.instrument.request_id import WsgiIdentifier, WsgiIds
 from mooring.instrument.wsgi_line import describer, logger, target_of
-from mooring.instrument.wsgi_response import Stream, is_watched_file, last_of_connection, watch, with_headers
+from mooring.instrument.wsgi_response import (
+    Progress,
+    Stream,
+    is_watched_file,
+    last_of_connection,
+    watch,
+    with_headers,
+)
 from mooring.logs.access.parts import Entry, apache_date
 from mooring.logs.escape import METHODS
 from mooring.scoreboard import accelerator
@@ -52,7 +59,7 @@ def _wrapped(
 ) -> WSGI:
     """What `wrap_wsgi` returns, in Python."""
     start, report = _recorder(meter)
-    drain = meter.drain
+    drain, progress = meter.drain, Progress(meter.row.cells)
 
     def wsgi(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         arrival = start(environ)
@@ -85,7 +92,7 @@ def _wrapped(
             prepare(environ)
             body = application(environ, started)
             if not isinstance(body, list):
-                stream = Stream(body, finish)
+                stream = Stream(body, finish, progress)
                 return body if is_watched_file(environ, body, stream, headers) else stream
             size = sum(map(_size, body))
         except BaseException:

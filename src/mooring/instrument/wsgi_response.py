@@ -13,8 +13,30 @@ from typing import Any
 
 from mooring.application.model import Environ
 from mooring.instrument.wsgi_line import declared_size
+from mooring.scoreboard.row import MOVES, STREAMS
+from mooring.system.unpatched import native
 
 FinishAnswer = Callable[["Stream"], None]
+
+
+class Progress:
+    """Notes in a row that bodies move; any thread may call it."""
+
+    __slots__ = ("_cells", "_lock")
+
+    def __init__(self, cells: memoryview[float]) -> None:
+        self._cells, self._lock = cells, native("_thread", "allocate_lock")()
+
+    def moved(self) -> None:
+        """A part of a body has passed."""
+        self._cells[MOVES] += 1.0  # a lost update is still a change
+
+    def streams(self, change: int) -> None:
+        """A response has begun (1), or ended (-1)."""
+        with self._lock:
+            self._cells[STREAMS] += change
+
+
 _CLOSE = ("Connection", "close")
 
 
@@ -24,9 +46,10 @@ class Stream:
     A chunk that is no bytes fails here, as it would in the server.
     """
 
-    __slots__ = ("body", "close_body", "failed", "finish", "size")
+    __slots__ = ("begun", "body", "close_body", "failed", "finish", "progress", "size")
 
-    def __init__(self, body: Iterable[bytes], finish: FinishAnswer) -> None:
+    def __init__(self, body: Iterable[bytes], finish: FinishAnswer, progress: Progress) -> None:
+        self.progress, self.begun = progress, False
         self.body = body
         self.close_body = getattr(body, "close", None)
         self.finish: FinishAnswer | None = finish
@@ -36,7 +59,12 @@ class Stream:
     def __iter__(self) -> Iterator[bytes]:
         try:
             for chunk in self.body:
-                self.size += len(chunk) if chunk.__class__ is bytes else memoryview(chunk).nbytes
+                size = len(chunk) if chunk.__class__ is bytes else memoryview(chunk).nbytes
+                self.progress.moved()
+                if not self.begun:
+                    self.begun = True
+                    self.progress.streams(1)
+                self.size += size
                 yield chunk
         except Exception:
             self.failed = self.size == 0
@@ -47,6 +75,8 @@ class Stream:
         finish, self.finish = self.finish, None
         if finish is None:
             return
+        if self.begun:
+            self.progress.streams(-1)
         try:
             if self.close_body is not None:
                 self.close_body()

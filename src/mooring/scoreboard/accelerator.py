@@ -18,10 +18,12 @@ from mooring.scoreboard.row import (
     DROPPED,
     DURATIONS,
     HISTOGRAM,
+    MOVES,
     OVERFLOW,
     PLACES,
     RAISED,
     RECORD,
+    STREAMS,
 )
 
 c: Any = None
@@ -86,6 +88,8 @@ def row(of: Row, write: object = None) -> Any:
         overflow=OVERFLOW,
         raised=RAISED,
         dropped=DROPPED,
+        moves=MOVES,
+        streams=STREAMS,
         first=PLACES.start,
         stop=PLACES.stop,
         stride=PLACES.step,

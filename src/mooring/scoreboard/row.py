@@ -29,7 +29,11 @@ DROPPED = 10  # access log lines for which the ring had no room
 RAISED = 11  # requests in which the application failed before its response was complete
 REJECTED = 12  # requests refused because of max_in_flight
 TIMED_OUT = 13  # requests that took longer than request_timeout
-REFUSED = 16  # the first of the cells for what was refused of clients: one for each of REFUSALS
+# Signs of life of a WSGI worker whose threads are all busy: supervisor/hangs.py.
+MOVES = 14  # parts of bodies, given by the application or read by it
+STREAMS = 15  # responses, not lists, of which a part is on its way
+TAKEN = 16  # looks at which clients had taken bytes since the look before
+REFUSED = 20  # the first of the cells for what was refused of clients: one for each of REFUSALS
 
 REFUSALS = (
     "head_timeout",  # no whole head in time

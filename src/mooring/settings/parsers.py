@@ -37,6 +37,9 @@ def flag(value: str) -> bool:
     raise ValueError("true or false")
 
 
+LARGEST_MESSAGE = 2**40  # bytes: in effect no limit
+
+
 def integer(minimum: int, maximum: int | None = None) -> Parser:
     """A parser for a whole number within bounds."""
     expected = f"a whole number of at least {minimum}" + (
@@ -185,9 +188,7 @@ def memory(value: str) -> int | str:
     try:
         if value.endswith("%"):
             return f"{number(0, 100, exclusive=True)(value[:-1].strip()):g}%"
-        digits = value.rstrip("kmgtibKMGTIB ")
-        unit = value[len(digits) :].strip().lower().removesuffix("b").removesuffix("i")
-        size = int(number(0, 2**50)(digits) * _SIZES[unit])
+        size = _bytes(value)
     except (ValueError, KeyError):
         raise ValueError(expected) from None
     if not 2**20 <= size <= 2**53:
@@ -197,12 +198,29 @@ def memory(value: str) -> int | str:
 
 def size(value: str) -> int:
     """A size in bytes, with K, M, G or T for powers of 1024 (64K, 10M, 1.5GiB); 0 is none."""
-    digits = value.rstrip("kmgtibKMGTIB ")
-    unit = value[len(digits) :].strip().lower().removesuffix("b").removesuffix("i")
     try:
-        return int(number(0, 2**50)(digits) * _SIZES[unit])
+        return _bytes(value)
     except (ValueError, KeyError):
         raise ValueError("a size in bytes such as 64K, 10M or 1.5G") from None
+
+
+def message_size(value: str) -> int:
+    """A size in bytes, as for `memory`."""
+    expected = "a size of 1 byte to 1T, such as 65536, 512K or 16M"
+    try:
+        size = _bytes(value)
+    except (ValueError, KeyError):
+        raise ValueError(expected) from None
+    if not 1 <= size <= LARGEST_MESSAGE:
+        raise ValueError(expected)
+    return size
+
+
+def _bytes(value: str) -> int:
+    """Raises ValueError for what is no number, KeyError for what is no unit."""
+    digits = value.rstrip("kmgtibKMGTIB ")
+    unit = value[len(digits) :].strip().lower().removesuffix("b").removesuffix("i")
+    return int(number(0, 2**50)(digits) * _SIZES[unit])
 
 
 def cpu_count(value: str) -> float | str:

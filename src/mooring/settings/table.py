@@ -163,6 +163,7 @@ class Settings:
     max_fields: int = _row(REQUESTS, parsers.integer(1, 1000), 100, "The most header fields of a request; beyond it 431")
     max_body: int = _row(REQUESTS, parsers.size, 0, "The largest body of a request, such as 10M; beyond it 413; 0 is no limit", shown_default="no limit")
     max_connections: int | None = _row(REQUESTS, parsers.integer(1, 1_000_000), None, "The most connections of a worker; when it is full, the oldest idle or silent one is closed", shown_default="tuned: from the limit of descriptors and the memory, at most 10000")
+    websocket_max_size: int = _row(REQUESTS, parsers.message_size, 16 * 2**20, "The largest WebSocket message from a client, in bytes after decompression, such as 512K or 16M; a larger one closes its connection with 1009", shown_default="16M")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
     request_id: str | None = _row(REQUESTS, parsers.header_name, "auto", "The header that carries the request's id: taken from a trusted peer, else made; for the application, on the response and in the access log; auto is x-request-id where the access log's form shows ids (json, %(rid)s), empty is off", empty_disables=True)

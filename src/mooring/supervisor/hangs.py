@@ -1,8 +1,9 @@
 """Watches the workers' heartbeats, and tells which workers move. The lifecycle decides what silence means.
 
 An ASGI worker moves while its event loop beats. A WSGI worker moves while its process beats and not all of
-its threads are busy with the same requests as at the last look: one slow request is no hang, slow requests
-on all threads are. An engine's arbiter watches its workers itself.
+its threads are busy with the same requests as at the last look, or a part of a body has passed since, or a
+client has taken bytes: one slow request is no hang, and downloads that flow are none on all threads; requests
+on all threads of which none moves are. An engine's arbiter watches its workers itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from mooring.scoreboard.row import BEAT, Row
+from mooring.scoreboard.row import BEAT, MOVES, TAKEN, Row
 from mooring.supervisor import lifecycle
 from mooring.supervisor.lifecycle import Worker, WorkerState
 from mooring.supervisor.loop import Supervisor
@@ -21,11 +22,12 @@ _LATE = 0.5  # seconds; a look this much too late: the supervisor was frozen, an
 
 class Sign(NamedTuple):
     """What was last seen of a worker: its `beat`, when the requests of its `busy` pool began (None: a thread
-    is free), and when it last moved (`at`). All in monotonic seconds.
+    is free), how far `bodies` were, and when it last moved (`at`). All but `bodies` in monotonic seconds.
     """
 
     beat: float
     busy: tuple[float, ...] | None
+    bodies: tuple[float, float]
     at: float
 
 
@@ -81,12 +83,14 @@ class HangWatch(Part):
             return True  # it has no row of its own: it counts as moving
         beat = row.read(BEAT)
         busy = _busy(row, handle.plan.threads) if report.interface == "wsgi" else None
-        before = self._signs.get(worker.serial)
-        if before is not None and (beat == before.beat or (busy is not None and busy == before.busy)):
-            self._signs[worker.serial] = before._replace(beat=beat, busy=busy)
-            return False
-        self._signs[worker.serial] = Sign(beat, busy, now)
-        return True
+        bodies = row.read(MOVES), row.read(TAKEN)
+        sign, before = Sign(beat, busy, bodies, now), self._signs.get(worker.serial)
+        if before is not None and (
+            beat == before.beat or (busy is not None and (busy, bodies) == (before.busy, before.bodies))
+        ):
+            sign = sign._replace(at=before.at)
+        self._signs[worker.serial] = sign
+        return sign.at == now
 
 
 def _busy(row: Row, threads: int) -> tuple[float, ...] | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from mooring import resources
 from mooring.logs.escape import escape
 from mooring.scoreboard.row import MEMORY
+from mooring.supervisor import frames
 from mooring.supervisor.lifecycle import Cause
 from mooring.supervisor.loop import Supervisor
 from mooring.supervisor.part import Part
@@ -26,7 +27,9 @@ HANGS = 5  # the most that /status shows
 # Seconds: between two looks at the file; without a new byte in it, after which the stacks are complete.
 _POLL, _SETTLED = 0.02, 0.1
 _REQUESTS = 20  # the most that a record shows
-_MOST = 24_576  # bytes of stacks that are kept: the last ones, since the main thread comes last
+# Of the stacks: the bytes that are read, the last ones, since the main thread comes last; and the characters
+# that are kept, the first ones, since the application's frames come first then.
+_READ, _MOST = 1 << 20, 24_576
 
 
 class Case(NamedTuple):
@@ -105,13 +108,16 @@ class HungStacks(Part):
     def _close(self, serial: int) -> None:
         """Kill the worker, and record what was found."""
         case = self._cases.pop(serial)
-        stacks = _read(case.stacks)
+        plan = case.handle.plan
+        own = frames.owner(plan.target.module)
+        stacks = frames.arranged(_read(case.stacks), own)[:_MOST]
         if serial in self._supervisor.workers.handles:
             process.kill_group(case.handle.pid)
-        facts = case.facts
+        facts, where = case.facts, escape(frames.place(stacks, own))
         self._supervisor.log.record(
             "error",
-            f"worker {facts['slot']} (pid {facts['pid']}) is hung: no move for {facts['silent_s']} s",
+            f"worker {facts['slot']} (pid {facts['pid']}) is hung: no move for {facts['silent_s']} s"
+            f"{where and f', in {where}'}. {_advice(case.handle)}",
             {"notice": "hung", "serial": serial, **facts},
             told=("notice", "slot", "pid", "silent_s"),
             traceback=stacks or "no stacks: it did not answer in time",
@@ -122,12 +128,21 @@ class HungStacks(Part):
         del hangs[:-HANGS]
 
 
+def _advice(handle: WorkerHandle) -> str:
+    """What to do, for people."""
+    limit = f"MOORING_TIMEOUT ({handle.plan.settings.timeout:g} s)"
+    if handle.report is not None and handle.report.interface == "wsgi":
+        more = f"{limit} or MOORING_THREADS ({handle.plan.threads})"
+        return f"Where requests may take so long, raise {more}; else move what blocks to a task queue."
+    return f"Where it may take so long, raise {limit}; else move what blocks the event loop to a thread."
+
+
 def _read(fd: int) -> str:
     if fd < 0:
         return ""
     try:
         size = os.fstat(fd).st_size
-        data = os.pread(fd, _MOST, max(0, size - _MOST))
+        data = os.pread(fd, _READ, max(0, size - _READ))
     except OSError:
         return ""
     finally:

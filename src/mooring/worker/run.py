@@ -185,7 +185,8 @@ def _serve(assignment: Assignment) -> None:
             limited = plan.settings.max_worker_memory is not None
             _serves(loaded[0].row(), assignment, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
-                heartbeat.start(loaded[0].row(), heartbeat.every(longest), load().interface)
+                seconds, threads = heartbeat.every(longest), plan.threads
+                heartbeat.start(loaded[0].row(), seconds, load().interface, assignment.doors.names, threads)
 
     engine = plan.settings.engine  # "auto" is decided below, by the interface
     if not plan.has_arbiter:  # an arbiter's workers each import the application
@@ -206,6 +207,7 @@ def _serve(assignment: Assignment) -> None:
         booted=lambda: _serves(loaded[0].row(), assignment),
         gone=lambda pid: tell(assignment.report, "gone", worker=pid),
         metrics=setup.metrics_folder(assignment),
+        moved=lambda: heartbeat.moved(loaded[0].row()) if loaded else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
         refused=_refusals(lambda: loaded[0], assignment.context.log),
     )

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from types import SimpleNamespace
 
-from mooring.scoreboard.row import PLACES, REQUEST_BASE, Row
+from mooring.scoreboard.row import BEAT, MOVES, PLACES, REQUEST_BASE, TAKEN, Row
 from mooring.supervisor import lifecycle
 from mooring.supervisor.hangs import HangWatch, _busy
 from mooring.supervisor.history import ended_by
@@ -49,3 +49,40 @@ def test_who_has_moved_is_heard_before_what_else_has_happened() -> None:
     events.append(exited)
     watch.expire()
     assert events == deque([lifecycle.Beats((0,)), exited])
+
+
+class _Watched:
+    """One WSGI worker with two threads, and what the lifecycle is told of it."""
+
+    def __init__(self) -> None:
+        fleet = lifecycle.new_fleet(lifecycle.Policy(heartbeat_timeout=4))
+        for event in (lifecycle.Tick(), lifecycle.Ready(0)):
+            fleet, _ = lifecycle.step(fleet, event, time.monotonic())
+        self.row = Row()
+        report = SimpleNamespace(has_arbiter=False, interface="wsgi")
+        handle = SimpleNamespace(plan=SimpleNamespace(threads=2), report=report)
+        workers = SimpleNamespace(scoreboard=SimpleNamespace(rows={0: (self.row,)}), handles={0: handle})
+        self._worker = next(iter(fleet.workers.values()))
+        self._watch, self._now = HangWatch(SimpleNamespace(fleet=fleet, workers=workers)), 100.0
+
+    def moved(self) -> bool:
+        self._now += 1.0
+        self.row.cells[BEAT] = self._now
+        return self._watch._moved(self._worker, self._now)
+
+    @property
+    def silent(self) -> float:
+        return self._watch.silent(0, self._now)
+
+
+def test_a_busy_pool_moves_while_a_part_of_a_body_passes() -> None:
+    watched = _Watched()
+    begin(watched.row, 0, 5.0)
+    assert [watched.moved(), watched.moved()] == [True, True]  # a thread is free
+    begin(watched.row, 1, 7.0)
+    assert [watched.moved(), watched.moved(), watched.moved()] == [True, False, False]
+    assert watched.silent == 2.0
+    for cell in (MOVES, TAKEN):
+        watched.row.cells[cell] += 1.0
+        assert [watched.moved(), watched.moved()] == [True, False]
+        assert watched.silent == 1.0

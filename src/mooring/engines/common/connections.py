@@ -16,13 +16,24 @@ import struct
 import termios
 from collections.abc import Iterable, Iterator
 from socket import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 from mooring.system.process import descriptors
 
 # tcp_info: the state in the first byte; last_data_sent, last_ack_sent and last_data_recv in ms
 _TIMES = struct.Struct("=B43xIII")
 _ESTABLISHED = 1
+_BYTES = struct.Struct("=120xQQ")  # tcp_info: bytes_acked and bytes_received
+
+
+class Bytes(NamedTuple):
+    """How far a connection is, in each direction: a number that changes when bytes pass."""
+
+    sent: int
+    received: int
+
+
+Traffic = dict[tuple[int, Any], Bytes]  # of each connection, by its descriptor and the client's address
 
 
 class Connections:
@@ -50,6 +61,12 @@ class Connections:
     def peers(self) -> dict[tuple[str, int] | None, int]:
         """The descriptor of each TCP connection, by the client's address and port."""
         return {(name[0], name[1]): fd for fd, name, silence in self._each() if silence is not None}
+
+    def traffic(self) -> Traffic:
+        """How far each connection is. Of a unix socket: what waits in its queues."""
+        return {
+            (fd, name): _waiting(fd) if silence is None else _passed(fd) for fd, name, silence in self._each()
+        }
 
     def _each(self) -> Iterator[tuple[int, Any, float | None]]:
         for number in descriptors():
@@ -92,6 +109,27 @@ def unread(fd: int) -> bool:
     except (OSError, ValueError):
         return False  # closed already
     return waiting[0] > 0
+
+
+def _passed(fd: int) -> Bytes:
+    """Bytes that a TCP client has acknowledged and sent; zeros where the kernel does not tell."""
+    sock = _socket.socket(fileno=fd)
+    try:
+        return Bytes(*_BYTES.unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _BYTES.size)))
+    except (OSError, struct.error):
+        return Bytes(0, 0)
+    finally:
+        sock.detach()
+
+
+def _waiting(fd: int) -> Bytes:
+    found = []
+    for request in (termios.TIOCOUTQ, termios.FIONREAD):
+        waiting = array.array("i", [0])
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(fd, request, waiting)
+        found.append(waiting[0])
+    return Bytes(*found)
 
 
 def silence_of(sock: Any) -> float | None:

@@ -8,10 +8,51 @@ unchanged.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mooring.application.model import Send
+
+TOO_BIG = 1009  # RFC 6455, 7.4.1
+SILENCE = 0.5  # seconds without a byte after which a refused client is taken to have sent all of its message
+LINGER = 15.0  # seconds that it may send on at most: a close before that would reset it, with 1009 unread
+_AGAIN = 60.0  # seconds between two log lines
+_said: list[float] = []  # when the last line was written
+
+
+def refused(log: logging.Logger, size: int) -> None:
+    """Log that a message above `size` bytes was refused; at most once a minute."""
+    now = time.monotonic()
+    if _said and now - _said[-1] < _AGAIN:
+        return
+    _said[:] = [now]
+    log.warning(
+        "a WebSocket message of more than %d bytes was refused, its connection closed with 1009: "
+        "MOORING_WEBSOCKET_MAX_SIZE is the limit",
+        size,
+    )
+
+
+class Silence:
+    """Calls `end` when a refused client has been silent for a while, or for too long has not been."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        self._end, self._loop = end, asyncio.get_running_loop()
+        self._last = self._loop.call_later(LINGER, end)
+        self._timer = self._loop.call_later(SILENCE, end)
+
+    def heard(self) -> None:
+        """The client has sent something."""
+        self._timer.cancel()
+        self._timer = self._loop.call_later(SILENCE, self._end)
+
+    def cancel(self) -> None:
+        """The connection is gone."""
+        self._timer.cancel()
+        self._last.cancel()
 
 
 class WebSockets:

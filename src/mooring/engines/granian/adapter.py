@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from mooring.engines import Serving
 from mooring.engines.common import event_loop, tls
 from mooring.engines.granian.pool import LOG
+from mooring.errors import ConfigurationError
+
+LARGEST = 16 * 2**20  # bytes: the largest frame that granian reads, which no option changes
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
 def check(plan: Plan) -> None:
     """Raise ConfigurationError for what granian cannot do."""
     event_loop.loop_factory(plan.settings.loop)
+    if plan.settings.websocket_max_size > LARGEST and plan.interface != "wsgi":
+        raise ConfigurationError(
+            f"websocket_max_size={plan.settings.websocket_max_size}: granian takes WebSocket messages of at "
+            f"most {LARGEST} bytes (16M); choose another engine"
+        )
     if plan.tls:
         tls.context(plan.settings, ())
 

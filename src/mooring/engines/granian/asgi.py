@@ -7,11 +7,11 @@ import socket
 from typing import Any
 
 from granian._futures import _new_cbscheduler
-from granian._granian import ASGIWorker
 
 from mooring.application.model import Message
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
+from mooring.engines.common.connections import Connections
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import StopRequest, warn_of_cut
@@ -23,7 +23,7 @@ from mooring.engines.granian.websocket import Live
 def serve(serving: Serving) -> None:
     """Serve an ASGI application until drained. Raises ApplicationError if its lifespan startup fails."""
     settings = serving.plan.settings
-    pool = Pool(ASGIWorker, serving, 1)
+    pool = Pool(serving, 1, websockets=True)
     stop = StopRequest(settings.graceful_timeout, pool.leave)
     stop.install()
     lifespan = Lifespan(serving.load().call, LOG)
@@ -36,7 +36,9 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest, poo
     lifespan = _Engine(application)
     if not await lifespan.startup(stopping):
         return
-    live, loop = Live(), asyncio.get_running_loop()
+    settings = serving.plan.settings
+    live = Live(settings.websocket_max_size, Connections(serving.doors.names))
+    loop = asyncio.get_running_loop()
     stopped = asyncio.Semaphore(0)
     new_scheduler: Any = _new_cbscheduler
     schedulers = []

@@ -1,8 +1,4 @@
-"""`wsgi.input` on granian, as PEP 3333 wants it.
-
-Granian's own `readline()` drops the newline, its `read(-1)` fails, and its `read()` forgets what a `read(n)`
-has buffered. Only its `read(n)` and `readline()` are used here.
-"""
+"""`wsgi.input` on granian, as PEP 3333 wants it: lines and whole bodies, from request.Body's two methods."""
 
 from __future__ import annotations
 
@@ -42,6 +38,8 @@ class Input:
 
     def _take(self, size: int) -> bytes:
         piece = bytes(self._body.read(size))
+        if len(piece) < size and self._left is None and getattr(self._body, "broken", False):
+            raise ConnectionResetError("the client has left before the end of the request's body")
         self._note(len(piece), len(piece) < size)
         return piece
 

@@ -15,16 +15,15 @@ from mooring.system.memfd import memory
 
 
 def options(settings: Settings, *, websockets: bool) -> list[Any]:
-    """The arguments `backpressure` to `metrics`; the WSGI worker has no `websockets_enabled`."""
+    """The arguments `backpressure` to `metrics` of granian's ASGI worker."""
     # A connection holds its place while it idles, so this bounds connections, not requests.
     backpressure = max(1024, settings.backlog)
-    upgrades = [True] if websockets else []
     return [
         backpressure,
         settings.http,
         http1(settings),
         HTTP2Settings(),
-        *upgrades,
+        websockets,
         None,
         *tls(settings),
         (None, None),

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from granian import _granian
 from granian._granian import SocketHolder, WorkerSignal
 
 from mooring.engines import Serving
@@ -27,16 +28,17 @@ LOG = logging.getLogger("_granian")  # granian's own name
 class Pool:
     """granian's workers, one for each socket; started and stopped together."""
 
-    def __init__(self, kind: Callable[..., Any], serving: Serving, threads: int) -> None:
-        self._kind = kind
+    def __init__(self, serving: Serving, threads: int, *, websockets: bool) -> None:
         self._serving = serving
+        self._websockets = websockets
         self._threads = threads
         self._workers: list[Any] = []
         self._signals: list[Any] = []
 
     def start(self, schedulers: Sequence[Any], loop: Any, stopped: Callable[[], None]) -> None:
         """Accept on every socket; `stopped` is called, in any thread, for each worker that has stopped."""
-        settings = options(self._serving.plan.settings, websockets=self._kind.__name__ == "ASGIWorker")
+        kind: Any = _granian.ASGIWorker  # for WSGI too: request.py
+        settings = options(self._serving.plan.settings, websockets=self._websockets)
         for number, (sock, scheduler) in enumerate(zip(self._serving.sockets, schedulers, strict=True), 1):
             uds = sock.family == socket.AF_UNIX
             fd = os.dup(sock.fileno())  # granian closes what it is given
@@ -45,7 +47,7 @@ class Pool:
             ended = WorkerSignal()
             ended.add_cb(stopped)
             try:
-                worker = self._kind(number, (None, holder), None, 1, 512, self._threads, 30, *settings)
+                worker = kind(number, (None, holder), None, 1, 512, self._threads, 30, *settings)
                 (worker.serve_mtr_uds if uds else worker.serve_mtr)(scheduler, loop, ended)
             except BaseException as error:
                 raise _explained(error) from None

@@ -119,7 +119,7 @@ def _last_of_connection(message: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _websocket(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:
-    connection = WebSocket(proto, scope["client"])
+    connection = WebSocket(proto, scope["client"], live)
     live.websockets.add(connection)
     try:
         with contextlib.suppress(ClientLeftError):

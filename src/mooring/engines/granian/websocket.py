@@ -1,29 +1,39 @@
 """One WebSocket on granian, and what else is in flight in this process.
 
 Where granian 2.8 differs from the other engines: a close waits as long as a `receive()` is pending, sending
-to a client that has left raises no OSError, and `receive()` does not report the server's own close.
+to a client that has left raises no OSError, and `receive()` does not report the server's own close. It has no
+limit on messages but its own: 16 MiB a frame, 64 MiB a message, and then no close frame.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from typing import Any
 
-from mooring.engines.common.connections import Connections, borrow
+from mooring.engines.common.connections import Connections, borrow, unread
 from mooring.engines.common.gate import Gate
-from mooring.engines.common.websockets import delays
+from mooring.engines.common.websockets import LINGER, SILENCE, TOO_BIG, delays, refused
 
 GOING_AWAY = 1012  # service restart: https://www.iana.org/assignments/websocket
 _PAUSE = 0.02  # seconds between two looks for new WebSockets
 _LINGER = 1.0  # seconds that a client has to send its own close
+_NO_CODE = 1005  # what granian tells of a close frame without a code, and of its own errors
+_LOOKS = 3
+_LOG = logging.getLogger("_granian")
+_reading = set[asyncio.Future[None]]()  # tasks: the event loop alone would not keep them
 
 
 class Live:
-    """What is in flight in this process; `gate` is set when the drain begins."""
+    """What is in flight in this process; `gate` is set when the drain begins.
 
-    def __init__(self) -> None:
+    `max_size` is the most bytes of a message.
+    """
+
+    def __init__(self, max_size: int, connections: Connections) -> None:
+        self.max_size, self.connections = max_size, connections
         self.active = 0
         self.gate: Gate | None = None
         self.websockets: set[WebSocket] = set()
@@ -56,12 +66,26 @@ async def _close_in(delay: float, websocket: WebSocket, fd: int | None) -> None:
     await websocket.close(GOING_AWAY)
     if kept is None:
         return
+    await _read_out(kept, _LINGER, _LINGER)
+
+
+async def _read_out(kept: socket.socket, silence: float, longest: float) -> None:
+    """End the connection; read on until the client does, or is silent for so long. Seconds."""
     loop = asyncio.get_running_loop()
     with kept, contextlib.suppress(OSError, TimeoutError):
         kept.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout(_LINGER):
-            while await loop.sock_recv(kept, 65536):
+        async with asyncio.timeout(longest):
+            while await asyncio.wait_for(loop.sock_recv(kept, 1 << 18), silence):
                 pass
+
+
+def _is_larger(message: dict[str, Any], size: int) -> bool:
+    """Whether a message has more than `size` bytes."""
+    data = message.get("bytes")
+    if data is not None:
+        return len(data) > size
+    text = message.get("text") or ""
+    return len(text) * 4 > size and (len(text) > size or len(text.encode()) > size)
 
 
 class ClientLeftError(OSError):
@@ -71,8 +95,8 @@ class ClientLeftError(OSError):
 class WebSocket:
     """Granian's WebSocket protocol object, as the application sees it; `code` is set once it is closed."""
 
-    def __init__(self, proto: Any, client: tuple[str, int] | None) -> None:
-        self.client = client
+    def __init__(self, proto: Any, client: tuple[str, int] | None, live: Live) -> None:
+        self.client, self._live = client, live
         self._proto = proto
         self._pending: Any = None
         self.accepted = False
@@ -92,10 +116,38 @@ class WebSocket:
             return await self._disconnect()
         finally:
             self._pending = None
+        if message["type"] == "websocket.receive" and _is_larger(message, self._live.max_size):
+            await self._refuse()
+            return await self._disconnect()
+        if message["type"] == "websocket.disconnect" and message["code"] == _NO_CODE and await self._is_cut():
+            await self._refuse()
+            return await self._disconnect()
         if message["type"] == "websocket.disconnect":
             self.code = message["code"]
             message.setdefault("reason", "")
         return message
+
+    async def _is_cut(self) -> bool:
+        """Whether granian has given up on a frame that is too large: what the client sends stays unread."""
+        for _ in range(_LOOKS):
+            fd = self._live.connections.peers().get(self.client)
+            if fd is None:
+                return False
+            if unread(fd):
+                return True
+            await asyncio.sleep(_PAUSE)
+        return False
+
+    async def _refuse(self) -> None:
+        """Close because a message is too large; a client that still sends it may go on for a while."""
+        refused(_LOG, self._live.max_size)
+        fd = self._live.connections.peers().get(self.client)
+        kept = borrow(fd, self.client) if fd is not None else None
+        await self.close(TOO_BIG)
+        if kept is not None:
+            task = asyncio.ensure_future(_read_out(kept, SILENCE, LINGER))
+            _reading.add(task)
+            task.add_done_callback(_reading.discard)
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send a message. Raises OSError if the client has left."""

@@ -1,12 +1,11 @@
 """WSGI on granian: its threads run the application, this thread waits for the signal.
 
-It corrects what granian 2.8 does against PEP 3333: the environ holds the whole environment of the process,
-HTTP/1.0 is `HTTP/1`, a missing Host is an empty one. More: response.py, input.py.
+The request is made of what granian's ASGI worker gives: request.py. There a missing Host is an empty one. The
+body and the response as PEP 3333 wants them: input.py, response.py.
 """
 
 from __future__ import annotations
 
-import asyncio
 import io
 import logging
 import sys
@@ -16,14 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from granian import __version__
-from granian._futures import _new_cbscheduler
-from granian._granian import WSGIWorker
+from granian._granian import CallbackScheduler
 
 from mooring.engines import Serving
+from mooring.engines.common.connections import Connections
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.granian.input import Input
 from mooring.engines.granian.pool import Pool
+from mooring.engines.granian.request import Loop, scheduler
 from mooring.engines.granian.response import (
     Response,
     again,
@@ -44,17 +44,29 @@ EMPTY = Input(io.BytesIO(), 0)
 _RESERVE = 0.2  # seconds of the grace period, for the end of the process
 
 
+class Scheduler(CallbackScheduler):
+    """Granian's scheduler, which here calls the application in the thread that it is called in."""
+
+    __slots__ = ()
+
+
 def serve(serving: Serving) -> None:
     """Serve a WSGI application until drained."""
     settings = serving.plan.settings
-    pool = Pool(WSGIWorker, serving, serving.plan.engine_threads)
+    threads = serving.plan.engine_threads
+    pool = Pool(serving, threads + 1, websockets=False)  # one is granian's: request.py
     stop = StopRequest(settings.graceful_timeout, pool.leave)
     stop.install()
     stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
     handle = handler(serving.load().call, running, serving.plan.threads, gates)
-    loop = asyncio.new_event_loop()  # granian needs one, but never runs it
-    new_scheduler: Any = _new_cbscheduler
-    schedulers = [new_scheduler(loop, handle, impl_asyncio=True) for _ in serving.sockets]
+    loop = Loop()
+    connections = Connections(serving.doors.names)
+    schedulers = []
+    for _ in serving.sockets:
+        kind: Any = Scheduler
+        schedule = kind(loop, None, None, None, None)
+        schedule._schedule_fn = scheduler(handle, threads, connections, serving.moved)
+        schedulers.append(schedule)
     pool.start(schedulers, loop, stopped.release)
     if not stop.requested:
         serving.ready()
@@ -70,13 +82,12 @@ def serve(serving: Serving) -> None:
     while running and stop.remaining() > _RESERVE:
         time.sleep(0.01)  # the response is sent, but the application's close() may still run
     warn_of_cut(LOG, serving, max(len(running), len(serving.in_flight())))
-    loop.close()
 
 
 def handler(
     call: Callable[..., Iterable[bytes]], running: set[object], threads: int, gates: Sequence[Gate] = ()
 ) -> Handle:
-    """The function that granian calls for each request, in its threads: with protocol object and environ."""
+    """What is called for each request, in granian's threads: with where the answer goes, and the environ."""
     base = {
         "SCRIPT_NAME": "",
         "SERVER_SOFTWARE": f"granian/{__version__}",
@@ -138,8 +149,6 @@ def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[obj
 def mend(environ: dict[str, Any]) -> None:
     """Correct granian's environ to PEP 3333."""
     environ["wsgi.input"] = body_of(environ)
-    if environ["SERVER_PROTOCOL"] == "HTTP/1":
-        environ["SERVER_PROTOCOL"] = "HTTP/1.0"
     if environ.get("HTTP_HOST") == "":
         del environ["HTTP_HOST"]
 

@@ -172,6 +172,7 @@ def defaults(plan: Plan) -> dict[str, Any]:
         "graceful_timeout": settings.graceful_timeout,
         "keepalive": settings.keep_alive,
         "backlog": settings.backlog,
+        "websocket_max_message_size": settings.websocket_max_size,
         "max_requests": settings.max_requests,
         "max_requests_jitter": _jitter(settings),
         "loglevel": "warning" if quiet else settings.log_level,

@@ -20,10 +20,11 @@ from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
 from mooring.engines.common import event_loop, tls
-from mooring.engines.common.connections import silence_of
+from mooring.engines.common.connections import Connections, Traffic, silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
+from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
@@ -36,10 +37,10 @@ def worker_class(base: Any, job: GunicornJob) -> type:
     if hasattr(base, "CONFIG_KWARGS"):
         body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
         mixins = (UvicornWorker,)
-    if hasattr(base, "run_for_one"):
-        mixins = (SyncWorker,)
     if hasattr(base, "handle_exit_signal"):
         mixins = (AsgiWorker,)
+    if hasattr(base, "run_for_one"):
+        mixins = (SyncWorker,)
     if hasattr(base, "_cap_keepalive"):
         mixins = (ThreadWorker,)
     if hasattr(base, "timeout_ctx"):
@@ -62,6 +63,7 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "interface": "asgi3",
         "server_header": False,  # the same on every engine
         "ws": QuietWebSockets,
+        "ws_max_size": settings.websocket_max_size,
         "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
     }
@@ -103,12 +105,31 @@ class UvicornWorker(MooringWorker):
 
 
 class SyncWorker(MooringWorker):
-    """Gunicorn's sync worker. By itself it leaves what is queued to others, and at a stop there are none."""
+    """Gunicorn's sync worker. By itself it sends no heartbeat during a request, however much it sends, and it
+    leaves what is queued to others: at a stop there are none.
+    """
 
     def run(self) -> None:
-        """Serve; then what was queued when the doors closed, one by one."""
+        """Serve; then what was queued when the doors closed, one by one.
+
+        A thread sends the heartbeat while bytes of the request in flight pass.
+        """
+        if self.cfg.timeout:
+            native("_thread", "start_new_thread")(self.mooring_look, (native("time", "sleep"),))
         super().run()
         self.mooring_serve_queued()
+
+    def mooring_look(self, sleep: Any) -> None:
+        """Look at the connection, of which there is one: what passes on it is of the request in flight."""
+        serving = self.mooring_job.serving
+        connections, pause = Connections(serving.doors.names), min(1.0, self.cfg.timeout / 4)
+        before: Traffic = {}
+        while True:
+            sleep(pause)
+            now = connections.traffic() if serving.in_flight() else {}
+            if any(now[each] != was for each, was in before.items() if each in now):
+                self.tmp.notify()
+            before = now
 
 
 class ThreadWorker(MooringWorker):

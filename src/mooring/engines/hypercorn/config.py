@@ -90,6 +90,7 @@ def _decided(plan: Plan) -> dict[str, Any]:
         "backlog": settings.backlog,
         "keep_alive_timeout": settings.keep_alive,
         "graceful_timeout": settings.graceful_timeout,
+        "websocket_max_message_size": settings.websocket_max_size,
         "startup_timeout": settings.boot_timeout,
     }
     if settings.http != "auto":

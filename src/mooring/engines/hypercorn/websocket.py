@@ -1,25 +1,59 @@
-"""hypercorn's WebSocket, changed to pass on the client's close code.
+"""hypercorn's WebSocket, changed to pass on the client's close code, and to count bytes.
 
 For the drain: engines/common/websockets.py.
 
-By itself hypercorn 0.18 gives the application 1006 (abnormal) for every close by the client.
+By itself hypercorn 0.18 gives the application 1006 (abnormal) for every close by the client. It limits the
+characters of a text, and keeps what comes of a message that is too large.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from hypercorn.protocol import h2, h11
 from hypercorn.protocol.events import Event, StreamClosed
-from hypercorn.protocol.ws_stream import WSStream
-from wsproto.events import CloseConnection
+from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
+from wsproto.events import CloseConnection, Message
+
+from mooring.engines.common.websockets import TOO_BIG, refused
+
+_LOG = logging.getLogger("hypercorn.error")
+
+
+class Buffer(WebsocketBuffer):
+    """The parts of a message: at most `max_length` bytes."""
+
+    size = 0
+    full = False  # from now on all parts are refused
+    raised = False  # since it was last set to False
+
+    def extend(self, event: Message[Any]) -> None:
+        """Add a part. Raises FrameTooLargeError, from then on for each part."""
+        data: Any = event.data
+        self.size += len(data) if not isinstance(data, str) or data.isascii() else len(data.encode())
+        if self.size > self.max_length or self.full:
+            self.full = self.raised = True
+            super().clear()
+            raise FrameTooLargeError
+        super().extend(event)
+
+    def clear(self) -> None:
+        """The message is complete."""
+        self.size = 0
+        super().clear()
 
 
 class CodedWSStream(WSStream):
     """Gives the application the code and reason of the client's close frame."""
 
     close: CloseConnection | None = None
+    buffer: Buffer
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.buffer = Buffer(self.config.websocket_max_message_size)
 
     async def handle(self, event: Event) -> None:
         """As hypercorn's, but the disconnect after a close frame carries its code and reason."""
@@ -30,6 +64,17 @@ class CodedWSStream(WSStream):
         if self.app_put is not None:
             code, reason = int(self.close.code), self.close.reason or ""
             await self.app_put({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    async def _handle_events(self) -> None:
+        await super()._handle_events()
+        while self.buffer.raised:  # hypercorn's loop ends there: the client's close may be behind it
+            self.buffer.raised = False
+            await super()._handle_events()
+
+    async def _send_wsproto_event(self, event: Any) -> None:
+        if self.buffer.full and isinstance(event, CloseConnection) and event.code == TOO_BIG:
+            refused(_LOG, self.buffer.max_length)
+        await super()._send_wsproto_event(event)
 
     async def _accept(self, message: Any) -> None:
         await super()._accept(message)

@@ -65,6 +65,7 @@ def _config(app: Lifespan, settings: Settings) -> Config:
         "server_header": False,  # the same on every engine
         "workers": 1,  # None would read WEB_CONCURRENCY
         "backlog": settings.backlog,
+        "ws_max_size": settings.websocket_max_size,
         "timeout_keep_alive": settings.keep_alive,
     }
     if settings.tls_certificate is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mooring.errors import ConfigurationError
+from mooring.settings.parsers import LARGEST_MESSAGE
 from mooring.settings.table import ROWS, show
 
 _DEFAULT_PORT = 8000  # in both servers, for a host without a port
@@ -31,6 +32,7 @@ GUNICORN: Mapping[str, str] = {
     "worker_tmp_dir": "worker_tmp_dir",
     "max_requests": "max_requests",
     "max_requests_jitter": "max_requests_jitter",
+    "websocket_max_message_size": "websocket_max_size",
     "reload": "reload",
 }
 HYPERCORN: Mapping[str, str] = {
@@ -50,6 +52,7 @@ HYPERCORN: Mapping[str, str] = {
     "ca_certs": "tls_client_ca",
     "root_path": "root_path",
     "use_reloader": "reload",
+    "websocket_max_message_size": "websocket_max_size",
 }
 NAMES: Mapping[str, Mapping[str, str]] = {"gunicorn": GUNICORN, "hypercorn": HYPERCORN}
 
@@ -105,6 +108,8 @@ class Overrides:
         if name == "workers" and value == 0:
             self.warnings.append(f"workers=0 of {source}: one worker is the least")
             return 1
+        if name == "websocket_max_message_size" and value == 0 and kind == "gunicorn":
+            return LARGEST_MESSAGE  # there 0 is no limit
         if value is None:
             return None
         if isinstance(value, str) and value.startswith("<"):

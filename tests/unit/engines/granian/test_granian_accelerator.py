@@ -43,7 +43,7 @@ _acts = st.lists(
 _scopes = st.fixed_dictionaries(
     {
         "REQUEST_METHOD": st.sampled_from(["GET", "HEAD", "POST"]),
-        "SERVER_PROTOCOL": st.sampled_from(["HTTP/1.1", "HTTP/1.1", "HTTP/1", "HTTP/2"]),
+        "SERVER_PROTOCOL": st.sampled_from(["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2"]),
         "PATH_INFO": st.just("/"),
     },
     optional={

@@ -1,0 +1,283 @@
+"""A request for a WSGI application, as granian's ASGI worker gives it: threads, environ, body, answer.
+
+Granian's own WSGI worker has lost what an application relies on before it calls: a header's value with a byte
+beyond ASCII is empty, X_Forwarded_For has become X-Forwarded-For, the path is decoded. Its ASGI worker gives
+the bytes, and calls in the same pool of threads; so the application runs in these. One thread more than the
+application may have is granian's: there it tells of the parts of a body, and of clients that have left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from mooring.engines.common.connections import Connections, borrow
+from mooring.scoreboard import accelerator
+from mooring.system.unpatched import native
+
+_PROTOCOLS = {"1": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2"}
+# CGI's names; of several headers the first counts.
+_ONCE = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
+_KEPT = 1 << 20  # bytes of a body that is not read, kept while its answer is streamed
+
+Environ = dict[str, Any]
+Handle = Callable[[Any, Environ], None]
+
+
+class Loop:
+    """What granian calls of an event loop: a callback runs at once, in granian's thread."""
+
+    def call_soon(self, callback: Callable[..., object], *given: Any, context: Any = None) -> None:
+        """Call it now; `context` would be asyncio's."""
+        callback(*given)
+
+    call_soon_threadsafe = call_soon
+
+
+def scheduler(handle: Handle, threads: int, connections: Connections, moved: Callable[[], None]) -> Any:
+    """The function that granian calls for each request, in one of its threads, with what it calls a watcher.
+
+    At most `threads` requests are in `handle` at once; others wait, but not in a thread. It never raises,
+    since granian does not look. `moved` is called for each part of a body.
+    """
+
+    def body_of(proto: Any) -> Body:
+        return Body(proto, moved)
+
+    def stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes]) -> None:
+        _stream(exchange, status, headers, chunks, connections)
+
+    waiting = deque[Any]()
+    if accelerator.c is not None:
+        return accelerator.c.Requests(
+            handle=handle,
+            threads=threads,
+            waiting=waiting,
+            environ_of=environ_of,
+            body_of=body_of,
+            stream=stream,
+            encode=encoded,
+            failed=failed,
+        )
+    return _scheduler(handle, threads, waiting, body_of, stream)
+
+
+def _scheduler(
+    handle: Handle,
+    threads: int,
+    waiting: deque[Any],
+    body_of: Callable[[Any], Body],
+    stream: Callable[..., None],
+) -> Callable[[Any], None]:
+    lock = native("_thread", "allocate_lock")()
+    active = 0
+
+    def schedule(watcher: Any) -> None:
+        nonlocal active
+        with lock:
+            if active >= threads:
+                waiting.append(watcher)
+                return
+            active += 1
+        while watcher is not None:
+            serve(watcher)
+            with lock:
+                watcher = waiting.popleft() if waiting else None
+                active -= watcher is None
+
+    def serve(watcher: Any) -> None:
+        try:
+            environ = environ_of(watcher.scope)
+            body = None
+            if has_body(environ):
+                environ["wsgi.input"] = body = body_of(watcher.proto)
+            handle(Exchange(watcher.proto, body, watcher.scope, stream), environ)
+        except BaseException as error:
+            failed(watcher, error)
+
+    return schedule
+
+
+def failed(watcher: Any, error: BaseException) -> None:
+    """Have granian log the error, and answer with 500 where nothing was sent."""
+    with contextlib.suppress(BaseException):
+        watcher.err(error)
+
+
+def environ_of(scope: dict[str, Any]) -> Environ:
+    """The environ that a scope of granian's means, without what is the same for all requests.
+
+    A name with an underscore would become another header's key: it is dropped, as other servers do.
+    """
+    raw, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    client, server = scope["client"], scope["server"]  # of a unix socket: no host, and port 0
+    environ = {
+        "SERVER_PROTOCOL": _PROTOCOLS.get(scope["http_version"], "HTTP/1.0"),
+        "SERVER_NAME": server[0],
+        "SERVER_PORT": server[1],
+        "REMOTE_ADDR": client[0],
+        "REMOTE_PORT": client[1],
+        "REQUEST_METHOD": scope["method"],
+        "RAW_URI": f"{raw}?{query}" if query else raw,
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": query,
+        "wsgi.url_scheme": scope["scheme"],
+    }
+    for name, value in scope["headers"]:
+        key = key_of(name)
+        if key is None:
+            continue
+        text = value.decode("latin-1")
+        if key not in environ:
+            environ[key] = text
+        elif key.startswith("HTTP_"):  # cookies cannot be joined by commas
+            environ[key] += (";" if key == "HTTP_COOKIE" else ",") + text
+    return environ
+
+
+def key_of(name: bytes) -> str | None:
+    """The environ's key of a header's name, which is in lower case; None: the header is dropped."""
+    if b"_" in name:
+        return None
+    return _ONCE.get(name) or "HTTP_" + name.decode("latin-1").replace("-", "_").upper()
+
+
+def has_body(environ: Environ) -> bool:
+    """Whether the request may have a body."""
+    return (
+        "CONTENT_LENGTH" in environ
+        or "HTTP_TRANSFER_ENCODING" in environ
+        or environ["SERVER_PROTOCOL"] == "HTTP/2"
+    )
+
+
+def encoded(headers: Any) -> list[tuple[bytes, bytes]]:
+    """Headers of a response in the bytes that PEP 3333 means. Raises ValueError for what is no such text."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def waited(awaitable: Any) -> Any:
+    """The result of one of granian's awaitables; this thread waits for it."""
+    if not hasattr(awaitable, "add_done_callback"):  # its result is there
+        try:
+            next(awaitable)
+        except StopIteration as stop:
+            return stop.value
+        return None
+    gate = native("_thread", "allocate_lock")()
+    gate.acquire()
+    awaitable.add_done_callback(lambda _: gate.release())
+    gate.acquire()
+    return awaitable.result()
+
+
+class Body:
+    """A request's body, read as it comes. Not for what PEP 3333 asks of `wsgi.input`: input.py."""
+
+    __slots__ = ("_buffer", "_moved", "_pending", "_proto", "broken", "ended")
+
+    def __init__(self, proto: Any, moved: Callable[[], None]) -> None:
+        self._proto, self._moved = proto, moved
+        self._buffer = bytearray()
+        self._pending: Any = None
+        self.ended = False  # no part comes after those in the buffer
+        self.broken = False  # the client has left
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes; fewer at the end."""
+        while len(self._buffer) < size and not self.ended:
+            self._take()
+        return self._cut(size)
+
+    def readline(self) -> bytes:
+        """The bytes before the next newline, or all that are left."""
+        searched = 0
+        while (at := self._buffer.find(b"\n", searched)) < 0 and not self.ended:
+            searched = len(self._buffer)
+            self._take()
+        return self._cut(at if at >= 0 else len(self._buffer))
+
+    def left(self) -> bool:
+        """Whether the client is known to have left. What it sends meanwhile is kept, up to a limit."""
+        while not self.broken:
+            if self._pending is None:
+                if len(self._buffer) >= _KEPT:
+                    return False
+                self._pending = self._proto.receive()
+            done = getattr(self._pending, "done", None)
+            if done is not None and not done():
+                return False
+            self._take()
+        return True
+
+    def _take(self) -> None:
+        pending, self._pending = self._pending, None
+        message = waited(self._proto.receive() if pending is None else pending)
+        if message["type"] == "http.disconnect":
+            self.broken = self.ended = True
+            return
+        self._buffer += message["body"]
+        self.ended = not message["more_body"]
+        self._moved()
+
+    def _cut(self, size: int) -> bytes:
+        data = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        return data
+
+
+class Exchange:
+    """Where a request's answer goes. `body` is None where the request has none."""
+
+    __slots__ = ("_stream", "body", "proto", "scope")
+
+    def __init__(self, proto: Any, body: Body | None, scope: dict[str, Any], stream: Any) -> None:
+        self.proto, self.body, self.scope, self._stream = proto, body, scope, stream
+
+    def response_bytes(self, status: int, headers: Any, body: bytes) -> None:
+        """Send a complete response."""
+        self.proto.send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
+        self.proto.send({"type": "http.response.body", "body": body})
+
+    def response_iter(self, status: int, headers: Any, chunks: Iterator[bytes]) -> None:
+        """Send a response of chunks, as they come, until the client has left."""
+        self._stream(self, status, headers, chunks)
+
+
+def _stream(
+    exchange: Any, status: int, headers: Any, chunks: Iterator[bytes], connections: Connections
+) -> None:
+    proto = exchange.proto
+    body = exchange.body or Body(proto, lambda: None)
+    try:
+        proto.send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
+        for chunk in chunks:
+            if chunk:
+                waited(proto.send({"type": "http.response.body", "body": chunk, "more_body": True}))
+            if body.left():
+                return
+    except BaseException:
+        cut(exchange.scope, connections)
+        raise
+    finally:
+        chunks.close()  # type: ignore[attr-defined]  # a generator: response.py
+    proto.send({"type": "http.response.body", "body": b""})
+
+
+def cut(scope: dict[str, Any], connections: Connections) -> None:
+    """End the connection: so the client sees that the response is not whole.
+
+    Not in HTTP/2, where others use it too, and not on a unix socket, where it cannot be told from others.
+    """
+    if scope["http_version"] == "2":
+        return
+    with contextlib.suppress(OSError, ValueError):
+        client = scope["client"][0], int(scope["client"][1])
+        kept = borrow(connections.peers().get(client, -1), client)
+        if kept is not None:
+            with kept:
+                kept.shutdown(socket.SHUT_RDWR)
