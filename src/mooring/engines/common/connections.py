@@ -33,6 +33,32 @@ class Bytes(NamedTuple):
     received: int
 
 
+_NUMBERS = struct.Struct("=B23xI16xI4xI64xQQ8xI")  # tcp_info: as above; unacked, and notsent_bytes
+_CLOSE_WAIT = 8
+_FIRST = 1  # what bytes_acked may be before anything was sent: the handshake's
+
+
+class Numbers(NamedTuple):
+    """What the kernel tells of a TCP connection; times in seconds.
+
+    `open`: the client has not closed it. `queued`: whether bytes wait that the client has not taken.
+    """
+
+    fd: int
+    peer: tuple[str, int]
+    open: bool
+    queued: bool
+    sent_ago: float
+    received_ago: float
+    acked: int
+    received: int
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was ever sent to the client."""
+        return self.acked <= _FIRST and not self.queued
+
+
 Traffic = dict[tuple[int, Any], Bytes]  # of each connection, by its descriptor and the client's address
 
 
@@ -67,6 +93,35 @@ class Connections:
         return {
             (fd, name): _waiting(fd) if silence is None else _passed(fd) for fd, name, silence in self._each()
         }
+
+    def numbers(self) -> Iterator[Numbers]:
+        """Each TCP connection's numbers; none where the kernel does not tell."""
+        size, unpack = _NUMBERS.size, _NUMBERS.unpack
+        for number in descriptors():
+            try:
+                sock = _socket.socket(fileno=number)
+            except OSError:
+                continue
+            try:
+                if (
+                    sock.type != _socket.SOCK_STREAM
+                    or sock.family == _socket.AF_UNIX
+                    or not self._is_ours(sock)
+                ):
+                    continue
+                name = sock.getpeername()
+                found = unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, size))
+            except (OSError, struct.error):
+                continue
+            finally:
+                sock.detach()
+            state, unacked, sent, received, acked, size_in, unsent = found
+            if state in (_ESTABLISHED, _CLOSE_WAIT):
+                peer = name[0].partition("%")[0], name[1]  # without the zone of a link's address
+                queued = bool(unacked or unsent)
+                yield Numbers(
+                    number, peer, state == _ESTABLISHED, queued, sent / 1000, received / 1000, acked, size_in
+                )
 
     def _each(self) -> Iterator[tuple[int, Any, float | None]]:
         for number in descriptors():
