@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from certificates import make_certificate
+from certificates import Authority
 from hostile import CHUNKED, GOOD, GOOD_ASGI, HEAD, POST, Target, at_once, closed, read_all
 from wire import Wire
 
@@ -12,8 +12,8 @@ ENGINE = {"MOORING_ENGINE": "granian"}
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
-def target(request, starter):
-    return Target(starter, request.param, **ENGINE)
+def target(request, mooring):
+    return Target(mooring, request.param, **ENGINE)
 
 
 def test_time(target):
@@ -44,20 +44,20 @@ def test_time(target):
     target.serves()
 
 
-def test_a_body_that_drips(starter, monkeypatch):
-    target = Target(starter, "asgi", **ENGINE, MOORING_BODY_TIMEOUT="60")
+def test_a_body_that_drips(mooring):
+    target = Target(mooring, "asgi", **ENGINE, MOORING_BODY_TIMEOUT="60")
     found, seconds = closed(target, POST, b"x", pace=0.5)
     assert b" 408 " in found
     assert seconds > 15
 
 
 @BOTH
-def test_time_over_tls(interface, starter, tmp_path):
-    certificate, key = make_certificate(tmp_path)
-    target = Target(starter, interface, (certificate, key), **ENGINE)
+def test_time_over_tls(interface, mooring, tmp_path):
+    certificate, key = Authority(tmp_path).issue(1000)
+    target = Target(mooring, interface, (certificate, key), **ENGINE)
 
     def handshake():
-        target.secure, plain = False, None
+        target.secure = False
         plain = target.connect()
         target.secure = True
         plain.sendall(b"\x16\x03\x01")
@@ -85,8 +85,8 @@ def test_size(target):
     assert target.refused("malformed") == 1
 
 
-def test_number(starter):
-    target = Target(starter, "wsgi", **ENGINE, MOORING_MAX_CONNECTIONS="20", MOORING_HEAD_TIMEOUT="30")
+def test_number(mooring):
+    target = Target(mooring, "wsgi", **ENGINE, MOORING_MAX_CONNECTIONS="20", MOORING_HEAD_TIMEOUT="30")
     silent = [target.connect() for _ in range(60)]
     kept = Wire(target.connect())
     assert kept.ask("/unread").status == 200
@@ -106,8 +106,8 @@ def test_a_malformed_chunk_is_an_error(target):
 
 @BOTH
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_good_clients(interface, secure, starter, tmp_path):
-    certificate = make_certificate(tmp_path) if secure else None
-    target = Target(starter, interface, certificate, **ENGINE)
+def test_good_clients(interface, secure, mooring, tmp_path):
+    certificate = Authority(tmp_path).issue(1000) if secure else None
+    target = Target(mooring, interface, certificate, **ENGINE)
     at_once([lambda good=good: good(target) for good in (GOOD_ASGI if interface == "asgi" else GOOD)])
     assert not sum(map(target.refused, ("head_timeout", "body_timeout", "send_timeout", "connections")))

@@ -77,7 +77,11 @@ class Busy(NamedTuple):
 
 
 class Watch:
-    """The watch over one process's connections. `multiplexed`: add the clients that speak HTTP/2."""
+    """The watch over one process's connections.
+
+    `multiplexed`: add the clients that speak HTTP/2. `answered`: with TLS, add the clients of all requests:
+    what the handshake sends is no answer.
+    """
 
     def __init__(
         self,
@@ -102,6 +106,7 @@ class Watch:
         self._most = most_connections(settings.max_connections)
         self._tls = serving.plan.tls
         self.multiplexed: set[Peer | None] = set()
+        self.answered: set[Peer | None] | None = set() if serving.plan.tls else None
         limits = filter(None, (self._head, self._body, self._send, self._keep_alive))
         self._pause = max(_LEAST, min(_PAUSE, *(each / 4 for each in limits)))
         self._seen: dict[int, _Seen] = {}
@@ -154,9 +159,12 @@ class Watch:
                 known.head = 0.0
             elif awake and each.open and not self._look_at_head(each, known, moved, elapsed):
                 free.append(each)
-        self._seen = seen
+        before, self._seen = {each.peer for each in self._seen.values()}, seen
         peers = {each.peer for each in seen.values()}
-        self.multiplexed &= peers
+        gone = before - peers  # not what is in no look yet
+        self.multiplexed -= gone
+        if self.answered is not None:
+            self.answered -= gone
         self._ending = {peer: left for peer, left in self._ending.items() if peer in peers and left > 0}
         self._make_room(len(found), free)
 
@@ -180,8 +188,9 @@ class Watch:
         """Whether the connection has been ended: its head took too long, or it was idle for too long."""
         if each.peer in self.multiplexed:
             return False
-        pending = each.fresh or each.received_ago < each.sent_ago
-        known.head = known.head + elapsed if pending and (each.fresh or not moved) else 0.0
+        fresh = each.fresh or (self.answered is not None and each.peer not in self.answered)
+        pending = fresh or each.received_ago < each.sent_ago
+        known.head = known.head + elapsed if pending and (fresh or not moved) else 0.0
         if pending and self._head and known.head >= self._head:
             answer = TIME.raw if each.received and not self._tls else b""
             self._end(each, "head_timeout", answer)

@@ -39,7 +39,7 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest, poo
     loop = asyncio.get_running_loop()
     live = Live(serving, loop)
     watch = Watch(serving, live.busy, loop.call_soon_threadsafe)
-    live.multiplexed = watch.multiplexed
+    live.multiplexed, live.answered = watch.multiplexed, watch.answered
     stopped = asyncio.Semaphore(0)
     new_scheduler: Any = _new_cbscheduler
     schedulers = []

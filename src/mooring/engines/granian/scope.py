@@ -55,6 +55,8 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
             scope = watcher.scope
             mend(scope, unix)
             live.flying[watcher] = scope["client"]
+            if live.answered is not None:
+                live.answered.add(scope["client"])
             scope["state"] = state.copy()
             if scope["http_version"] == "2":
                 live.multiplexed.add(scope["client"])

@@ -45,6 +45,7 @@ class Live:
         self.flying: dict[Any, tuple[str, int] | None] = {}
         self.uploads = set[Any]()
         self.multiplexed: set[Any] = set()
+        self.answered: set[Any] | None = None
         self.gate: Gate | None = None
         self.websockets: set[WebSocket] = set()
 

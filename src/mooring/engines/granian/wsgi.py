@@ -66,13 +66,15 @@ def serve(serving: Serving) -> None:
     loop = Loop()
     rules = Rules(serving)
     schedulers = []
+    watch = Watch(serving, lambda: busy(running, rules.waiting))
+    multiplexed.append(watch.multiplexed)
+    if watch.answered is not None:
+        handle = noted(handle, watch.answered)
     for _ in serving.sockets:
         kind: Any = Scheduler
         schedule = kind(loop, None, None, None, None)
         schedule._schedule_fn = scheduler(handle, threads, rules)
         schedulers.append(schedule)
-    watch = Watch(serving, lambda: busy(running, rules.waiting))
-    multiplexed.append(watch.multiplexed)
     pool.start(schedulers, loop, stopped.release)
     watch.start()
     if not stop.requested:
@@ -139,6 +141,16 @@ def handler(  # noqa: PLR0917
             running.discard(proto)
 
     return accelerated(call, base, running, handle, max_body) or handle
+
+
+def noted(handle: Handle, answered: set[Any]) -> Handle:
+    """`handle`, which notes each client; only with TLS, so that others do without."""
+
+    def handling(proto: Any, scope: dict[str, Any]) -> None:
+        answered.add(client_of(proto.scope))
+        handle(proto, scope)
+
+    return handling
 
 
 def client_of(scope: dict[str, Any]) -> tuple[str, int]:
