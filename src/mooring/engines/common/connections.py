@@ -11,6 +11,7 @@ import _socket  # gevent replaces the class in the module socket
 import array
 import contextlib
 import fcntl
+import math
 import os
 import struct
 import termios
@@ -91,7 +92,7 @@ class Connections:
     def traffic(self) -> Traffic:
         """How far each connection is. Of a unix socket: what waits in its queues."""
         return {
-            (fd, name): _waiting(fd) if silence is None else _passed(fd) for fd, name, silence in self._each()
+            (fd, name): _waiting(fd) if silence is None else passed(fd) for fd, name, silence in self._each()
         }
 
     def numbers(self) -> Iterator[Numbers]:
@@ -166,7 +167,7 @@ def unread(fd: int) -> bool:
     return waiting[0] > 0
 
 
-def _passed(fd: int) -> Bytes:
+def passed(fd: int) -> Bytes:
     """Bytes that a TCP client has acknowledged and sent; zeros where the kernel does not tell."""
     sock = _socket.socket(fileno=fd)
     try:
@@ -185,6 +186,19 @@ def _waiting(fd: int) -> Bytes:
             fcntl.ioctl(fd, request, waiting)
         found.append(waiting[0])
     return Bytes(*found)
+
+
+def sent_ago(fd: int) -> float:
+    """Seconds since data was last sent, or since the connection was made; no number where it is not known."""
+    sock = _socket.socket(fileno=fd)
+    try:
+        return float(
+            _TIMES.unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TIMES.size))[1] / 1000
+        )
+    except (OSError, struct.error):
+        return math.nan
+    finally:
+        sock.detach()
 
 
 def silence_of(sock: Any) -> float | None:

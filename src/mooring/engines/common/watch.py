@@ -27,7 +27,9 @@ from mooring.system.unpatched import native
 SECONDS, RATE = 20.0, 240  # a body may take so long, and then a second more for so many bytes
 _PAUSE, _LEAST, _SHARE = 1.0, 0.05, 30  # between two looks: seconds, and so many times a look's time
 _MOST, _OWN = 10_000, 128  # connections of a worker; descriptors that are no connections
+_ROOM = 1024  # connections beyond the most, between two looks
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what the client did not take is dropped
+_LOG = logging.getLogger("mooring")
 
 Peer = tuple[str, int]
 
@@ -35,15 +37,25 @@ Peer = tuple[str, int]
 class Upload(Protocol):
     """A request's body, as the watch sees it."""
 
-    client: Peer | None
-    waiting: bool
-    """The application waits for a part of it."""
-    received: int
-    """Bytes that have come."""
-    refused: bool
-    """It is not read any more: the client was told so, or is about to be."""
-    multiplexed: bool
-    """Its connection has other requests too."""
+    @property
+    def client(self) -> Peer | None:
+        """Whose it is."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the application waits for a part of it."""
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is not read any more: the client was told so, or is about to be."""
+
+    @property
+    def multiplexed(self) -> bool:
+        """Whether its connection has other requests too."""
 
     def refuse(self) -> None:
         """End the wait, and answer with 408 where that is still possible. Called in the watch's thread."""
@@ -114,7 +126,7 @@ class Watch:
         self._ending: dict[Peer | None, float] = {}
         self._kept: list[Any] = []
         self._awake = True
-        self._full = False
+        self._full = self._failed = False
 
     def start(self) -> None:
         """Look from now on, in a thread of its own."""
@@ -129,8 +141,10 @@ class Watch:
             elapsed, last = min(began - last, 2 * pause), began
             try:
                 self.look(elapsed)
-            except Exception as error:  # a worker without a watch would be worse than one line too many
-                logging.getLogger("mooring").debug("a look at the connections failed", exc_info=error)
+            except Exception as error:  # the next look may be better
+                if not self._failed:
+                    self._failed = True
+                    _LOG.error("a look at the connections failed", exc_info=error)
             pause = max(self._pause, _SHARE * (monotonic() - began))
 
     def look(self, elapsed: float) -> None:
@@ -227,7 +241,7 @@ class Watch:
             return
         if not self._full:
             self._full = True
-            logging.getLogger("mooring").warning(
+            _LOG.warning(
                 "more than %d connections (max_connections): the oldest idle ones are closed", self._most
             )
         free.sort(key=lambda each: min(each.sent_ago, each.received_ago), reverse=True)
@@ -260,6 +274,15 @@ def most_connections(asked: int | None) -> int:
     """The most connections of this process: as asked for, else by its descriptors and its memory."""
     if asked:
         return asked
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    most = _MOST if files == resource.RLIM_INFINITY else min(_MOST, (files - _OWN) * 9 // 10)
-    return max(64, most)
+    return max(64, min(_MOST, (_descriptors() - _OWN) * 9 // 10))
+
+
+def accepted_connections(asked: int | None) -> int:
+    """How many connections an engine may accept: some more than the most, until the watch has looked."""
+    most = most_connections(asked)
+    return most + max(16, min(_ROOM, _descriptors() - _OWN - most))
+
+
+def _descriptors() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 2 * _MOST if limit == resource.RLIM_INFINITY else limit

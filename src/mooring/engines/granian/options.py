@@ -9,12 +9,11 @@ from typing import Any
 
 from granian.http import HTTP1Settings, HTTP2Settings
 
-from mooring.engines.common.watch import most_connections
+from mooring.engines.common.watch import accepted_connections
 from mooring.errors import ConfigurationError
 from mooring.settings.table import Settings
 from mooring.system.memfd import memory
 
-_ROOM = 1024  # connections beyond the most, between two looks of the watch
 _LEAST, _SIZE = 8192, 1 << 19  # bytes of a head: the least that hyper takes, and for no limit
 _LONGEST = 86_400.0  # seconds: for no limit
 
@@ -23,7 +22,7 @@ def options(settings: Settings, *, websockets: bool) -> list[Any]:
     """The arguments `backpressure` to `metrics` of granian's ASGI worker."""
     return [
         # A connection holds its place while it idles: the watch ends the oldest idle ones before that.
-        most_connections(settings.max_connections) + _ROOM,
+        accepted_connections(settings.max_connections),
         settings.http,
         http1(settings),
         HTTP2Settings(max_headers_size=settings.max_head or _SIZE),

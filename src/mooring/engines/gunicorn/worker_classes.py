@@ -23,6 +23,7 @@ from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, Traffic, silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
+from mooring.engines.gunicorn.requests import Requests
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
 from mooring.system.unpatched import native
 
@@ -114,10 +115,21 @@ class SyncWorker(MooringWorker):
 
         A thread sends the heartbeat while bytes of the request in flight pass.
         """
+        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests.start()
         if self.cfg.timeout:
             native("_thread", "start_new_thread")(self.mooring_look, (native("time", "sleep"),))
         super().run()
         self.mooring_serve_queued()
+
+    def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> None:
+        """Send the response to a request."""
+        if not self.mooring_requests.begin(req, client, addr):
+            return
+        try:
+            super().handle_request(listener, req, client, addr)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.end(req, client)
 
     def mooring_look(self, sleep: Any) -> None:
         """Look at the connection, of which there is one: what passes on it is of the request in flight."""
@@ -146,6 +158,12 @@ class ThreadWorker(MooringWorker):
         self.mooring_reading: set[Any] = set()  # a thread is reading their request's head
         super().init_process()
 
+    def run(self) -> None:
+        """Serve, with a watch over clients that stall."""
+        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests.start()
+        super().run()
+
     def handle(self, conn: Any) -> Any:
         """Read a request and send the response, in one of the threads."""
         self.mooring_reading.add(conn)
@@ -157,12 +175,23 @@ class ThreadWorker(MooringWorker):
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Send the response to an HTTP/1 request."""
         self.mooring_reading.discard(conn)
-        return super().handle_request(req, conn)  # type: ignore[misc]
+        sock = conn.sock
+        if not self.mooring_requests.begin(req, sock, conn.client):
+            return False
+        try:
+            return super().handle_request(req, conn)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.end(req, sock)
 
     def handle_http2(self, conn: Any) -> Any:
         """Serve an HTTP/2 connection: gunicorn stays in here for all its requests."""
         self.mooring_reading.discard(conn)
-        return super().handle_http2(conn)  # type: ignore[misc]
+        sock = conn.sock
+        self.mooring_requests.hold(sock, conn.client)
+        try:
+            return super().handle_http2(conn)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.release(sock)
 
     def _cap_keepalive(self, deadline: float) -> None:
         self.mooring_deadline = min(deadline, time.monotonic() + self.mooring_idle)
@@ -214,6 +243,23 @@ class GeventWorker(MooringWorker):
         self.mooring_end = 0.0
         super().init_process()
 
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Send the response to a request."""
+        if not self.mooring_requests.begin(req, sock, addr):
+            raise StopIteration
+        try:
+            super().handle_request(listener_name, req, sock, addr)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.end(req, sock)
+
+    def handle_http2(self, listener: Any, client: Any, addr: Any, **more: Any) -> None:
+        """Serve an HTTP/2 connection, for all its requests."""
+        self.mooring_requests.hold(client, addr)
+        try:
+            super().handle_http2(listener, client, addr, **more)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.release(client)
+
     @contextlib.contextmanager
     def timeout_ctx(self) -> Iterator[None]:
         """Limit the time that a connection waits for its next request."""
@@ -231,6 +277,8 @@ class GeventWorker(MooringWorker):
         """Serve, what was queued when the doors closed too."""
         import gevent
 
+        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests.start()
         super().run()
         gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
 
