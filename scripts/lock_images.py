@@ -33,6 +33,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "fastapi": ("fastapi",),
     "flask": ("flask", "gevent", "greenlet", "zope-event", "zope-interface"),
     "conda-starlette": ("starlette<1",),
+    "inboard": ("inboard",),  # which its users import: authentication, logging
 }
 # What pip shows with all that it needs, servers too, as in the older images; mooring's servers stay apart.
 # Each stands on the ones before.

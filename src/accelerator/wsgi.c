@@ -55,6 +55,8 @@ static PyObject *Wsgi_vectorcall(Wsgi *self, PyObject *const *args, size_t count
     if (prepare(self, request) == 0) {
         PyObject *given[] = {NULL, args[0], (PyObject *)request};
         body = PyObject_Vectorcall(self->application, given + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        if (body == NULL)
+            wsgi_keep_process(request);
     }
     if (body == NULL) {
         wsgi_report_failed(request, NULL, 0);
@@ -75,7 +77,7 @@ static PyObject *Wsgi_vectorcall(Wsgi *self, PyObject *const *args, size_t count
 
 #define MEMBERS(DO)                                                                                               \
     DO(row) DO(application) DO(drain) DO(identify) DO(prepare) DO(bases) DO(other) DO(nothing) DO(target_of) DO(code) \
-        DO(with_headers) DO(closing) DO(watch) DO(log) DO(wanted) DO(nameless) DO(methods)
+        DO(with_headers) DO(closing) DO(watch) DO(failure) DO(log) DO(wanted) DO(nameless) DO(methods)
 
 static int Wsgi_traverse(Wsgi *self, visitproc visit, void *arg) {
 #define VISIT(name) Py_VISIT(self->name);
@@ -115,18 +117,18 @@ static int ready(void) { return PyType_Ready(&Request_Type) < 0 ? -1 : PyType_Re
 static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"row",       "application", "drain",        "identify", "prepare", "always", "bases",
                             "other",     "nothing",     "target_of",    "code",     "with_headers", "closing", "watch",
-                            "log",       "wanted",      "nameless",     "methods",  "date",    "timed",  NULL};
+                            "failure",   "log",         "wanted",      "nameless",     "methods",  "date",    "timed",  NULL};
     PyObject *date;
     int always, timed;
     Wsgi *self = (Wsgi *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     if (ready() < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOpO!O!O!OOOOOOOUO!Op", names, &Row_Type, &self->row,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOpO!O!O!OOOOOOOOUO!Op", names, &Row_Type, &self->row,
                                      &self->application, &self->drain, &self->identify, &self->prepare, &always,
                                      &PyDict_Type, &self->bases, &PyLong_Type, &self->other, &PyTuple_Type, &self->nothing,
                                      &self->target_of, &self->code, &self->with_headers, &self->closing, &self->watch,
-                                     &self->log, &self->wanted, &self->nameless, &PyFrozenSet_Type, &self->methods, &date,
+                                     &self->failure, &self->log, &self->wanted, &self->nameless, &PyFrozenSet_Type, &self->methods, &date,
                                      &timed)) {
 #define FORGET(name) self->name = NULL;
         MEMBERS(FORGET) /* their references are borrowed until HOLD */

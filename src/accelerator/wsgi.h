@@ -18,6 +18,7 @@ typedef struct {
     PyObject *bases, *other;                               /* the first cell of each method; of all other methods */
     PyObject *nothing;                                     /* the ids of a request without ids */
     PyObject *target_of, *code, *with_headers, *closing, *watch; /* functions for uncommon cases */
+    PyObject *failure;                                     /* makes what a request raises to end its process a failure */
     PyObject *log;                                         /* None: no access log */
     PyObject *wanted, *nameless;                           /* None: every request has a line */
     PyObject *methods;
@@ -46,6 +47,9 @@ int wsgi_report(Request *request, PyObject *status, Py_ssize_t size);
 
 /* As wsgi_report, for where an error is set already: that error stays set. */
 void wsgi_report_failed(Request *request, PyObject *status, Py_ssize_t size);
+
+/* Where the error that is set would end the process (SystemExit), replace it: failure_in of instrument/wsgi_response.py. */
+void wsgi_keep_process(const Request *request);
 
 /* Make a request and give it its place among those in flight. NULL: an error is set. */
 Request *wsgi_request(Wsgi *self, PyObject *environ, PyObject *start_response);

@@ -1,5 +1,5 @@
 /* The end of a request, on WSGI: its counts, and its access log line. Has no twin of its name: `report` of _recorder
- * and _code, both in instrument/wsgi.py, are the specification. */
+ * and _code, both in instrument/wsgi.py, are the specification. And the change of an error that would end the process. */
 
 #include "wsgi.h"
 
@@ -41,4 +41,27 @@ void wsgi_report_failed(Request *request, PyObject *status, Py_ssize_t size) {
     if (wsgi_report(request, status, size) < 0)
         PyErr_WriteUnraisable((PyObject *)request->wsgi);
     PyErr_Restore(type, value, traceback);
+}
+
+void wsgi_keep_process(const Request *request) {
+    if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_Exception))
+        return;
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL)
+        PyException_SetTraceback(value, traceback);
+    PyObject *found = PyObject_CallFunctionObjArgs(request->wsgi->failure, request->environ, value, NULL);
+    if (found == NULL)
+        PyErr_WriteUnraisable((PyObject *)request->wsgi);
+    if (found == NULL || found == Py_None) {
+        Py_XDECREF(found);
+        PyErr_Restore(type, value, traceback);
+        return;
+    }
+    PyException_SetCause(found, value); /* takes the reference */
+    Py_DECREF(type);
+    Py_XDECREF(traceback);
+    PyErr_SetObject((PyObject *)Py_TYPE(found), found);
+    Py_DECREF(found);
 }

@@ -159,6 +159,7 @@ static PyObject *Stream_next(Stream *self) {
         }
         Py_DECREF(chunk);
     }
+    wsgi_keep_process(self->request);
     if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_StopIteration) && PyErr_ExceptionMatches(PyExc_Exception))
         self->failed = self->size == 0;
     return NULL;
@@ -174,6 +175,8 @@ static PyObject *Stream_close(Stream *self, PyObject *Py_UNUSED(none)) {
     self->close_body = NULL;
     PyObject *closed = close_body == NULL ? Py_NewRef(Py_None) : PyObject_CallNoArgs(close_body);
     Py_XDECREF(close_body);
+    if (closed == NULL)
+        wsgi_keep_process(self->request);
     /* Read after close(), which may have changed it. */
     PyObject *status = self->failed && !self->request->written ? NULL : self->request->status;
     Py_ssize_t size = self->size + self->request->written;

@@ -29,6 +29,14 @@ class ApplicationError(MooringError):
     exit_code = EXIT_APPLICATION
 
 
+class EngineEndedError(MooringError):
+    """An engine has ended without being ordered to; its worker ends too, and is replaced."""
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
 class BindError(MooringError):
     """A listener could not be bound (exit code 4)."""
 

@@ -217,3 +217,50 @@ def test_h30_one_worker(user, start):
     expected = {**DEFAULTS, "workers": 1, "bind": "0.0.0.0:8080", "host": "127.0.0.1"}
     assert conf(container, CONF) == summary(container) == expected
     again(container)
+
+
+def test_what_the_newer_images_had(images, start):
+    """Their launcher's commands, their package, one process, and a logging configuration."""
+    main = "from fastapi import FastAPI\nfrom inboard import fastapi_basic_auth\napp = FastAPI()\n"
+    main += "app.get('/')(lambda: 'newer')\n"
+    logs = "LOGGING_CONFIG = {'version': 1, 'formatters': {'f': {'format': 'MINE %(message)s'}}, 'handlers': "
+    logs += "{'h': {'class': 'logging.StreamHandler', 'formatter': 'f'}}, 'root': {'handlers': ['h'], "
+    logs += "'level': 'INFO'}, 'loggers': {'uvicorn.access': {'handlers': ['h'], 'level': 'INFO'}}}\n"
+    text = "FROM mooring:inboard-fastapi\nCOPY package /app/\nENV APP_MODULE=main:app\n"
+    image = images.user(text, {"package/main.py": main, "package/logs.py": logs})
+    environ = {"PROCESS_MANAGER": "uvicorn", "LOGGING_CONF": "logs"}
+    for command in (("-m", "inboard.start"), ("sh", "-c", "python -m inboard.start")):
+        container = start(image, *envs(**environ), command=command)
+        assert container.text() == '"newer"'
+        assert re.search(
+            r'MINE [\d.]+:\d+ - "GET / HTTP/1.1" 200', container.wait_log("MINE "), re.DOTALL
+        ) or (container.wait_log('"GET / HTTP/1.1" 200').startswith("MINE "))
+        if command[0] == "-m":
+            assert container.serving()["size"] == 1
+            ends(container)
+    assert container.state()["Running"]
+
+
+PINNED = """
+from uvicorn import __version__
+from uvicorn.workers import UvicornWorker
+
+class Worker(UvicornWorker):
+    CONFIG_KWARGS = {"loop": "asyncio", "http": "h11"}
+
+    def init_process(self):
+        assert __version__ == "0.28.1"
+        self.config.setup_event_loop()  # newer releases have none
+        super().init_process()
+"""
+
+
+def test_a_worker_class_for_the_uvicorn_that_the_application_pins(images, start):
+    """It gets that one; mooring supervises it with its own gunicorn."""
+    text = "FROM mooring:inboard-fastapi\nRUN pip install -q uvicorn==0.28.1\nCOPY package /app/\n"
+    image = images.user(text, {"package/main.py": says("pinned"), "package/workers.py": PINNED})
+    container = start(image, *envs(WORKER_CLASS="workers.Worker", WEB_CONCURRENCY=1))
+    assert container.text() == "pinned"
+    container.wait_log('"GET / HTTP/1.1" 200')
+    assert container.status()["engine"] == "gunicorn"
+    again(container)

@@ -180,6 +180,26 @@ def test_poetry_serves_on_the_applications_environment(start: Starter, images: I
     assert gunicorn.status()["engine"] == "gunicorn"
 
 
+def test_the_newer_poetry_images_layout(start: Starter, images: Images) -> None:
+    """Their Dockerfiles copy to a user of theirs, set no folder, and publish port 8000."""
+    text = """FROM mooring:poetry AS packages
+COPY --chown=python_application:python_application pyproject.toml /application_root/
+RUN poetry lock && poetry install --no-interaction --no-root --without dev
+FROM mooring:poetry
+COPY --chown=python_application:python_application --from=packages /application_root/.venv .venv
+COPY --chown=python_application:python_application app /application_root/app/
+"""
+    tag = images.user(text, {"pyproject.toml": PROJECT, "app/main.py": WITH_IMPORT})
+    container = start(tag, port=8000)
+    assert container.text() == "hello"
+    assert "listening on port 8000; BIND says otherwise" in container.output()[1]
+    pid = container.status()["workers"][0]["pid"]
+    assert container.execute("stat", "-c", "%U", f"/proc/{pid}")[1].strip() == "python_application"
+    assert container.stop() == 0
+    elsewhere = start(tag, "--env", "PORT=80")
+    assert elsewhere.text() == "hello"
+
+
 def test_poetry_without_an_environment_says_what_is_missing(start: Starter, images: Images) -> None:
     container = start(images.target("poetry"))
     assert container.ended() == 3

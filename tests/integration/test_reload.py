@@ -176,6 +176,27 @@ def test_an_open_stream_does_not_hold_the_reload(mooring, engine, request_):
         wait_version(app, 2)
 
 
+WSGI_STREAM = """
+import itertools, time
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if environ["PATH_INFO"] == "/version":
+        return [b"1"]
+    return ((b"tick", time.sleep(0.1))[0] for _ in itertools.count())
+"""
+
+
+@pytest.mark.parametrize("engine", ["granian", "hypercorn", "gunicorn"])
+def test_an_open_wsgi_stream_does_not_hold_the_reload(mooring, engine):
+    app = dev(mooring, "--engine", engine, files={"main.py": WSGI_STREAM}, GRACEFUL_TIMEOUT=600, TIMEOUT=600)
+    with app.connect() as open_one:
+        open_one.sendall(STREAMING)
+        assert open_one.recv(4) == b"HTTP"
+        app.write("main.py", WSGI_STREAM.replace('b"1"', 'b"2"'))
+        wait_version(app, 2)
+
+
 def test_no_request_is_refused_while_reloading(mooring):
     app = dev(mooring)
     failed, answers, end = [], [], threading.Event()

@@ -49,6 +49,14 @@ def test_images_have_the_versions_that_were_tested(name: str) -> None:
         assert tested.get(package, version) == version, package
 
 
+def test_the_uvicorn_that_worker_classes_are_mended_for_is_the_one_that_is_required() -> None:
+    source = (ROOT / "src/mooring/engines/gunicorn/worker_classes.py").read_text()
+    release = re.findall(r'^UVICORN = "(.*)"', source, re.MULTILINE)[0]
+    wanted = next(Requirement(text) for text in lock_images.own_requirements() if text.startswith("uvicorn>"))
+    assert wanted.specifier.contains(f"{release}0")
+    assert not wanted.specifier.contains(f"0.{int(release.split('.')[1]) + 1}.0")
+
+
 def test_everything_is_hashed() -> None:
     for text in LOCKS.values():
         blocks = re.split(r"\n(?=[a-z])", text)[1:]

@@ -59,9 +59,11 @@ class Serving(NamedTuple):
     `refused` counts and logs what an engine refuses of a client: one of REFUSALS (scoreboard/row.py), the
     peer, and a detail, or "" (instrument/refusals.py).
 
-    SIGTERM starts the engine's drain: accept nothing new, call `drain.begin`, finish the requests in flight
-    within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The engine ignores
-    SIGINT.
+    The supervisor's order starts the engine's drain (`orders` is the descriptor on which it comes; below 0:
+    none comes), and so does SIGTERM: accept nothing new, call `drain.begin` in the main thread, finish the
+    requests in flight within `plan.settings.graceful_timeout` seconds, run the lifespan shutdown, return. The
+    engine ignores SIGINT. Where it drains without such an order, it says why in `drain.unasked`, and calls
+    `leaving` with that, so that a replacement is started meanwhile.
     """
 
     plan: Plan
@@ -76,6 +78,8 @@ class Serving(NamedTuple):
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
     refused: Callable[[str, object, str], None] = lambda _reason, _peer, _detail: None
+    orders: int = -1
+    leaving: Callable[[str], None] = lambda _why: None
     moved: Callable[[], None] = lambda: None
 
     @property

@@ -39,6 +39,7 @@ from mooring.instrument.asgi_line import (
 from mooring.instrument.disconnect import client_left
 from mooring.instrument.drain import CLOSE
 from mooring.instrument.meter import FAILED, LEFT, Begin, Meter, lines_agree, on_access_loggers, table
+from mooring.instrument.request_exit import failure_of
 from mooring.instrument.request_id import AsgiIdentifier, is_named, with_headers
 from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
@@ -86,6 +87,12 @@ def wrap_asgi(
         except Exception:
             unanswered, raised = FAILED, True
             raise
+        except BaseException as error:
+            failure = failure_of(error, scope["method"], raw)
+            if failure is None:
+                raise
+            unanswered, raised = FAILED, True
+            raise failure from error
         finally:
             if not exchange[DONE]:
                 if exchange[OPENING] is None and unanswered == FAILED and client_left(scope, receive):

@@ -13,12 +13,16 @@ CLOSE = (b"connection", b"close")
 
 
 class DrainState:
-    """The drain of one worker. `begun` is read for each response."""
+    """The drain of one worker. `begun` is read for each response.
 
-    __slots__ = ("_told", "begun")
+    `asked`: the stop was requested. `unasked` says why, where nobody has ordered it; else it is empty.
+    """
+
+    __slots__ = ("_told", "asked", "begun", "unasked")
 
     def __init__(self) -> None:
-        self.begun = False
+        self.begun = self.asked = False
+        self.unasked = ""
         self._told: list[Callable[[], None]] = []
 
     def begin(self) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from mooring.application.model import ASGI, Receive, Scope, Send
 from mooring.instrument.asgi_line import Entries, status_of
 from mooring.instrument.meter import FAILED, LEFT, Meter, table
+from mooring.instrument.request_exit import failure_of
 from mooring.instrument.request_id import AsgiIdentifier, with_headers
 from mooring.scoreboard.row import METHOD_BASE, WEBSOCKETS
 
@@ -19,7 +20,7 @@ ACCEPTED = 101
 _ANSWERS = {"websocket.accept": ACCEPTED, "websocket.close": 403}
 
 
-def wrap_websocket(  # noqa: C901
+def wrap_websocket(  # noqa: C901, PLR0915
     application: ASGI,
     prepare: Callable[[Scope], None],
     meter: Meter,
@@ -33,7 +34,7 @@ def wrap_websocket(  # noqa: C901
     cells, base = meter.row.cells, METHOD_BASE["WEBSOCKET"]
     begin, end = table(meter.row)
 
-    async def websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    async def websocket(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901
         began = monotonic()
         raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
         query = scope.get("query_string")
@@ -75,6 +76,12 @@ def wrap_websocket(  # noqa: C901
         except Exception:
             unanswered = FAILED
             raise
+        except BaseException as error:
+            failure = failure_of(error, "WEBSOCKET", raw)
+            if failure is None:
+                raise
+            unanswered = FAILED
+            raise failure from error
         finally:
             if not status:
                 answer(unanswered, None)

@@ -19,6 +19,7 @@ from mooring.instrument.wsgi_line import describer, logger, target_of
 from mooring.instrument.wsgi_response import (
     Progress,
     Stream,
+    failure_in,
     is_watched_file,
     last_of_connection,
     watch,
@@ -54,7 +55,7 @@ def wrap_wsgi(
     return accelerated or _wrapped(application, prepare, meter, identify)
 
 
-def _wrapped(
+def _wrapped(  # noqa: C901
     application: WSGI, prepare: PrepareEnviron, meter: Meter, identify: WsgiIdentifier | None
 ) -> WSGI:
     """What `wrap_wsgi` returns, in Python."""
@@ -92,12 +93,15 @@ def _wrapped(
             prepare(environ)
             body = application(environ, started)
             if not isinstance(body, list):
-                stream = Stream(body, finish, progress)
+                stream = Stream(body, finish, environ, progress)
                 return body if is_watched_file(environ, body, stream, headers) else stream
             size = sum(map(_size, body))
-        except BaseException:
+        except BaseException as error:
             report(environ, arrival, "", 0, headers, ids)
-            raise
+            failure = failure_in(environ, error)
+            if failure is None:
+                raise
+            raise failure from error
         report(environ, arrival, status, size + written, headers, ids)
         return body
 
@@ -179,6 +183,7 @@ def _accelerated(
         with_headers=with_headers,
         closing=last_of_connection,
         watch=watch,
+        failure=failure_in,
         log=_every_line(meter, lines) if lines is not None else None,
         wanted=lines.wanted if lines is not None else None,
         nameless=lines.nameless if lines is not None else "-",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mooring.application.model import Environ
+from mooring.instrument.request_exit import failure_of
 from mooring.instrument.wsgi_line import declared_size
 from mooring.scoreboard.row import MOVES, STREAMS
 from mooring.system.unpatched import native
@@ -46,29 +47,43 @@ class Stream:
     A chunk that is no bytes fails here, as it would in the server.
     """
 
-    __slots__ = ("begun", "body", "close_body", "failed", "finish", "progress", "size")
+    __slots__ = ("begun", "body", "close_body", "environ", "failed", "finish", "progress", "size")
 
-    def __init__(self, body: Iterable[bytes], finish: FinishAnswer, progress: Progress) -> None:
+    def __init__(
+        self, body: Iterable[bytes], finish: FinishAnswer, environ: Environ, progress: Progress
+    ) -> None:
         self.progress, self.begun = progress, False
         self.body = body
+        self.environ = environ
         self.close_body = getattr(body, "close", None)
         self.finish: FinishAnswer | None = finish
         self.size = 0
         self.failed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        try:
-            for chunk in self.body:
+        chunks: Iterator[bytes] | None = None
+        while True:
+            try:
+                chunks = iter(self.body) if chunks is None else chunks
+                chunk = next(chunks)
                 size = len(chunk) if chunk.__class__ is bytes else memoryview(chunk).nbytes
-                self.progress.moved()
-                if not self.begun:
-                    self.begun = True
-                    self.progress.streams(1)
-                self.size += size
-                yield chunk
-        except Exception:
-            self.failed = self.size == 0
-            raise
+            except StopIteration:
+                return
+            except Exception:
+                self.failed = self.size == 0
+                raise
+            except BaseException as error:
+                failure = failure_in(self.environ, error)
+                if failure is None:
+                    raise
+                self.failed = self.size == 0
+                raise failure from error
+            self.progress.moved()
+            if not self.begun:
+                self.begun = True
+                self.progress.streams(1)
+            self.size += size
+            yield chunk
 
     def close(self) -> None:
         """The server calls this when it is done with the response, complete or not."""
@@ -80,8 +95,18 @@ class Stream:
         try:
             if self.close_body is not None:
                 self.close_body()
+        except BaseException as error:
+            failure = failure_in(self.environ, error)
+            if failure is None:
+                raise
+            raise failure from error
         finally:
             finish(self)
+
+
+def failure_in(environ: Environ, error: BaseException) -> Exception | None:
+    """The error to raise instead of `error`, which is no Exception; None: let it pass."""
+    return failure_of(error, environ.get("REQUEST_METHOD"), str(environ.get("RAW_URI")).partition("?")[0])
 
 
 def with_headers(fields: Any, headers: Any) -> list[tuple[str, str]]:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from mooring.settings.resolve import Resolved
     from mooring.settings.table import Settings
 
-GRACE = 2.0
+GRACE = 1.0
 """Seconds that a drain may take: an open stream or WebSocket must not delay a reload for longer."""
+IDLE = 0.25
+"""Seconds that an idle connection may hold a drain up: browsers keep some, and no other worker serves."""
 
 _DAY = 86400.0
 _WEAK = ("default", "profile:")
@@ -43,6 +45,8 @@ def changes(resolved: Resolved, settings: Settings, conf: ServerConf | None) -> 
         return {name: value for name, value in found.items() if value[0] != getattr(settings, name)}
     if settings.graceful_timeout > GRACE:
         found["graceful_timeout"] = (GRACE, "the most with live reload")
+    if settings.drain_idle > IDLE:
+        found["drain_idle"] = (IDLE, "the most with live reload")
     unwanted = gives_way(resolved, conf)
     if unwanted:
         found["access_log"] = (resolved.settings.access_log, f"live reload runs without {unwanted}")

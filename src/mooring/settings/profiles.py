@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+PROCESS_MANAGERS = {"gunicorn": False, "uvicorn": True}
+"""The values of PROCESS_MANAGER in the newer inboard images: whether each is one process."""
+
 _APP_FIRST = ("app.main", "main")
 _MAIN_FIRST = ("main", "app.main")
 
@@ -46,6 +49,8 @@ class Profile(NamedTuple):
     - `ignored`: variables without effect
     - `demo`: the application in mooring.demo that is served as long as there is no Python file (empty: none)
     - `reloading`: the profile that is used instead with live reload
+    - `one_process`: the profile that is used instead where PROCESS_MANAGER=uvicorn asks for one process
+    - `ignored_with`: what makes the variables in `ignored` have no effect
     """
 
     name: str
@@ -67,6 +72,8 @@ class Profile(NamedTuple):
     ignored: tuple[str, ...] = ()
     demo: str = ""
     reloading: Profile | None = None
+    one_process: Profile | None = None
+    ignored_with: str = "live reload"
 
     @property
     def older(self) -> bool:
@@ -120,9 +127,18 @@ def _inboard(name: str, demo: str) -> Profile:
         prestart_messages="inboard",
         access_format="uvicorn",
         dump=_TWELVE_DUMP,
+        first_variable={"logging_conf": "LOGGING_CONF"},
         demo=demo,
     )
-    return _with_plain_reload(profile, "-", "uvicorn-reload")
+    # That image's PROCESS_MANAGER=uvicorn ran uvicorn without gunicorn, so without gunicorn's configuration.
+    alone = profile._replace(
+        defaults={**profile.defaults, "workers": 1},
+        conf_names=(),
+        shipped_conf="",
+        ignored=("GUNICORN_CONF", "GUNICORN_CMD_ARGS", "WORKER_CLASS"),
+        ignored_with="PROCESS_MANAGER=uvicorn",
+    )
+    return _with_plain_reload(profile, "-", "uvicorn-reload")._replace(one_process=alone)
 
 
 def _uvicorn_gunicorn(name: str, demo: str) -> Profile:

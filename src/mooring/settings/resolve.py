@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mooring.errors import ConfigurationError
 from mooring.settings import parsers
-from mooring.settings.profiles import PROFILES, Profile
+from mooring.settings.profiles import PROCESS_MANAGERS, PROFILES, Profile
 from mooring.settings.table import ROWS, Setting, Settings, show
 
 CLI, ENVIRONMENT, FILE, PROFILE, DEFAULT = 4, 3, 2, 1, 0
@@ -186,8 +186,11 @@ def resolve(cli: Mapping[str, str], environ: Mapping[str, str], folder: Path) ->
     reader = _Reader(cli, environ)
     _choose_profile(reader)
     _read_file(reader, folder)
+    alone = _one_process(reader)
     if reader.profile.reloading is not None and reader.value(ROWS["reload"])[0]:
         reader.profile = reader.profile.reloading
+    elif alone is not None:
+        reader.profile = alone
     values: dict[str, Any] = {}
     origins: dict[str, Origin] = {}
     for name, row in ROWS.items():
@@ -228,6 +231,16 @@ def _choose_profile(reader: _Reader) -> None:
         reader.errors.append(f"{where}={name!r}: expected one of " + ", ".join(PROFILES))
         return
     reader.profile = PROFILES[name]
+
+
+def _one_process(reader: _Reader) -> Profile | None:
+    """The profile for one process, where PROCESS_MANAGER asks for it: the newer inboard images have it."""
+    manager = reader.environ.get("PROCESS_MANAGER", "").strip()
+    if reader.profile.one_process is None or not manager:
+        return None
+    if manager not in PROCESS_MANAGERS:
+        reader.errors.append(f"PROCESS_MANAGER={manager!r}: expected one of {', '.join(PROCESS_MANAGERS)}")
+    return reader.profile.one_process if PROCESS_MANAGERS.get(manager) else None
 
 
 def _read_file(reader: _Reader, folder: Path) -> None:
@@ -296,7 +309,9 @@ def _warnings(environ: Mapping[str, str], profile: Profile) -> tuple[str, ...]:
     """
     known = {variable for row in ROWS.values() for variable in (*row.variables, row.from_file)}
     ignored = [name for name in profile.ignored if environ.get(name, "").strip()]
-    found = [f"{name} has no effect with live reload in the profile {profile.name}" for name in ignored]
+    found = [
+        f"{name} has no effect with {profile.ignored_with} in the profile {profile.name}" for name in ignored
+    ]
     for variable in sorted(environ):
         if variable in known or variable.startswith(_SERVICE_LINKS):
             continue

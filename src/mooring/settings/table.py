@@ -182,6 +182,8 @@ class Settings:
     access_log_sample: tuple[str, ...] = _row(LOGS, parsers.access_log_sample, (), "What it shows a part of: paths and statuses with a share, such as /static/*=0.01 or 2xx=0.1", shown_default="nothing")
     error_log: str | None = _row(LOGS, parsers.log_file, "-", "Where mooring's own log goes: - or true is stderr, a path is a file, empty or false leaves warnings and errors only", "ERROR_LOG", empty_disables=True, shown_default="-", restart=True)
 
+    logging_conf: str | None = _row(LOGS, parsers.text, None, "The application's logging configuration: a module, or a .py file, with the dictionary LOGGING_CONFIG for logging.config.dictConfig; access lines go to the logger uvicorn.access where it has a handler for it", shown_default="none")
+
     reload: bool = _row(DEVELOPMENT, parsers.flag, False, "Live reload: one worker, restarted when a file changes (as mooring dev)", "RELOAD", "WITH_RELOAD", shown_default="false", restart=True)
     reload_dirs: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, (), "Folders to watch", "RELOAD_DIRS", shown_default="the application root", restart=True)
     reload_includes: tuple[str, ...] = _row(DEVELOPMENT, parsers.items, ("*.py",), "Names (*.html), paths (app/*.html) and folders whose changes reload, besides *.py", "RELOAD_INCLUDES", shown_default="*.py", restart=True)

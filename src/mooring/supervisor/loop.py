@@ -154,7 +154,7 @@ class Supervisor:
         elif kill:
             process.kill_group(handle.pid)
         else:
-            process.send(handle.pid, signal.SIGTERM)
+            self.workers.drain(handle)
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -267,6 +267,9 @@ class Supervisor:
             self._leftovers.gone(handle.pid, gone)
             self.workers.scoreboard.sweep(handle.serial)
             self.on_told_gone()
+        why = messages.leaving(message)
+        if why is not None:
+            self.post(lifecycle.RecycleDue(handle.serial, why))
         size = messages.size(message)
         if size is not None and handle.plan.has_arbiter:
             handle.size, handle.resizing = size, False

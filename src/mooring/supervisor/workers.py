@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import selectors
+import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,14 +19,14 @@ from mooring.scoreboard.totals import Totals
 from mooring.system import process
 from mooring.system.memfd import memory
 from mooring.worker import heartbeat, messages
-from mooring.worker.messages import Failure
+from mooring.worker.messages import DRAIN, Failure
 from mooring.worker.seat import Seat
 
 if TYPE_CHECKING:
     from mooring.logs.access.keeper import LogKeeper
 
 _EARLY_MS = 500
-_READS = 16  # of 64 KiB (a pipe's capacity): a worker that floods its pipe cannot block the loop
+_READS = 16  # of 64 KiB: a worker that floods its pipe cannot block the loop
 
 
 @dataclass(slots=True)
@@ -188,7 +190,7 @@ class Workers:
         if serial in self.handles:
             return self.handles[serial]
         plan = plan or self.plan
-        read, write = os.pipe()
+        read, write = (end.detach() for end in socket.socketpair())  # the order to drain goes the other way
         stacks = -1
         try:
             if heartbeat.timeout(plan.settings) is not None:
@@ -230,6 +232,8 @@ class Workers:
                 data = os.read(handle.pipe, 65536)
             except BlockingIOError:
                 break
+            except ConnectionResetError:  # it has ended without reading the order to drain
+                data = b""
             if not data:
                 self._deafen(handle)
                 break
@@ -239,6 +243,19 @@ class Workers:
         *lines, handle.buffer = handle.buffer.split(b"\n")
         handle.buffer = handle.buffer[-65536:]
         return [message for message in map(messages.decode, lines) if message is not None]
+
+    def drain(self, handle: WorkerHandle) -> None:
+        """Order a worker to drain: by its report pipe, since the application may have the signal's handler.
+
+        A worker that is not ready yet, and would not read the order, gets SIGTERM too; so does one that has
+        closed its pipe. An engine's arbiter gets SIGTERM alone: it gives the order to its workers.
+        """
+        ordered = False
+        if handle.pipe >= 0 and not handle.plan.has_arbiter:
+            with suppress(OSError):  # it has closed its end
+                ordered = os.write(handle.pipe, DRAIN) > 0
+        if not ordered or handle.report is None:
+            process.send(handle.pid, signal.SIGTERM)
 
     def _deafen(self, handle: WorkerHandle) -> None:
         if handle.pipe >= 0:

@@ -13,17 +13,14 @@ import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from mooring.system import offspring, process
 
-# The packages whose signal handlers are not the application's.
-_SERVERS = {
-    *("mooring", "uvicorn", "uvicorn_worker", "uvloop", "granian", "hypercorn", "gunicorn", "meinheld"),
-    *("asyncio", "trio", "gevent", "signal"),
-}
+# The packages whose signal handlers are not the application's: these, and what `guard` is given.
+_servers = {"mooring", "uvloop", "asyncio", "trio", "gevent", "signal"}
 _Identity = tuple[int, int]
 
 
@@ -42,8 +39,12 @@ _ports, _paths = set[int](), set[Any]()  # the listeners' addresses: by these th
 _undo: list[Callable[[], object]] = []
 
 
-def guard() -> None:
-    """From now on, clean what the application forks, in this process and in mooring's own forks of it."""
+def guard(servers: Iterable[str] = ()) -> None:
+    """From now on, clean what the application forks, in this process and in mooring's own forks of it.
+
+    Signal handlers of the packages `servers`, and those of their libraries, are not the application's.
+    """
+    _servers.update(servers)
     if not _Guard.installed:
         _Guard.installed = True
         process.prepare_death_signal()
@@ -138,7 +139,7 @@ def _is_servers(handler: Any) -> bool:
     holder = getattr(handler, "__self__", None)
     places = [handler, *(type(holder).__mro__ if holder is not None else ())]
     names = {str(getattr(each, "__module__", "")).partition(".")[0] for each in places}
-    return bool(names & _SERVERS)
+    return bool(names & _servers)
 
 
 # -- descriptors ---------------------------------------------------------------------------------------------

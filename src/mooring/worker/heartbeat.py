@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mooring.scoreboard.row import BEAT, MOVES, STREAMS, TAKEN, Row
 from mooring.settings import engines
@@ -42,10 +42,10 @@ def every(longest: float) -> float:
     return min(1.0, longest / 4)
 
 
-def start(row: Row, seconds: float, interface: str, names: Sequence[object], threads: int) -> None:
+def start(row: Row, seconds: float, interface: str, listeners: Sequence[Any], threads: int) -> None:
     """Beat from now on: from the running event loop of an ASGI worker, else from a thread.
 
-    On WSGI, `threads` is the size of the pool, `names` are the own addresses of the listeners of its clients.
+    On WSGI, `threads` is the size of the pool, `listeners` are the addresses of its clients' listeners.
     """
     row.cells[BEAT] = monotonic()
     if interface == "asgi" and (_asyncio(row, seconds) or _trio(row, seconds)):
@@ -54,7 +54,7 @@ def start(row: Row, seconds: float, interface: str, names: Sequence[object], thr
     if interface == "wsgi":
         from mooring.engines.common.connections import Connections  # here: the supervisor imports no engines
 
-        look = _look(row, Connections(names), threads)
+        look = _look(row, Connections(listeners), threads)
     native("_thread", "start_new_thread")(_thread, (row, seconds, native("time", "sleep"), look))
 
 

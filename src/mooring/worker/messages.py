@@ -1,4 +1,7 @@
-"""The messages of a worker's report pipe, checked: the application has the pipe too, and is not trusted."""
+"""The messages of a worker's report pipe, checked: the application has the pipe too, and is not trusted.
+
+The pipe is a pair of sockets. Of the supervisor a worker hears one thing there: DRAIN.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from typing import Any, NamedTuple
 from mooring.plan.plan import Report
 from mooring.settings.engines import REGISTRY
 
-_LONGEST = 3000  # characters of a text: a whole message stays below PIPE_BUF, so is never interleaved
+DRAIN = b"d"
+"""The supervisor's order to drain. Besides SIGTERM, whose handler the application may have replaced."""
+
+_LONGEST = 3000  # characters of a text: a whole message is one write of a few KiB, so is never interleaved
 
 
 class Failure(NamedTuple):
@@ -89,3 +95,9 @@ def gone(message: dict[str, Any]) -> int | None:
     """The pid of a worker of an engine's arbiter that has ended; None for any other message."""
     found = message.get("worker")
     return found if message.get("event") == "gone" and type(found) is int and found > 1 else None
+
+
+def leaving(message: dict[str, Any]) -> str | None:
+    """Why a worker drains without an order to, so that it is to be replaced; None for any other message."""
+    why = message.get("message")
+    return why if message.get("event") == "leaving" and isinstance(why, str) else None

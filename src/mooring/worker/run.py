@@ -8,18 +8,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mooring import __version__
+from mooring.application.failure import own_traceback
 from mooring.application.model import Application
-from mooring.engines import Serving
+from mooring.engines import Engine, Serving
 from mooring.engines import check as check_engine
 from mooring.engines import load as load_engine
-from mooring.errors import ApplicationError, MooringError
+from mooring.errors import ApplicationError, EngineEndedError, MooringError
 from mooring.instrument.drain import DrainState
 from mooring.logs.log import show_traceback
 from mooring.settings import engines
 from mooring.system import forks, lifeline, process
+from mooring.system.unpatched import native
 from mooring.worker import (
     advice,
     apart,
@@ -55,8 +58,25 @@ def probe(assignment: Assignment) -> int:
     return reporting(assignment, _look)
 
 
+_PATIENCE = 3.0
+"""Seconds for a failed worker's threads and atexit functions; after that its replacement waits no longer."""
+
+
 def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     """Set up, then `work`. Returns the exit code; where it is not 0, reports why over the report pipe."""
+    code = _reporting(assignment, work)
+    if code:
+        with suppress(RuntimeError):  # the system refuses one more thread
+            native("_thread", "start_new_thread")(_leave_within, (_PATIENCE, code, native("time", "sleep")))
+    return code
+
+
+def _leave_within(seconds: float, code: int, sleep: Callable[[float], None]) -> None:
+    sleep(seconds)
+    os._exit(code)
+
+
+def _reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int:
     assignment.context.log.set_level(assignment.plan.settings.log_level)  # the level of its generation
     _guard(assignment)
     try:
@@ -80,7 +100,7 @@ def reporting(assignment: Assignment, work: Callable[[Assignment], None]) -> int
 
 def _guard(assignment: Assignment) -> None:
     """Keep what is mooring's out of what the application will fork."""
-    forks.guard()
+    forks.guard(engines.server_modules())
     seat = assignment.seat.keep if assignment.seat is not None else ()
     listeners = [each.fileno() for each in assignment.doors.sockets]
     for fd in (*listeners, assignment.report, *seat, *lifeline.descriptors()):
@@ -104,7 +124,7 @@ def _upgraded() -> str:
 
 
 def tell(report: int, event: str, **facts: Any) -> None:
-    """Send one message to the supervisor; it is shorter than PIPE_BUF, so never interleaved."""
+    """Send one message to the supervisor, in one write."""
     os.write(report, messages.encode(event, {"pid": os.getpid(), **facts}))
 
 
@@ -137,6 +157,10 @@ def _prepare_import(assignment: Assignment) -> None:
     loggers = engines.loggers(own_logging=False)
     handler = configure(assignment.context.log, level, assignment.context.files, loggers)
     signal.signal(signal.SIGUSR1, lambda *_: handler.reopen())
+    if assignment.plan.settings.logging_conf is not None:
+        from mooring.logs import configuration
+
+        configuration.apply(assignment.plan.settings.logging_conf, assignment.plan.target.search)
     _watch_access_loggers(assignment.plan)
     if assignment.plan.settings.reload:
         bytecode.install()
@@ -168,6 +192,7 @@ def _serve(assignment: Assignment) -> None:
     if assignment.application is None:
         _prepare_import(assignment)
     loaded: list[Loaded] = []
+    serves = False
     drain = DrainState()
     arbiter_rows = _arbiter_rows(assignment)
     longest = heartbeat.timeout(plan.settings)
@@ -180,13 +205,15 @@ def _serve(assignment: Assignment) -> None:
         return loaded[0].application
 
     def ready() -> None:
+        nonlocal serves
+        serves = True
         _ready(assignment, load(), engine, started)
         if arbiter_rows is None:
             limited = plan.settings.max_worker_memory is not None
             _serves(loaded[0].row(), assignment, memory.SAMPLE if limited else memory.LOOK)
             if longest is not None:
-                seconds, threads = heartbeat.every(longest), plan.threads
-                heartbeat.start(loaded[0].row(), seconds, load().interface, assignment.doors.names, threads)
+                seconds, names = heartbeat.every(longest), assignment.doors.names
+                heartbeat.start(loaded[0].row(), seconds, load().interface, names, plan.threads)
 
     engine = plan.settings.engine  # "auto" is decided below, by the interface
     if not plan.has_arbiter:  # an arbiter's workers each import the application
@@ -210,8 +237,26 @@ def _serve(assignment: Assignment) -> None:
         moved=lambda: heartbeat.moved(loaded[0].row()) if loaded else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
         refused=_refusals(lambda: loaded[0], assignment.context.log),
+        orders=assignment.report,
+        leaving=lambda why: tell(assignment.report, "leaving", message=why),
     )
-    load_engine(engine).serve(serving)
+    _run_engine(load_engine(engine), serving, lambda: serves)
+
+
+def _run_engine(engine: Engine, serving: Serving, serves: Callable[[], bool]) -> None:
+    """Serve until drained. Raises EngineEndedError where an engine that serves ends without an order to.
+
+    The workers of an engine's arbiter come back here too: by SystemExit, at their end.
+    """
+    drain = serving.drain
+    try:
+        engine.serve(serving)
+    except (SystemExit, KeyboardInterrupt) as error:
+        if serving.plan.has_arbiter or not serves():
+            raise
+        raise EngineEndedError(f"{error!r} has ended the engine", own_traceback(error)) from error
+    if drain.unasked or not (drain.asked or serving.plan.has_arbiter):
+        raise EngineEndedError(drain.unasked or "the engine has ended by itself")
 
 
 def _look(assignment: Assignment) -> None:

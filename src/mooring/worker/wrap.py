@@ -119,12 +119,17 @@ def _meter(assignment: Assignment, arbiter_rows: SeatArbiterRows | None, drain: 
     from mooring.logs.access.line import formatter
 
     line_rules = rules.parse(settings.access_log_skip, settings.access_log_sample)
-    form = formatter(settings.access_log_format or assignment.plan.profile.access_format)
+    form, write = settings.access_log_format or assignment.plan.profile.access_format, taken.write
+    if settings.logging_conf is not None and settings.access_log == "-":
+        from mooring.logs import configuration
+
+        if (own := configuration.access_writer()) is not None:
+            form, write = configuration.FORM, own
     unix = any(address.kind != "tcp" for address in assignment.plan.binds)
     wanted = line_rules.wanted if line_rules is not None else None
     access = loggers.watched
     access.say = assignment.context.log.info if _speaks(assignment, arbiter_rows) else None
-    return Meter(taken.row, Lines(form, taken.write, wanted, "unix" if unix else "-", access), drain)
+    return Meter(taken.row, Lines(formatter(form), write, wanted, "unix" if unix else "-", access), drain)
 
 
 def collect_garbage() -> None:

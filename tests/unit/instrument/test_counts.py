@@ -23,6 +23,7 @@ from wrapping import (
 )
 
 from mooring.instrument.meter import Lines, Meter, table
+from mooring.instrument.request_exit import RequestExitError
 from mooring.logs.access.line import formatter
 from mooring.logs.access.rules import parse
 from mooring.scoreboard.ring import Reader, Rings, writer
@@ -406,7 +407,7 @@ def test_wsgi_failures(row):
 
     for app, error in (
         (raises, ValueError),
-        (leaves, SystemExit),
+        (leaves, RequestExitError),
         (streaming(Body(fail=ValueError())), ValueError),
     ):
         with pytest.raises(error):

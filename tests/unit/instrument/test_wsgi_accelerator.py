@@ -15,6 +15,7 @@ from wrapping import FileWrapper, environ, hello
 
 from mooring.instrument.meter import Lines, Meter
 from mooring.instrument.proxy import wsgi_proxy
+from mooring.instrument.request_exit import RequestExitError
 from mooring.instrument.request_id import wsgi_identifier
 from mooring.instrument.wsgi import wrap_wsgi
 from mooring.logs.access.line import formatter
@@ -192,7 +193,7 @@ def _serve(env, script, how):
         finally:
             for _ in range(2):
                 getattr(body, "close", lambda: None)()
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         told.append(type(error).__name__)
     return _found(rings, row, told, env)
 
@@ -246,7 +247,7 @@ def test_nothing_is_kept_of_a_request(kind, raising):
 
     def serve():
         fresh = dict(env)
-        with contextlib.suppress(LookupError, BufferError, SystemExit, TypeError):
+        with contextlib.suppress(LookupError, BufferError, RequestExitError, TypeError):
             body = wsgi(fresh, start_response)
             try:
                 if not isinstance(body, FileWrapper):

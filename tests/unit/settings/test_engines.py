@@ -28,6 +28,7 @@ ALLOWED = {
     "plan/server_config/probe.py": "it reads gunicorn's and hypercorn's own configuration files",
     "plan/server_config/values.py": "it translates gunicorn's and hypercorn's own settings",
     "plan/server_config/worker_classes.py": "whether a worker class is gunicorn's, and older images' engines",
+    "logs/configuration.py": "users' logging configurations name the logger uvicorn.access",
     "instrument/handshake.py": "libraries for WebSockets look for gunicorn's key in the environ",
     "logs/access/line.py": "the forms of a log line have names like these",
 }

@@ -15,7 +15,12 @@ from mooring.settings.profiles import PROFILES, Profile
 from mooring.settings.resolve import resolve
 from mooring.settings.table import ROWS
 
-ALL = [each for profile in PROFILES.values() for each in (profile, profile.reloading) if each is not None]
+ALL = [
+    each
+    for profile in PROFILES.values()
+    for each in (profile, profile.reloading, profile.one_process)
+    if each is not None
+]
 COLUMNS = (
     "hypercorn",
     "conda-starlette",
@@ -34,7 +39,8 @@ BARE = {variable for row in ROWS.values() for variable in row.bare}
 def test_every_name_in_a_profile_is_known(profile: Profile) -> None:
     assert set(profile.defaults) <= set(ROWS)
     assert set(profile.dump) <= set(config_dump._KEYS)
-    assert set(profile.first_variable.values()) | set(profile.ignored) | set(profile.any_text_is_true) <= BARE
+    assert set(profile.first_variable) <= set(ROWS)  # their variables may be an image's own: LOGGING_CONF
+    assert set(profile.ignored) | set(profile.any_text_is_true) <= BARE
     assert profile.demo == "" or callable(getattr(demo, profile.demo))
     formatter(profile.access_format)
 

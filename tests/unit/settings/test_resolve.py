@@ -9,7 +9,7 @@ import pytest
 
 from mooring.errors import ConfigurationError
 from mooring.settings import engines, parsers
-from mooring.settings.resolve import one_edit_apart, resolve, resolve_some
+from mooring.settings.resolve import Resolved, one_edit_apart, resolve, resolve_some
 from mooring.settings.table import ROWS
 from mooring.system.address import Address
 
@@ -404,3 +404,24 @@ def test_quotes_that_came_with_a_value_are_named(tmp_path: Path, variable: str, 
         resolve({}, {variable: text}, tmp_path)
     assert f"{variable}={text!r}: expected " in str(caught.value)
     assert str(caught.value).endswith("; the quotes are a part of the value")
+
+
+def test_process_manager_of_the_inboard_images(tmp_path: Path) -> None:
+    """uvicorn is one process without gunicorn's configuration; only those images have the variable."""
+
+    def of(profile: str, **environ: str) -> Resolved:
+        return resolve({}, {"MOORING_PROFILE": profile, "PROCESS_MANAGER": "uvicorn", **environ}, tmp_path)
+
+    alone = of("inboard-fastapi", GUNICORN_CONF="/app/gunicorn_conf.py", LOGGING_CONF="logs")
+    assert (alone.settings.workers, alone.settings.gunicorn_conf, alone.settings.logging_conf) == (
+        1,
+        None,
+        "logs",
+    )
+    assert any("GUNICORN_CONF has no effect with PROCESS_MANAGER=uvicorn" in text for text in alone.warnings)
+    assert of("inboard-fastapi", WEB_CONCURRENCY="3").settings.workers == 3
+    assert of("inboard-fastapi", PROCESS_MANAGER="gunicorn").settings.workers is None
+    assert of("conda-starlette", LOGGING_CONF="logs").settings.workers is None
+    assert of("conda-starlette", LOGGING_CONF="logs").settings.logging_conf is None
+    with pytest.raises(ConfigurationError, match="PROCESS_MANAGER='x': expected one of gunicorn, uvicorn"):
+        of("inboard-base", PROCESS_MANAGER="x")

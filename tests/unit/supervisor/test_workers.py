@@ -1,25 +1,82 @@
-"""What the plan's second revision is told that mooring itself takes."""
+"""The order to drain: by the report pipe to a worker that reads it, by SIGTERM where none does."""
 
 from __future__ import annotations
 
+import os
+import selectors
+import signal
+import socket
 from types import SimpleNamespace
 
 import pytest
 
-from mooring.plan.plan import Report
-from mooring.supervisor.workers import Workers
-from mooring.system import process
-
-MEMORY = {"self": 20, "11": 9, "12": 30}
+from mooring.supervisor import workers
+from mooring.supervisor.workers import WorkerHandle, Workers
+from mooring.worker.messages import DRAIN
 
 
-@pytest.mark.parametrize(
-    ("engine", "log_writer", "template", "own"),
-    [("uvicorn", 0, 0, 20), ("uvicorn", 11, 0, 29), ("uvicorn", 11, 15, 44), ("gunicorn", 11, 0, 59)],
-)
-def test_all_its_processes_count(monkeypatch, engine, log_writer, template, own):
-    monkeypatch.setattr(process, "proportional_set_size", lambda pid="self": MEMORY[pid])
-    spawner = SimpleNamespace(memory=lambda: template)
-    workers = SimpleNamespace(access=SimpleNamespace(pid=log_writer), spawner=spawner)
-    handle = SimpleNamespace(pid=12)
-    assert Workers.reserved(workers, Report("asgi", "", engine, "main:app", 1), handle) == own
+@pytest.fixture
+def sent(monkeypatch):
+    found = []
+    monkeypatch.setattr(workers.process, "send", lambda pid, number: found.append((pid, number)))
+    return found
+
+
+@pytest.fixture
+def handle():
+    """A worker, and its end of the report pipe."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    plan = SimpleNamespace(has_arbiter=False)
+    made = WorkerHandle(1, 0, 1, 4711, ours.detach(), 0.0, plan, report=SimpleNamespace())
+    yield made, theirs
+    theirs.close()
+    if made.pipe >= 0:
+        os.close(made.pipe)
+
+
+@pytest.fixture
+def crew():
+    made = Workers(None, None, [], selectors.DefaultSelector())
+    yield made
+    made.close()
+
+
+def test_a_ready_worker_gets_no_signal(crew, handle, sent):
+    worker, theirs = handle
+    crew.drain(worker)
+    assert theirs.recv(10) == DRAIN
+    assert sent == []
+
+
+def test_a_worker_that_starts_gets_the_signal_too(crew, handle, sent):
+    worker, theirs = handle
+    worker.report = None
+    crew.drain(worker)
+    assert theirs.recv(10) == DRAIN
+    assert sent == [(4711, signal.SIGTERM)]
+
+
+def test_a_worker_that_does_not_listen_gets_the_signal(crew, handle, sent):
+    worker, theirs = handle
+    theirs.shutdown(socket.SHUT_RD)
+    crew.drain(worker)
+    assert sent == [(4711, signal.SIGTERM)]
+
+
+def test_an_arbiter_gets_the_signal(crew, handle, sent):
+    worker, _ = handle
+    worker.plan.has_arbiter = True
+    crew.drain(worker)
+    assert sent == [(4711, signal.SIGTERM)]
+
+
+def test_a_worker_that_ends_without_reading_the_order_is_heard_to_the_end(crew, handle):
+    worker, theirs = handle
+    crew.selector.register(worker.pipe, selectors.EVENT_READ)
+    crew.drain(worker)
+    theirs.send(b'{"event": "ready"}\n')
+    theirs.close()  # with the order unread: the next read of the supervisor's end fails
+    assert crew.hear(worker) == [{"event": "ready"}]
+    crew.hear(worker)
+    assert worker.pipe < 0

@@ -123,5 +123,6 @@ Engine = type("Engine", (Loop,), {"__module__": "gunicorn.workers.sync"})
         (functools.partial(forks.guard), True),
     ],
 )
-def test_a_servers_handler_is_told_from_the_applications(handler, theirs):
+def test_a_servers_handler_is_told_from_the_applications(handler, theirs, monkeypatch):
+    monkeypatch.setattr(forks, "_servers", {*forks._servers, "gunicorn"})  # as guard() does
     assert forks._is_servers(handler) is theirs

@@ -78,11 +78,11 @@ def run(
 ) -> None:
     """Like asyncio.run, but leftover tasks and threads cannot delay the end beyond the grace period.
 
-    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. The loop is the
-    one that the application has made, if there is one. `threads` is the default executor's size, None for
-    Python's default.
+    asyncio.run waits for tasks that ignore their cancellation, and five minutes for threads. And a SystemExit
+    in any task would end it. The loop is the one that the application has made, if there is one. `threads` is
+    the default executor's size, None for Python's default.
     """
-    loop = _loop(factory)
+    loop = lasting(_loop(factory), stop.ended_by, stop.request)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="mooring")
     loop.set_default_executor(executor)
     if loop.get_exception_handler() is None:
@@ -102,6 +102,37 @@ def run(
             executor.shutdown(wait=False, cancel_futures=True)
             asyncio.set_event_loop(None)
             loop.close()
+
+
+def lasting(
+    loop: asyncio.AbstractEventLoop,
+    asked: Callable[[SystemExit | KeyboardInterrupt], bool],
+    stop: Callable[[str], None],
+) -> asyncio.AbstractEventLoop:
+    """Have `loop` run on though the application raises SystemExit in a task, or stops the loop.
+
+    Both end a run of the loop, with all requests in it; nothing is lost where it runs on. `asked`: whether a
+    signal handler has raised it, and so has begun the drain. `stop`: begin the drain, for this reason.
+    """
+    once = loop.run_until_complete
+
+    def run_until_complete(main: Any) -> Any:
+        task = asyncio.ensure_future(main, loop=loop)
+        while True:
+            try:
+                return once(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                if task.done() or loop.is_closed():
+                    raise
+                if not asked(error):
+                    _log.error("%r in a task of the application: the worker serves on", error, exc_info=error)
+            except RuntimeError:
+                if task.done() or loop.is_closed():
+                    raise
+                stop("the application has stopped the event loop")
+
+    loop.run_until_complete = run_until_complete  # type: ignore[assignment,method-assign]
+    return loop
 
 
 def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

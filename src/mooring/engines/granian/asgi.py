@@ -25,7 +25,7 @@ def serve(serving: Serving) -> None:
     settings = serving.plan.settings
     pool = Pool(serving, 1, websockets=True)
     stop = StopRequest(settings.graceful_timeout, pool.leave)
-    stop.install()
+    stop.install(serving)
     lifespan = Lifespan(serving.load().call, LOG)
     event_loop.run(_serve(serving, lifespan, stop, pool), event_loop.loop_factory(settings.loop), stop)
     lifespan.check()

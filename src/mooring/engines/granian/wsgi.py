@@ -57,7 +57,7 @@ def serve(serving: Serving) -> None:
     threads = serving.plan.engine_threads
     pool = Pool(serving, threads + 1, websockets=False)  # one is granian's: request.py
     stop = StopRequest(settings.graceful_timeout, pool.leave)
-    stop.install()
+    stop.install(serving)
     stopped, running, gates = threading.Semaphore(0), set[Any](), list[Gate]()
     multiplexed = list[set[Any]]()
     handle = handler(

@@ -25,7 +25,9 @@ from mooring.engines.common.stop import StopRequest
 from mooring.engines.gunicorn import heartbeat
 from mooring.engines.gunicorn.config import GunicornApplication
 from mooring.engines.gunicorn.report import Reports
+from mooring.engines.gunicorn.worker import ORDER
 from mooring.errors import ConfigurationError, MooringError
+from mooring.instrument.drain import DrainState
 from mooring.metrics.multiprocess.files import retire_in
 from mooring.metrics.multiprocess.folder import hand_over
 from mooring.system import forks, lifeline, process
@@ -51,7 +53,8 @@ def serve(serving: Serving) -> None:
     gunicorn configuration or a worker class that cannot serve the application.
     """
     stop = StopRequest(serving.plan.settings.graceful_timeout, lambda: None)
-    stop.install()
+    # The supervisor sends the arbiter SIGTERM; the drain is that of its workers.
+    stop.install(serving._replace(orders=-1, drain=DrainState()))
     heartbeat.install()
     reports = Reports()
     arbiter_pid = os.getpid()
@@ -76,22 +79,23 @@ def serve(serving: Serving) -> None:
 
 
 def _hold_stops_while_forking() -> None:
-    """Block TERM around each fork: Python loses a signal that comes right after the fork, before it looks.
+    """Block the order to drain and TERM around each fork: Python loses a signal that comes right after the
+    fork, before it looks.
 
     PyOS_AfterFork_Child clears pending signals first, then runs the functions registered here.
     """
-    arbiter, held = os.getpid(), False
+    arbiter, held, stops = os.getpid(), False, {signal.SIGTERM, ORDER}
 
     def hold() -> None:
         nonlocal held
         if os.getpid() == arbiter:
-            held = signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            held = ORDER not in signal.pthread_sigmask(signal.SIG_BLOCK, stops)
 
     def release() -> None:
         nonlocal held
         if held:
             held = False
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
     os.register_at_fork(before=hold, after_in_parent=release, after_in_child=release)
 
@@ -105,7 +109,7 @@ class _Arbiter(Arbiter):
         self._serving, self._stop, self._stopping = serving, stop, False
         self._leaders, self._groups = set[int](), Groups()  # workers, and what they have left in their groups
         super().__init__(application)
-        application.cfg.job.signals = self.SIG_QUEUE
+        application.cfg.job.signals, application.cfg.job.told = self.SIG_QUEUE, stop.told
 
     def start(self) -> None:
         """Start as with systemd's socket activation: then gunicorn leaves listeners and unix paths alone.
@@ -122,7 +126,10 @@ class _Arbiter(Arbiter):
 
     def init_signals(self) -> None:
         """Install gunicorn's handlers; a stop that was requested earlier is not lost."""
+        self._stop.told.notice()  # with preload_app the arbiter has imported the application
         super().init_signals()
+        self._stop.told.own(signal.getsignal(signal.SIGTERM))
+        signal.signal(ORDER, self.signal)  # for a worker that has not installed its own handler yet
         if self._stop.requested:
             self.signal(signal.SIGTERM, None)
 
@@ -149,6 +156,10 @@ class _Arbiter(Arbiter):
         if rows is not None:
             rows.settle(pid)
         return pid
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Signal a worker. Its order to drain is not SIGTERM, whose handler may be the application's."""
+        super().kill_worker(pid, ORDER if sig == signal.SIGTERM else sig)
 
     def spawn_dirty_arbiter(self) -> int | None:
         """Fork the process that runs what takes long, where the configuration names it."""

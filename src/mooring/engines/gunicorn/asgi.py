@@ -15,11 +15,12 @@ from typing import Any
 
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import Gate, Idle
+from mooring.engines.common.max_body import limited
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.watch import Watch
 from mooring.engines.common.websockets import LINGER, SILENCE, TOO_BIG, delays, refused
 from mooring.engines.gunicorn.asgi_requests import Requests
-from mooring.engines.gunicorn.worker import MooringWorker
+from mooring.engines.gunicorn.worker import ORDER, MooringWorker
 
 
 class AsgiWorker(MooringWorker):
@@ -31,20 +32,27 @@ class AsgiWorker(MooringWorker):
 
     def init_signals(self) -> None:
         """Install the handlers; uvloop would lose a stop that comes before the loop runs."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, ORDER})
         super().init_signals()
-        signal.signal(signal.SIGTERM, self.mooring_stop_early)
+        self.mooring_told.install(self.mooring_drain_now)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def mooring_stop_early(self, *_: object) -> None:
-        """Handle a TERM that comes before gunicorn has installed its own handlers."""
-        self.alive = False
+    def mooring_drain_now(self, *_: object) -> None:
+        """Handle the order, or TERM. Not by `add_signal_handler`: that would not be bound to this object, and
+        would wait for a loop that may be blocked.
+        """
+        self.mooring_job.serving.doors.close()
+        if self.mooring_main is None:
+            self.alive = False  # it has not begun to serve
+        else:
+            self.loop.call_soon_threadsafe(self.handle_exit_signal)
+
+    def run(self) -> None:
+        """Serve until drained."""
+        event_loop.lasting(self.loop, self.mooring_asked, self.mooring_leave)
+        super().run()
 
     async def _serve(self) -> None:
-        self.loop.add_signal_handler(signal.SIGTERM, self.handle_exit_signal)
-        # The loop learns of the signal by a descriptor; this runs even while the loop is blocked.
-        doors = self.mooring_job.serving.doors
-        signal.signal(signal.SIGTERM, lambda *_: doors.close())
         if not self.alive:
             return
         gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
@@ -60,6 +68,8 @@ class AsgiWorker(MooringWorker):
         gasgi.ASGIProtocol = Protocol
         install_websocket()
         self.mooring_connections = connections
+        worker: Any = self
+        worker.asgi = limited(worker.asgi, self.mooring_job.serving)
         requests = Requests(connections, self.loop)
         requests.watch = Watch(
             self.mooring_job.serving, requests.busy, self.loop.call_soon_threadsafe, keep_alive=False

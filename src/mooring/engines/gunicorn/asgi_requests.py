@@ -14,6 +14,8 @@ from mooring.engines.common.connections import passed, sent_ago
 from mooring.engines.common.refusal import TIME
 from mooring.engines.common.watch import Busy, Peer, Watch
 
+_ROUNDING = 0.02  # seconds: the kernel's clock has coarser steps
+
 
 class Upload:
     """A request's body: gunicorn's receiver of it."""
@@ -49,7 +51,7 @@ class Upload:
     def _refuse(self) -> None:
         transport, receiver = self._protocol.transport, self.receiver
         sock = transport.get_extra_info("socket")
-        begun = sock is None or sent_ago(sock.fileno()) < self._loop.time() - self._began
+        begun = sock is None or sent_ago(sock.fileno()) < self._loop.time() - self._began - _ROUNDING
         if not begun and not transport.is_closing():
             transport.write(TIME.raw)
         receiver._body_wait_expired = True

@@ -29,6 +29,7 @@ from mooring.engines.common import tls
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.watch import accepted_connections
 from mooring.engines.common.websockets import WebSockets
+from mooring.engines.gunicorn import worker_classes
 from mooring.engines.gunicorn.interface import find_interface
 from mooring.engines.gunicorn.log import LOG, Logger
 from mooring.engines.gunicorn.report import Reports
@@ -53,6 +54,8 @@ _MOVED = {
 _DEFAULT_CLASS = {"asgi": "uvicorn.workers.UvicornWorker", "wsgi": "gthread"}
 
 
+_OURS = ("gunicorn.", "uvicorn.", "uvicorn_worker.", "egg:")
+
 _own_worker_class: Any = vars(Config)["worker_class"].fget
 
 
@@ -70,6 +73,8 @@ class Configuration(Config):
             if name in _MOVED:
                 found: type = util.load_class(_MOVED[name])
             else:
+                if "." in str(name) and not str(name).startswith(_OURS):
+                    worker_classes.prefer_the_applications()
                 found = _own_worker_class(self)
         except Exception as error:  # gunicorn puts a whole traceback into the text
             last = str(error).strip().rstrip("]").strip().rpartition("\n")[2]
@@ -221,7 +226,8 @@ def suggested(plan: Plan, given: set[str]) -> dict[str, Any]:
     settings = plan.settings
     values: dict[str, Any] = {}
     if not given & {"logconfig", "logconfig_dict", "logconfig_json", "syslog", "statsd_host"}:
-        values["logger_class"] = Logger
+        given_conf = {"logging_conf": settings.logging_conf, "folders": plan.target.search}
+        values["logger_class"] = type("Logger", (Logger,), given_conf)
     if plan.tls and "certfile" not in given:
         tls.context(settings, [])  # to raise now; the context that serves is made after gevent has patched
         context = functools.cache(lambda: tls.context(settings, ["http/1.1"]))

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from gunicorn import glogging
 
-from mooring.logs import bridge
+from mooring.logs import bridge, configuration
 
 LOG = logging.getLogger("gunicorn.error")  # gunicorn's own name
 
 
 class Logger(glogging.Logger):
-    """Gunicorn's logger, which uses mooring's handler if there is one."""
+    """Gunicorn's logger, which uses mooring's handler if there is one, and then what LOGGING_CONF says."""
+
+    logging_conf: str | None = None
+    folders: tuple[Path, ...] = ()
 
     def setup(self, cfg: Any) -> None:
         """Set up as gunicorn does, then replace the handler by mooring's, or at least its formatter.
@@ -32,6 +36,8 @@ class Logger(glogging.Logger):
                 self.error_log.handlers[:] = [ours]
             for handler in self.error_log.handlers:
                 handler.setFormatter(bridge.Formatter(ours.log))
+        if self.logging_conf is not None:
+            configuration.apply(self.logging_conf, self.folders)
 
     def reopen_files(self) -> None:
         """Reopen mooring's files too, since gunicorn's processes handle SIGUSR1 themselves."""

@@ -69,7 +69,7 @@ class MeinheldWorker(MooringWorker):
 
     def mooring_begin(self) -> None:
         """Replace meinheld's signal handlers, which cut requests. Runs first in the loop."""
-        signal.signal(signal.SIGTERM, self.handle_exit)
+        self.mooring_told.install(self.handle_exit)
         signals.pass_over(signal.SIGINT)
         self.notify()
 

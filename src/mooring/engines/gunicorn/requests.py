@@ -11,22 +11,22 @@ import _socket  # gevent replaces the class in the module socket
 import contextlib
 import errno
 import os
+import sys
 import time
+from types import FrameType
 from typing import Any
 
-from gunicorn import util
-
 from mooring.engines import Serving
-from mooring.engines.common.connections import sent_ago
 from mooring.engines.common.refusal import LARGE, TIME, Refusal
 from mooring.engines.common.watch import Busy, Peer, Watch
+
+_LINGER, _DROPPED = 2.0, 4 * 2**20  # seconds, and bytes that a client may still send
 
 
 class Upload:
     """A request's body, while it is read."""
 
     __slots__ = (
-        "_began",
         "_most",
         "_own",
         "_serving",
@@ -40,7 +40,7 @@ class Upload:
 
     def __init__(self, unreader: Any, sock: Any, client: Peer | None, serving: Serving) -> None:
         self._own, self._sock, self._serving, self.client = unreader.chunk, sock, serving, client
-        self._most, self._began = serving.plan.settings.max_body, time.monotonic()
+        self._most = serving.plan.settings.max_body
         self.received = 0
         self.waiting = self.refused = self.multiplexed = False
         unreader.chunk = self.chunk
@@ -81,9 +81,9 @@ class Upload:
 
     def _answer(self, refusal: Refusal) -> None:
         self.refused = True
-        with contextlib.suppress(OSError):
-            if not sent_ago(self._sock.fileno()) < time.monotonic() - self._began:
-                refuse(self._sock, refusal)
+        response = _response()
+        if response is not None and not response.headers_sent:
+            refuse(self._sock, refusal)
         raise ConnectionResetError(errno.ECONNRESET, "the request's body was refused")
 
 
@@ -112,9 +112,7 @@ class Requests:
             return True
         if self._most and length is not None and length > self._most:
             self._serving.refused("body_size", address, "")
-            with contextlib.suppress(OSError):
-                refuse(sock, LARGE)
-                util.close_graceful(sock)
+            refuse(sock, LARGE)
             self.end(req, sock)
             return False
         self._uploads[sock] = Upload(req.unreader, sock, _peer(address), self._serving)
@@ -140,13 +138,26 @@ class Requests:
 
 
 def refuse(sock: Any, refusal: Refusal) -> None:
-    """Send an answer, without waiting for a client that takes none."""
-    before = sock.gettimeout()
-    sock.settimeout(1.0)
-    try:
+    """Send an answer, and wait a moment for its reader: what is unread at the close would reset it."""
+    end, left = time.monotonic() + _LINGER, _DROPPED
+    with contextlib.suppress(OSError):
+        sock.settimeout(_LINGER)
         sock.sendall(refusal.raw)
-    finally:
-        sock.settimeout(before)
+        sock.shutdown(_socket.SHUT_WR)
+        while left > 0 and time.monotonic() < end:
+            sock.settimeout(max(0.01, end - time.monotonic()))
+            data = sock.recv(65536)
+            left -= len(data) or left
+
+
+def _response() -> Any:
+    """Gunicorn's response to the request that this thread serves: its function has no other place for it."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "handle_request" and "resp" in frame.f_code.co_varnames:
+            return frame.f_locals.get("resp")
+        frame = frame.f_back
+    return None
 
 
 def _peer(address: Any) -> Peer | None:

@@ -30,12 +30,21 @@ class GatedServer(Server):
     def __init__(self, config: Config, serving: Serving) -> None:
         super().__init__(config)
         self.serving = serving
+        self.ordered = False  # to drain
         self.told: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the stop: with the listeners, since the event loop may be blocked."""
         self.serving.doors.close()
         super().handle_exit(sig, frame)
+
+    async def main_loop(self) -> None:
+        """Wait for the stop."""
+        await super().main_loop()
+        if self.should_exit and not (self.ordered or self._captured_signals):
+            _LOG.error(
+                "the application has set should_exit: the worker finishes its requests and is replaced"
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain; requests in flight have the configuration's `timeout_graceful_shutdown`, in seconds."""

@@ -24,9 +24,14 @@ from gunicorn.workers.base import Worker
 from mooring.engines import Serving
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import reserve
+from mooring.engines.common.told import Told
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn.report import Reports
+from mooring.instrument import request_exit
 from mooring.system import lifeline, process
+
+ORDER = signal.SIGRTMIN + 6
+"""The arbiter's order to drain: a real-time signal, since applications replace the handler of SIGTERM."""
 
 MEINHELD = "meinheld.gmeinheld"  # the module of its worker class
 
@@ -43,6 +48,7 @@ class GunicornJob:
     lifespan: Lifespan | None = None
     websockets: WebSockets | None = None
     signals: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
+    told: Told = field(default_factory=Told)
 
 
 def interface_of(base: type) -> str:
@@ -85,6 +91,23 @@ class MooringWorker(Worker):
 
     mooring_job: GunicornJob
     mooring_announced: bool
+    mooring_told: Told
+    force_exit = False  # for uvicorn's own handle_exit, as `should_exit`: engines/common/told.py
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether the drain has begun. An application that sets it, as it would with uvicorn, begins it."""
+        return self.mooring_job.serving.drain.begun or not self.alive
+
+    @should_exit.setter
+    def should_exit(self, wanted: bool) -> None:
+        if wanted and not self.should_exit:
+            self.mooring_leave("the application has set should_exit")
+
+    @property
+    def mooring_server(self) -> Any:
+        """Uvicorn's server, or what stands for it."""
+        return self
 
     @property
     def mooring_idle(self) -> float:
@@ -96,6 +119,8 @@ class MooringWorker(Worker):
         os.setpgid(0, 0)
         lifeline.hold()
         process.die_with_parent(self.ppid)
+        self.mooring_told, self._captured_signals = self.mooring_job.told, list[int]()
+        self.mooring_job.serving.drain.on_begin(self.mooring_tell)
         setting = self.cfg.settings["graceful_timeout"]  # the arbiter's copy keeps the whole time
         setting.value = for_requests(setting.value)
         super().init_process()
@@ -103,9 +128,32 @@ class MooringWorker(Worker):
     def init_signals(self) -> None:
         """Install the handlers; handle a stop since the fork, which is in the arbiter's queue, unread."""
         super().init_signals()
+        self.mooring_told.own(signal.getsignal(signal.SIGTERM))
+        signal.signal(ORDER, self.mooring_drain_now)
+        signal.siginterrupt(ORDER, False)  # as gunicorn does for TERM
         while not self.mooring_job.signals.empty():
-            if self.mooring_job.signals.get() == signal.SIGTERM:
-                os.kill(os.getpid(), signal.SIGTERM)
+            if self.mooring_job.signals.get() in {signal.SIGTERM, ORDER}:
+                os.kill(os.getpid(), ORDER)
+
+    def mooring_tell(self) -> None:
+        """Tell the application that the drain begins."""
+        self.mooring_told.tell(self.mooring_server)
+
+    def mooring_drain_now(self, _number: int, frame: Any) -> None:
+        """Handle the arbiter's order."""
+        self.handle_exit(signal.SIGTERM, frame)
+
+    def mooring_leave(self, why: str) -> None:
+        """Drain without an order to; the arbiter replaces the worker."""
+        self.log.error("%s: the worker finishes its requests and is replaced", why)
+        os.kill(os.getpid(), ORDER)
+
+    def mooring_asked(self, error: SystemExit | KeyboardInterrupt) -> bool:
+        """Begin the drain if the application's handler of SIGTERM raised `error`; returns whether it did."""
+        found = self.mooring_told.raised(error)
+        if found:
+            os.kill(os.getpid(), ORDER)
+        return found
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin the drain. Gunicorn drops the wrapper's `Connection: close`, so make it send its own."""
@@ -121,6 +169,16 @@ class MooringWorker(Worker):
         if self.alive:
             response_class.default_headers = default_headers
         super().handle_exit(sig, frame)
+
+    def handle_abort(self, sig: int, frame: Any) -> None:
+        """Leave at once: the arbiter has found that this worker hangs."""
+        request_exit.let_pass()
+        super().handle_abort(sig, frame)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Leave at once."""
+        request_exit.let_pass()
+        super().handle_quit(sig, frame)
 
     def mooring_queued(self) -> Iterator[tuple[ClosedListener, Any, Any]]:
         """What was queued when the doors closed: listener, client's socket and address, as from accept()."""

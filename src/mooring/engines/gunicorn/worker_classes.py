@@ -7,8 +7,10 @@ as for requests, the asgi worker does not close WebSockets, and uvicorn's worker
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
+import os
 import signal
 import socket
 import sys
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import gunicorn
 from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 
@@ -31,17 +34,23 @@ if TYPE_CHECKING:
     from mooring.plan.plan import Plan
 
 
+UVICORN = "0.54."
+"""The release that mooring's protocol classes and its server are written for."""
+
+
 def worker_class(base: Any, job: GunicornJob) -> type:
     """The class that gunicorn starts instead of `base`."""
     body: dict[str, Any] = {"mooring_job": job, "mooring_announced": False}
     mixins: tuple[type, ...] = (MooringWorker,)
-    if hasattr(base, "CONFIG_KWARGS"):
+    if hasattr(base, "CONFIG_KWARGS") and uses_another_uvicorn():
+        plain = {"interface": "asgi3", "server_header": False, "proxy_headers": False, "access_log": False}
+        body["CONFIG_KWARGS"] = {**plain, **base.CONFIG_KWARGS}
+        mixins = (OtherUvicornWorker,)
+    elif hasattr(base, "CONFIG_KWARGS"):
         body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
         mixins = (UvicornWorker,)
     if hasattr(base, "handle_exit_signal"):
         mixins = (AsgiWorker,)
-    if hasattr(base, "run_for_one"):
-        mixins = (SyncWorker,)
     if hasattr(base, "_cap_keepalive"):
         mixins = (ThreadWorker,)
     if hasattr(base, "timeout_ctx"):
@@ -51,6 +60,24 @@ def worker_class(base: Any, job: GunicornJob) -> type:
 
         mixins = (MeinheldWorker,)
     return type(base.__name__, (*mixins, base), body)
+
+
+def prefer_the_applications() -> None:
+    """Let a worker class of the application import the uvicorn that the application has installed.
+
+    In an image mooring's servers come first on the path, apart from the application's packages. gunicorn and
+    mooring are imported already, so they stay what they are.
+    """
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(gunicorn.__file__)))
+    if not ours.endswith("-packages") and ours in sys.path and "uvicorn" not in sys.modules:
+        sys.path.remove(ours)
+        sys.path.append(ours)
+
+
+def uses_another_uvicorn() -> bool:
+    """Whether the uvicorn that was imported is of another release than mooring's parts are written for."""
+    version: str = getattr(sys.modules.get("uvicorn"), "__version__", UVICORN)
+    return not version.startswith(UVICORN)
 
 
 def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -68,6 +95,8 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
     }
+    if settings.logging_conf is not None:
+        options["access_log"] = False  # the instrumentation writes to its handlers
     if settings.loop != "auto":
         own = {**own, "loop": settings.loop}
     if plan.tls:
@@ -77,19 +106,47 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
     return {**options, **own}
 
 
+class OtherUvicornWorker(MooringWorker):
+    """A worker class for another uvicorn than mooring's: it serves and drains as that uvicorn does."""
+
+    def run(self) -> None:
+        """Serve. Newer releases raise the signal again at the end."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        super().run()
+
+
 class UvicornWorker(MooringWorker):
     """Uvicorn's worker. By itself it ends by the signal: no atexit function runs, no last line is logged."""
+
+    mooring_uvicorn: Any = None
+    mooring_early = False
+
+    @property
+    def mooring_server(self) -> Any:
+        """Uvicorn's server."""
+        return self.mooring_uvicorn or self
+
+    def mooring_drain_now(self, number: int, frame: Any) -> None:
+        """Handle the arbiter's order; before there is a server, leave."""
+        if self.mooring_uvicorn is None:
+            self.mooring_early = True
+            sys.exit(0)
+        self.mooring_job.serving.doors.close()  # at once: the event loop may be blocked
+        self.mooring_uvicorn.ordered = self.mooring_uvicorn.should_exit = True  # it looks ten times a second
 
     def run(self) -> None:
         """Serve, on the application's own loop if it has one.
 
         At its end uvicorn raises the signal again; the handler makes that a normal exit.
         """
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        own = event_loop.adopted()
-        if own is not None:
-            worker: Any = self
-            worker.config.get_loop_factory = lambda: lambda: own
+        if self.mooring_early:
+            return
+        self.mooring_told.install(lambda *_: sys.exit(0))
+        config: Any = self.config  # type: ignore[attr-defined]
+        own, factory = event_loop.adopted(), config.get_loop_factory() or asyncio.new_event_loop
+        config.get_loop_factory = lambda: (
+            lambda: event_loop.lasting(own or factory(), self.mooring_asked, self.mooring_leave)
+        )
         super().run()
 
     async def _serve(self) -> None:
@@ -98,7 +155,8 @@ class UvicornWorker(MooringWorker):
 
         worker: Any = self
         worker.config.app = worker.wsgi
-        server = GatedServer(worker.config, self.mooring_job.serving)
+        server = self.mooring_uvicorn = GatedServer(worker.config, self.mooring_job.serving)
+        self.mooring_told.own(server.handle_exit)
         worker._install_sigquit_handler()
         await server.serve(sockets=worker.sockets)
         if not server.started:
@@ -106,8 +164,8 @@ class UvicornWorker(MooringWorker):
 
 
 class SyncWorker(MooringWorker):
-    """Gunicorn's sync worker. By itself it sends no heartbeat during a request, however much it sends, and it
-    leaves what is queued to others: at a stop there are none.
+    """Gunicorn's sync worker. By itself it sends no heartbeat during a request, however much it sends; and it
+    leaves what is queued to others, of which there are none at a stop.
     """
 
     def run(self) -> None:
@@ -243,6 +301,33 @@ class GeventWorker(MooringWorker):
         self.mooring_end = 0.0
         super().init_process()
 
+    def run(self) -> None:
+        """Serve, what was queued when the doors closed too.
+
+        By itself a SystemExit in a greenlet of the application's own would end the worker at once.
+        """
+        import gevent
+
+        hub = gevent.get_hub()
+        handle: Any = hub.handle_error
+
+        def handle_error(context: Any, kind: Any, value: Any, trace: Any) -> None:
+            if (
+                self.alive
+                and isinstance(context, gevent.Greenlet)
+                and kind in {SystemExit, KeyboardInterrupt}
+            ):
+                text = "%r in a greenlet of the application: the worker serves on"
+                self.log.error(text, value, exc_info=(kind, value, trace))
+            else:
+                handle(context, kind, value, trace)
+
+        hub.handle_error = handle_error
+        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests.start()
+        super().run()
+        gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
+
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Send the response to a request."""
         if not self.mooring_requests.begin(req, sock, addr):
@@ -273,15 +358,6 @@ class GeventWorker(MooringWorker):
             finally:
                 del self.mooring_waiting[timeout]
 
-    def run(self) -> None:
-        """Serve, what was queued when the doors closed too."""
-        import gevent
-
-        self.mooring_requests = Requests(self.mooring_job.serving)
-        self.mooring_requests.start()
-        super().run()
-        gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
-
     def mooring_handle(self, listener: Any, client: Any, address: Any) -> None:
         """Serve one connection, as gevent's server has gunicorn do."""
         worker: Any = self
@@ -306,6 +382,12 @@ class GeventWorker(MooringWorker):
         super().handle_exit(sig, frame)
         for each in self.mooring_queued():
             self.mooring_adopted.append(gevent.spawn(self.mooring_handle, *each))
+
+    def mooring_tell(self) -> None:
+        """Tell the application, outside the signal handler: the hub may run that, where nothing may block."""
+        import gevent
+
+        gevent.spawn(super().mooring_tell)
 
     def mooring_close_idle(self, waiting: list[tuple[Any, Any]]) -> None:
         """End the waits in `waiting` that still go on, each by raising its own timeout."""

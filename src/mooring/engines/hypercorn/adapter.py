@@ -53,7 +53,7 @@ def serve(serving: Serving) -> None:
     plan = serving.plan
     check(plan)
     stop = StopRequest(plan.settings.graceful_timeout, serving.doors.close)
-    stop.install()
+    stop.install(serving)
     h2.install()
     websocket.install()
     application, name = serving.load(), _worker_class(plan.settings)

@@ -45,10 +45,10 @@ def serve(serving: Serving) -> None:
     check(serving.plan)
     settings = serving.plan.settings
     stop = StopRequest(settings.graceful_timeout, serving.doors.close)
-    stop.install()
     lifespan = Lifespan(serving.load().call, _log)
     quiet()
     server = _Server(_config(lifespan, settings), serving, stop)
+    stop.install(serving, server.on_signal, server)
     event_loop.run(server.serve(list(serving.sockets)), event_loop.loop_factory(settings.loop), stop)
     lifespan.check()
 
@@ -80,6 +80,12 @@ class _Server(Server):
     def __init__(self, config: Config, serving: Serving, stop: StopRequest) -> None:
         super().__init__(config)
         self.serving, self.stop = serving, stop
+
+    def on_signal(self, _number: int, _frame: object) -> None:
+        """The handler of SIGTERM. Not uvicorn's `handle_exit`, which libraries replace: see
+        engines/common/told.py.
+        """
+        self.stop.request()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -115,7 +121,8 @@ class _Server(Server):
     async def main_loop(self) -> None:
         """Wait for the stop; meanwhile keep the Date header right."""
         while not self.stopping.is_set():
-            await self.on_tick(0)
+            if await self.on_tick(0):
+                self.stop.request("the application has set should_exit")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), 1)
 
