@@ -22,35 +22,42 @@ def limited(application: Call, serving: Serving) -> Call:
         if scope["type"] != "http":
             await application(scope, receive, send)
             return
-        begun, size = False, 0
-
-        async def refuse() -> None:
-            serving.refused("body_size", scope["client"], "")
-            if not begun:
-                for message in LARGE.messages():
-                    await send(message)
-
-        async def receiving() -> Any:
-            nonlocal size
-            if size > most:
-                return _GONE
-            message = await receive()
-            size += len(message.get("body") or b"")
-            if size > most:
-                await refuse()
-                return _GONE
-            return message
-
-        async def sending(message: Any) -> None:
-            nonlocal begun
-            if size <= most:
-                begun = True
-                await send(message)
-
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > most:
-                await refuse()
-                return
-        await application(scope, receiving, sending)
+        request = _Request(scope, receive, send, serving)
+        if any(_is_larger(each, most) for each in scope["headers"]):
+            await request.refuse()
+        else:
+            await application(scope, request.receive, request.send)
 
     return call
+
+
+def _is_larger(header: tuple[bytes, bytes], size: int) -> bool:
+    return header[0] == b"content-length" and header[1].isdigit() and int(header[1]) > size
+
+
+class _Request:
+    def __init__(self, scope: Any, receive: Any, send: Any, serving: Serving) -> None:
+        self._client, self._receive, self._send = scope["client"], receive, send
+        self._refused, self._most = serving.refused, serving.plan.settings.max_body
+        self._begun, self._size = False, 0
+
+    async def refuse(self) -> None:
+        self._refused("body_size", self._client, "")
+        if not self._begun:
+            for message in LARGE.messages():
+                await self._send(message)
+
+    async def receive(self) -> Any:
+        if self._size > self._most:
+            return _GONE
+        message = await self._receive()
+        self._size += len(message.get("body") or b"")
+        if self._size > self._most:
+            await self.refuse()
+            return _GONE
+        return message
+
+    async def send(self, message: Any) -> None:
+        if self._size <= self._most:
+            self._begun = True
+            await self._send(message)

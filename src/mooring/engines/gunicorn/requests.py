@@ -20,6 +20,7 @@ from mooring.engines import Serving
 from mooring.engines.common.refusal import LARGE, TIME, Refusal
 from mooring.engines.common.watch import Busy, Peer, Watch
 
+_LOOK = 0.2  # seconds
 _LINGER, _DROPPED = 2.0, 4 * 2**20  # seconds, and bytes that a client may still send
 
 
@@ -31,6 +32,7 @@ class Upload:
         "_own",
         "_serving",
         "_sock",
+        "_tls",
         "client",
         "multiplexed",
         "received",
@@ -40,7 +42,7 @@ class Upload:
 
     def __init__(self, unreader: Any, sock: Any, client: Peer | None, serving: Serving) -> None:
         self._own, self._sock, self._serving, self.client = unreader.chunk, sock, serving, client
-        self._most = serving.plan.settings.max_body
+        self._most, self._tls = serving.plan.settings.max_body, serving.plan.tls
         self.received = 0
         self.waiting = self.refused = self.multiplexed = False
         unreader.chunk = self.chunk
@@ -62,16 +64,32 @@ class Upload:
             self._answer(TIME)
 
     def _wait(self, size_hint: Any) -> bytes:
+        """What came. After the end of what it reads TLS cannot send: it looks meanwhile."""
         self.waiting = True
+        before = self._sock.gettimeout()
+        if self._tls:
+            self._sock.settimeout(_LOOK)
         try:
-            data: bytes = self._own(size_hint)
+            while True:
+                try:
+                    data: bytes = self._own(size_hint)
+                except TimeoutError:
+                    if not self._tls:
+                        raise
+                    if self.refused:
+                        return b""
+                else:
+                    return data
         finally:
             self.waiting = False
-        return data
+            if self._tls:
+                self._sock.settimeout(before)
 
     def refuse(self) -> None:
         """End the wait: who waits reads the end of the connection. Called in the watch's thread."""
         self.refused = True
+        if self._tls:
+            return
         with contextlib.suppress(OSError):
             own = _socket.socket(fileno=os.dup(self._sock.fileno()))
             try:

@@ -49,6 +49,8 @@ def worker_class(base: Any, job: GunicornJob) -> type:
     elif hasattr(base, "CONFIG_KWARGS"):
         body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
         mixins = (UvicornWorker,)
+    if hasattr(base, "run_for_one"):
+        mixins = (SyncWorker,)
     if hasattr(base, "handle_exit_signal"):
         mixins = (AsgiWorker,)
     if hasattr(base, "_cap_keepalive"):
