@@ -24,6 +24,7 @@ from gunicorn.arbiter import Arbiter
 
 from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, Traffic, silence_of
+from mooring.engines.common.max_body import limited
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
 from mooring.engines.gunicorn.requests import Requests
@@ -156,7 +157,7 @@ class UvicornWorker(MooringWorker):
         from mooring.engines.gunicorn.uvicorn import GatedServer
 
         worker: Any = self
-        worker.config.app = worker.wsgi
+        worker.config.app = limited(worker.wsgi, self.mooring_job.serving)
         server = self.mooring_uvicorn = GatedServer(worker.config, self.mooring_job.serving)
         self.mooring_told.own(server.handle_exit)
         worker._install_sigquit_handler()
