@@ -45,7 +45,8 @@ async def asgi(scope, receive, send):
         await receive()
         await send({{"type": "websocket.accept"}})
         while (message := await receive())["type"] != "websocket.disconnect":
-            await send({{"type": "websocket.send", "text": str(len(message.get("bytes") or message["text"]))}})
+            size = len(message.get("bytes") or message["text"])
+            await send({{"type": "websocket.send", "text": str(size)}})
         return
     path, size = scope["path"], 0
     if path == "/think":
@@ -58,7 +59,8 @@ async def asgi(scope, receive, send):
             size += len(message.get("body", b""))
             if not message.get("more_body"):
                 break
-    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}})
+    kind = [(b"content-type", b"text/plain")]
+    await send({{"type": "http.response.start", "status": 200, "headers": kind}})
     if path == "/large":
         for _ in range({LARGE} // 65536):
             await send({{"type": "http.response.body", "body": b"x" * 65536, "more_body": True}})
@@ -181,7 +183,7 @@ def at_once(works: Iterable[Callable[[], object]]) -> None:
     def attempt(work: Callable[[], object]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001 (raised below)
+        except BaseException as error:
             errors.append(error)
 
     threads = [threading.Thread(target=attempt, args=(work,)) for work in works]
