@@ -29,8 +29,10 @@ static PyObject *bytes_in(PyObject *text) {
 static PyObject *encoded(const Exchange *self, PyObject *headers) {
     PyObject *made = PyList_CheckExact(headers) ? PyList_New(PyList_GET_SIZE(headers)) : NULL;
     for (Py_ssize_t index = 0; made != NULL && index < PyList_GET_SIZE(made); index++) {
-        PyObject *pair = PyList_GET_ITEM(headers, index), *name = NULL, *value = NULL, *both = NULL;
-        if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2) {
+        /* making a tuple may collect garbage, and so run code that empties the list */
+        PyObject *pair = index < PyList_GET_SIZE(headers) ? PyList_GET_ITEM(headers, index) : NULL;
+        PyObject *name = NULL, *value = NULL, *both = NULL;
+        if (pair != NULL && PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2) {
             name = bytes_in(PyTuple_GET_ITEM(pair, 0));
             value = name == NULL ? NULL : bytes_in(PyTuple_GET_ITEM(pair, 1));
             both = value == NULL ? NULL : PyTuple_Pack(2, name, value);
@@ -419,19 +421,18 @@ static void Requests_dealloc(Requests *self) {
 
 static PyObject *Requests_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"handle", "threads", "fields", "waiting", "environ_of", "body_of", "stream", "encode", "failed", NULL};
+    Requests given = {0}; /* borrowed: parsing may run Python code, and the collector must not see these references */
+    if (PyType_Ready(&Exchange_Type) < 0 ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnnOOOOOO", names, &given.handle, &given.threads, &given.fields,
+                                     &given.waiting,
+                                     &given.environ_of, &given.body_of, &given.stream, &given.encode, &given.failed))
+        return NULL;
     Requests *self = (Requests *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    if (PyType_Ready(&Exchange_Type) < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnnOOOOOO", names, &self->handle, &self->threads, &self->fields,
-                                     &self->waiting,
-                                     &self->environ_of, &self->body_of, &self->stream, &self->encode, &self->failed)) {
-#define FORGET(name) self->name = NULL;
-        MEMBERS(FORGET) /* their references are borrowed until HOLD */
-        Py_DECREF(self);
-        return NULL;
-    }
-#define HOLD(name) Py_XINCREF(self->name);
+    self->threads = given.threads;
+    self->fields = given.fields;
+#define HOLD(name) self->name = Py_XNewRef(given.name);
     MEMBERS(HOLD)
     self->keys = PyDict_New();
     if (self->keys == NULL) {
