@@ -18,7 +18,7 @@ IMAGES := base starlette fastapi flask base-nonroot starlette-nonroot fastapi-no
 DOCKER ?= $(or $(wildcard /usr/bin/docker),docker)
 BUILD_OPTIONS ?= --network host
 
-.PHONY: run test lint format docs containers longrun images lock-images clean
+.PHONY: run test lint format docs containers longrun sanitize fuzz images lock-images clean
 
 ## Serve the example application with mooring; Ctrl-C drains and stops it.
 run: $(STAMP)
@@ -43,9 +43,30 @@ containers: $(STAMP)
 	$(BIN)/python -m pytest tests/containers
 
 ## The long tests: 30 rolls, 60 kills and 200 recycles on the engines, the soak; images that CI doesn't try, where there is a
-## Docker engine. Some 50 minutes.
+## Docker engine; fuzzing. Some 75 minutes.
 longrun: $(STAMP)
 	$(BIN)/python -m pytest -m longrun tests
+	$(MAKE) fuzz
+
+# What runs on the accelerator, and REQUESTS that misuse it; SEED makes the same ones again.
+SANITIZED := tests/unit/instrument tests/unit/scoreboard tests/unit/engines/granian
+REQUESTS ?= 100000
+
+## The accelerator under AddressSanitizer and UndefinedBehaviorSanitizer. Some 3 minutes.
+sanitize: $(STAMP)
+	@$(BIN)/python scripts/sanitize.py build/sanitize sh -c '\
+	  $(BIN)/python -X faulthandler tests/fuzz/hostile.py --requests $(REQUESTS) $(if $(SEED),--seed $(SEED)) & misused=$$!; \
+	  $(BIN)/python -X faulthandler -m pytest -q -n 2 --dist loadfile -p no:cacheprovider --timeout 600 $(SANITIZED); \
+	  tested=$$?; wait $$misused && exit $$tested'
+
+# For each of TARGETS (by default all), what comes first.
+RUNS ?= 5000000
+SECONDS ?= 150
+
+## What parses foreign bytes, fed by atheris: some 10 million inputs in 25 minutes.
+fuzz: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group fuzz
+	@$(BIN)/python tests/fuzz/parsers.py --guided --runs $(RUNS) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 
 ## All images, tagged mooring:TARGET; other Pythons than the default mooring:TARGET-python3.12.
 images: $(IMAGES:%=image-%)

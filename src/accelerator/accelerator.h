@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <time.h>
 
 /* -- constants of the Python twins ---------------------------------------------------------------- */
@@ -55,11 +56,27 @@ enum { ID_REQUEST, ID_TRACE, ID_HEADERS, ID_COUNT };
 TEXTS(DECLARE)
 #undef DECLARE
 
-/* The bytes of a part of a body; -1: an error is set, since the object has no bytes. */
+/* The bytes of a part of a body; -1: an error is set, since the object has no bytes. It may run Python code. */
 Py_ssize_t bytes_of(PyObject *part);
+
+/* The sum of two sizes, which are not negative; at most PY_SSIZE_T_MAX: a part may say that it has 2**63-1 bytes. */
+static inline Py_ssize_t sum_of(Py_ssize_t size, Py_ssize_t more) {
+    return more > PY_SSIZE_T_MAX - size ? PY_SSIZE_T_MAX : size + more;
+}
+
+/* Whether memory begins where a double may, and its cells are so read and written whole. */
+static inline bool is_aligned(const void *memory) { return (uintptr_t)memory % sizeof(double) == 0; }
 
 /* Intern the texts. -1: an error is set. */
 int text_intern(void);
+
+/* A dictionary's value for a key; a new reference, since the next lookup may run Python code where a key is of a type of
+ * its own. NULL without an error: there is none. */
+static inline PyObject *value_of(PyObject *dict, PyObject *key) {
+    PyObject *value = PyDict_GetItemWithError(dict, key);
+    Py_XINCREF(value);
+    return value;
+}
 
 /* Whether `text`, which may be any object, equals `other`, which is an ASCII text. */
 bool is_text(PyObject *text, PyObject *other);

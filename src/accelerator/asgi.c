@@ -27,10 +27,13 @@ static PyObject *must(PyObject *mapping, PyObject *key) {
 static bool grow(PyObject *exchange, Py_ssize_t more) {
     if (!more)
         return true;
-    Py_ssize_t size = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, SIZE));
-    if (size == -1 && PyErr_Occurred())
+    Py_ssize_t size = number_of(exchange, SIZE);
+    if (size < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "an exchange was changed");
         return false;
-    PyObject *sum = PyLong_FromSsize_t(size + more);
+    }
+    PyObject *sum = PyLong_FromSsize_t(sum_of(size, more));
     return sum != NULL && PyList_SetItem(exchange, SIZE, sum) == 0;
 }
 
@@ -38,9 +41,7 @@ static bool grow(PyObject *exchange, Py_ssize_t more) {
 
 /* -1: an error is set; the message is invalid. */
 static int status_of(const Asgi *self, PyObject *opening, long *status) {
-    Py_INCREF(opening); /* getting the value may run Python code that replaces the message in the exchange */
     PyObject *value = must(opening, t_status);
-    Py_DECREF(opening);
     if (value == NULL)
         return -1;
     int overflow = 0;
@@ -68,19 +69,24 @@ static int forgive(void) {
 /* Free the exchange's place among the requests in flight. Called before everything else at a response's end, since the
  * rest may fail because of what the application has sent. */
 static int leave(Asgi *self, PyObject *exchange) {
-    Py_ssize_t place = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, PLACE));
+    Py_ssize_t place = number_of(exchange, PLACE);
     if (place == -1 && PyErr_Occurred())
         return -1;
-    PyList_SetItem(exchange, DONE, Py_NewRef(Py_True)); /* bytes that are sent later are not counted */
+    if (PyList_SetItem(exchange, DONE, Py_NewRef(Py_True)) < 0) /* bytes that are sent later are not counted */
+        return -1;
     row_end(self->row, place);
     return 0;
 }
 
 /* Count the exchange, and write its access log line. */
 static int end(Asgi *self, PyObject *exchange, long status, bool failed) {
-    double now = monotonic(), seconds = now - PyFloat_AsDouble(PyList_GET_ITEM(exchange, BEGAN));
-    Py_ssize_t base = PyLong_AsSsize_t(PyList_GET_ITEM(exchange, BASE));
-    if (PyErr_Occurred())
+    PyObject *item = item_of(exchange, BEGAN);
+    double now = monotonic(), began = item == NULL ? -1.0 : PyFloat_AsDouble(item), seconds = now - began;
+    Py_XDECREF(item);
+    if (began == -1.0 && PyErr_Occurred())
+        return -1;
+    Py_ssize_t base = number_of(exchange, BASE);
+    if (base == -1 && PyErr_Occurred())
         return -1;
     row_count(self->row, base, status, seconds);
     if (failed)
@@ -103,11 +109,19 @@ static int body(Asgi *self, PyObject *exchange, PyObject *message) {
         return -1;
     int last = more == NULL ? 1 : PyObject_Not(more);
     Py_XDECREF(more);
-    if (last <= 0 || PyList_GET_ITEM(exchange, DONE) == Py_True)
-        return last < 0 ? -1 : 0;
-    PyObject *opening = PyList_GET_ITEM(exchange, OPENING);
+    if (last <= 0)
+        return last;
+    PyObject *opening = item_of(exchange, OPENING);
+    if (opening == NULL)
+        return -1;
+    if (PyList_GET_ITEM(exchange, DONE) == Py_True) {
+        Py_DECREF(opening);
+        return 0;
+    }
     long status = FAILED;
-    if (opening != Py_None && status_of(self, opening, &status) < 0)
+    int known = opening == Py_None ? 0 : status_of(self, opening, &status);
+    Py_DECREF(opening);
+    if (known < 0)
         return -1; /* if it was the last one, finish() counts the request */
     if (leave(self, exchange) < 0)
         return -1;
@@ -125,17 +139,26 @@ static int replace(PyObject **message, PyObject *make, PyObject *with) {
 
 /* The message as it is to be sent takes the place of the reference given. -1: an error is set. */
 static int start(Asgi *self, PyObject *exchange, PyObject **message) {
-    PyObject *ids = PyList_GET_ITEM(exchange, IDS);
-    PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == ID_COUNT ? PyTuple_GET_ITEM(ids, ID_HEADERS) : NULL;
-    if (extra != NULL && PyObject_IsTrue(extra) == 1 && replace(message, self->with_headers, extra) < 0)
+    PyObject *ids = item_of(exchange, IDS);
+    if (ids == NULL)
         return -1;
-    PyObject *begun = PyObject_GetAttr(self->drain, t_begun);
+    PyObject *extra = PyTuple_Check(ids) && PyTuple_GET_SIZE(ids) == ID_COUNT ? PyTuple_GET_ITEM(ids, ID_HEADERS) : NULL;
+    int some = extra == NULL ? 0 : PyObject_IsTrue(extra);
+    if (some > 0)
+        some = replace(message, self->with_headers, extra);
+    Py_DECREF(ids);
+    PyObject *begun = some < 0 ? NULL : PyObject_GetAttr(self->drain, t_begun);
     if (begun == NULL)
         return -1;
     bool last = begun == Py_True;
     Py_DECREF(begun);
-    if (last && replace(message, self->closing, PyList_GET_ITEM(exchange, SCOPE)) < 0)
-        return -1;
+    if (last) {
+        PyObject *scope = item_of(exchange, SCOPE);
+        int replaced = scope == NULL ? -1 : replace(message, self->closing, scope);
+        Py_XDECREF(scope);
+        if (replaced < 0)
+            return -1;
+    }
     return PyList_SetItem(exchange, OPENING, Py_NewRef(*message));
 }
 
@@ -175,9 +198,10 @@ static PyObject *Asgi_sending(Asgi *self, PyObject *const *args, Py_ssize_t coun
     else if (is_text(kind, t_response_pathsend))
         outcome = path_sent(self, exchange, message);
     Py_XDECREF(kind);
-    PyObject *passed = NULL;
-    if (outcome == 0 || forgive() == 0)
-        passed = PyObject_CallOneArg(PyList_GET_ITEM(exchange, SEND), message);
+    PyObject *passed = NULL, *send = outcome == 0 || forgive() == 0 ? item_of(exchange, SEND) : NULL;
+    if (send != NULL)
+        passed = PyObject_CallOneArg(send, message);
+    Py_XDECREF(send);
     Py_DECREF(message);
     return passed;
 }
@@ -188,21 +212,24 @@ static PyObject *Asgi_finish(Asgi *self, PyObject *const *args, Py_ssize_t count
         PyErr_SetString(PyExc_TypeError, "finish(exchange, unanswered, raised)");
         return NULL;
     }
-    PyObject *exchange = args[0], *opening = PyList_GET_ITEM(exchange, OPENING);
+    PyObject *exchange = args[0];
     long status = PyLong_AsLong(args[1]);
     bool raised = args[2] == Py_True;
     if (status == -1 && PyErr_Occurred())
         return NULL;
     if (leave(self, exchange) < 0)
         return NULL;
+    PyObject *opening = item_of(exchange, OPENING), *size = opening == NULL ? NULL : item_of(exchange, SIZE);
+    int sized = size == NULL ? -1 : PyObject_IsTrue(size);
+    Py_XDECREF(size);
     bool failed = raised || (status == FAILED && opening == Py_None);
-    int sized = PyObject_IsTrue(PyList_GET_ITEM(exchange, SIZE));
-    if (opening != Py_None && (sized || !raised) && status_of(self, opening, &status) < 0) {
-        if (forgive() < 0)
-            return NULL;
+    int known = sized < 0 ? -1 : 0;
+    if (!known && opening != Py_None && (sized || !raised) && status_of(self, opening, &status) < 0) {
+        known = forgive();
         status = FAILED; /* the engine may have changed the message: there is no usable status */
     }
-    if (end(self, exchange, status, failed) < 0)
+    Py_XDECREF(opening);
+    if (known < 0 || end(self, exchange, status, failed) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -249,21 +276,18 @@ static PyObject *Asgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     static char *names[] = {"row",      "drain",   "closing", "with_headers", "file_size", "status_of",   "entries", "wanted",
                             "nameless", "methods", "targets", "target_field", "agents",    "agent_field", "date",    "timed",
                             NULL};
-    Asgi *self = (Asgi *)type->tp_alloc(type, 0);
+    Asgi given = {0}; /* borrowed: parsing may run Python code, and the collector must not see these references */
     PyObject *date;
     int timed;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOOOOUO!O!OO!OOp", names, &Row_Type, &given.row, &given.drain,
+                                     &given.closing, &given.with_headers, &given.file_size, &given.status_of, &given.entries,
+                                     &given.wanted, &given.nameless, &PyFrozenSet_Type, &given.methods, &PyDict_Type, &given.targets,
+                                     &given.target_field, &PyDict_Type, &given.agents, &given.agent_field, &date, &timed))
+        return NULL;
+    Asgi *self = (Asgi *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOOOOUO!O!OO!OOp", names, &Row_Type, &self->row, &self->drain,
-                                     &self->closing, &self->with_headers, &self->file_size, &self->status_of, &self->entries,
-                                     &self->wanted, &self->nameless, &PyFrozenSet_Type, &self->methods, &PyDict_Type, &self->targets,
-                                     &self->target_field, &PyDict_Type, &self->agents, &self->agent_field, &date, &timed)) {
-#define FORGET(name) self->name = NULL;
-        MEMBERS(FORGET) /* their references are borrowed until HOLD */
-        Py_DECREF(self);
-        return NULL;
-    }
-#define HOLD(name) Py_INCREF(self->name);
+#define HOLD(name) self->name = (void *)Py_NewRef(given.name);
     MEMBERS(HOLD)
     self->form.date = date == Py_None || self->row->writer == NULL ? NULL : Py_NewRef(date);
     self->form.timed = timed;

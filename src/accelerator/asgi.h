@@ -21,6 +21,23 @@ typedef struct {
 
 extern PyTypeObject Asgi_Type;
 
+/* An item of an exchange; a new reference. NULL: an error is set. The application has the list, as the `__self__` of its
+ * send(): it may have changed or emptied it, and any call of Python code may do so. */
+static inline PyObject *item_of(PyObject *exchange, Py_ssize_t index) {
+    if (PyList_GET_SIZE(exchange) == EXCHANGE)
+        return Py_NewRef(PyList_GET_ITEM(exchange, index));
+    PyErr_SetString(PyExc_IndexError, "an exchange was changed");
+    return NULL;
+}
+
+/* An item of an exchange that is a number. -1 with an error set: it is none. */
+static inline Py_ssize_t number_of(PyObject *exchange, Py_ssize_t index) {
+    PyObject *item = item_of(exchange, index);
+    Py_ssize_t number = item == NULL ? -1 : PyLong_AsSsize_t(item);
+    Py_XDECREF(item);
+    return number;
+}
+
 /* Write the line of a finished exchange, where it has one. -1: an error is set. */
 int asgi_line(Asgi *self, PyObject *exchange, long status, double seconds, double now);
 

@@ -44,6 +44,8 @@ static bool find(PyObject *headers, PyObject **referer, PyObject **agent) {
 
 /* Path and query as they were requested; a new reference. */
 static PyObject *target_of(PyObject *exchange) {
+    if (PyList_GET_SIZE(exchange) != EXCHANGE)
+        return NULL;
     PyObject *path = PyList_GET_ITEM(exchange, PATH), *query = PyList_GET_ITEM(exchange, QUERY);
     if (!PyBytes_CheckExact(path) || !(query == Py_None || PyBytes_CheckExact(query)))
         return NULL;
@@ -78,12 +80,12 @@ static PyObject *host_of(const Asgi *self, PyObject *scope) {
 
 /* Returns what line_put returns. It calls Python functions, so it holds a reference to each object of the line. */
 static int fast_line(Asgi *self, PyObject *exchange, long status, double seconds, double now) {
-    PyObject *scope = PyList_GET_ITEM(exchange, SCOPE), *referer = NULL, *agent = NULL;
-    if (!PyDict_CheckExact(scope))
+    PyObject *scope = item_of(exchange, SCOPE), *referer = NULL, *agent = NULL;
+    PyObject *headers = scope != NULL && PyDict_CheckExact(scope) ? PyDict_GetItemWithError(scope, t_headers) : NULL;
+    if (headers == NULL || !find(headers, &referer, &agent)) {
+        Py_XDECREF(scope);
         return 0;
-    PyObject *headers = PyDict_GetItemWithError(scope, t_headers);
-    if (headers == NULL || !find(headers, &referer, &agent))
-        return 0;
+    }
     Parts parts = {.status = status, .seconds = seconds};
     Py_XINCREF(referer);
     Py_XINCREF(agent);
@@ -94,15 +96,18 @@ static int fast_line(Asgi *self, PyObject *exchange, long status, double seconds
     int outcome = 0;
     if (target != NULL && parts.host != NULL && parts.version != NULL && parts.method != NULL &&
         PySet_Contains(self->methods, parts.method) == 1) {
-        parts.size = is_text(parts.method, t_HEAD) ? 0 : PyLong_AsSsize_t(PyList_GET_ITEM(exchange, SIZE));
-        parts.target = shown(self->targets, self->target_field, target);
-        parts.referer = referer == NULL ? Py_NewRef(t_dash) : shown(self->agents, self->agent_field, referer);
-        parts.agent = agent == NULL ? Py_NewRef(t_dash) : shown(self->agents, self->agent_field, agent);
-        if (parts.target != NULL && parts.referer != NULL && parts.agent != NULL)
+        parts.size = is_text(parts.method, t_HEAD) ? 0 : number_of(exchange, SIZE);
+        if (parts.size >= 0)
+            parts.target = shown(self->targets, self->target_field, target);
+        if (parts.target != NULL)
+            parts.referer = referer == NULL ? Py_NewRef(t_dash) : shown(self->agents, self->agent_field, referer);
+        if (parts.referer != NULL)
+            parts.agent = agent == NULL ? Py_NewRef(t_dash) : shown(self->agents, self->agent_field, agent);
+        if (parts.agent != NULL)
             outcome = line_put(self->row, &self->form, &parts, now);
     }
     PyObject *held[] = {parts.host, parts.method, parts.version, parts.target, parts.referer,
-                        parts.agent, referer, agent, target};
+                        parts.agent, referer, agent, target, scope};
     for (size_t index = 0; index < sizeof held / sizeof *held; index++)
         Py_XDECREF(held[index]);
     return outcome;
@@ -112,7 +117,9 @@ static int fast_line(Asgi *self, PyObject *exchange, long status, double seconds
 static int unwanted(Asgi *self, PyObject *exchange, long status) {
     if (self->wanted == Py_None)
         return 0;
-    PyObject *found = PyObject_CallFunction(self->wanted, "Ol", PyList_GET_ITEM(exchange, PATH), status);
+    PyObject *path = item_of(exchange, PATH);
+    PyObject *found = path == NULL ? NULL : PyObject_CallFunction(self->wanted, "Ol", path, status);
+    Py_XDECREF(path);
     int outcome = found == NULL ? -1 : PyObject_Not(found);
     Py_XDECREF(found);
     return outcome;

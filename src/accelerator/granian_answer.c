@@ -65,6 +65,11 @@ static Py_ssize_t declared(PyObject *headers) {
 
 /* The body, cut to its declared length; takes the reference. */
 static PyObject *cut(const Granian *self, Response *response, PyObject *body) {
+    if (!PyBytes_Check(body)) {
+        PyErr_SetString(PyExc_TypeError, "a response's body is bytes");
+        Py_DECREF(body);
+        return NULL;
+    }
     Py_ssize_t length = declared(response->headers);
     if (length == NONE || length >= PyBytes_GET_SIZE(body))
         return body;
@@ -148,6 +153,8 @@ static int iterate(const Granian *self, PyObject *proto, Response *response, PyO
 
 int granian_answer(const Granian *self, PyObject *proto, PyObject *environ, Response *response, PyObject *result) {
     PyObject *method = PyDict_GetItemWithError(environ, t_REQUEST_METHOD);
+    if (method == NULL && PyErr_Occurred())
+        PyErr_Clear(); /* a key that the application has put there; Python's half looks on its own */
     bool head = method != NULL && is_text(method, t_HEAD);
     if (!head && response->status && PyList_Check(result)) {
         bool one = PyList_CheckExact(result) && PyList_GET_SIZE(result) == 1 && response->written == NULL;

@@ -8,16 +8,17 @@ static bool is_common(PyObject *environ) {
     if (!PyDict_CheckExact(environ))
         return false;
     PyObject *protocol = PyDict_GetItemWithError(environ, t_SERVER_PROTOCOL);
+    if (protocol == NULL || !is_text(protocol, t_http_1_1))
+        return false;
     PyObject *host = PyDict_GetItemWithError(environ, t_HTTP_HOST);
-    return protocol != NULL && is_text(protocol, t_http_1_1) &&
-           (host == NULL || (PyUnicode_CheckExact(host) && PyUnicode_GET_LENGTH(host)));
+    return host == NULL ? !PyErr_Occurred() : PyUnicode_CheckExact(host) && PyUnicode_GET_LENGTH(host);
 }
 
 /* Complete granian's environ as PEP 3333 demands. */
 static int mend(const Granian *self, PyObject *environ, Response *response) {
     if (PyDict_Merge(environ, self->base, 0) < 0)
         return -1;
-    bool bodiless = PyDict_GetItemWithError(environ, t_CONTENT_LENGTH) == NULL &&
+    bool bodiless = PyDict_GetItemWithError(environ, t_CONTENT_LENGTH) == NULL && !PyErr_Occurred() &&
                     PyDict_GetItemWithError(environ, t_HTTP_TRANSFER_ENCODING) == NULL;
     if (PyErr_Occurred())
         return -1;
@@ -34,7 +35,7 @@ static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t
     }
     PyObject *proto = args[0], *environ = args[1];
     Response *response = granian_response(self->status_of, self->again);
-    if (response == NULL || PySet_Add(self->running, (PyObject *)response) < 0) {
+    if (response == NULL || PySet_Add(self->running, args[0]) < 0) {
         Py_XDECREF(response);
         return NULL;
     }
@@ -47,7 +48,7 @@ static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t
     Py_XDECREF(result);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (PySet_Discard(self->running, (PyObject *)response) < 0)
+    if (PySet_Discard(self->running, proto) < 0)
         PyErr_Clear();
     PyErr_Restore(type, value, traceback);
     Py_DECREF(response);
@@ -81,20 +82,17 @@ static void Granian_dealloc(Granian *self) {
 static PyObject *Granian_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"application", "base",   "running", "empty", "handle",    "body_of", "closing",
                             "join",        "cut",    "stream",  "rest",  "log",       "status_of", "again", NULL};
+    Granian given = {0}; /* borrowed: the collector must not see these references */
+    if (PyType_Ready(&Response_Type) < 0 ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OO!O!OOOOOOOOOOO", names, &given.application, &PyDict_Type, &given.base,
+                                     &PySet_Type, &given.running, &given.empty, &given.handle, &given.body_of,
+                                     &given.closing, &given.join, &given.cut, &given.stream, &given.rest,
+                                     &given.log, &given.status_of, &given.again))
+        return NULL;
     Granian *self = (Granian *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    if (PyType_Ready(&Response_Type) < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "OO!O!OOOOOOOOOOO", names, &self->application, &PyDict_Type, &self->base,
-                                     &PySet_Type, &self->running, &self->empty, &self->handle, &self->body_of,
-                                     &self->closing, &self->join, &self->cut, &self->stream, &self->rest,
-                                     &self->log, &self->status_of, &self->again)) {
-#define FORGET(name) self->name = NULL;
-        MEMBERS(FORGET) /* their references are borrowed until HOLD */
-        Py_DECREF(self);
-        return NULL;
-    }
-#define HOLD(name) Py_INCREF(self->name);
+#define HOLD(name) self->name = Py_NewRef(given.name);
     MEMBERS(HOLD)
     self->call = (vectorcallfunc)Granian_vectorcall;
     return (PyObject *)self;

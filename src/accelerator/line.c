@@ -131,14 +131,18 @@ static PyObject *Apache_put(Apache *self, PyObject *const *args, Py_ssize_t coun
         return NULL;
     }
     PyObject **entry = &PyTuple_GET_ITEM(args[0], 0);
-    if (!PyLong_Check(entry[SIZE]))
+    if (!PyLong_Check(entry[STATUS]) || !PyLong_Check(entry[SIZE]) || !PyFloat_Check(entry[SECONDS]))
         Py_RETURN_FALSE;
+    int wide = 0, wider = 0;
     Parts parts = {.host = entry[HOST], .method = entry[METHOD], .target = entry[TARGET], .version = entry[VERSION],
-                   .status = PyLong_AsLong(entry[STATUS]), .size = PyLong_AsSsize_t(entry[SIZE]),
-                   .seconds = PyFloat_AsDouble(entry[SECONDS]), .referer = entry[REFERER], .agent = entry[AGENT]};
+                   .status = PyLong_AsLongAndOverflow(entry[STATUS], &wide),
+                   .size = PyLong_AsLongAndOverflow(entry[SIZE], &wider), /* Linux: a long has the bits of a size */
+                   .seconds = PyFloat_AS_DOUBLE(entry[SECONDS]), .referer = entry[REFERER], .agent = entry[AGENT]};
     double now = PyFloat_AsDouble(args[1]);
-    if (PyErr_Occurred())
+    if (now == -1.0 && PyErr_Occurred())
         return NULL;
+    if (wide || wider)
+        Py_RETURN_FALSE; /* Python has numbers of any length */
     int outcome = line_put(self->row, &self->form, &parts, now);
     return outcome < 0 ? NULL : PyBool_FromLong(outcome);
 }
@@ -164,7 +168,14 @@ static PyObject *Apache_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     return (PyObject *)self;
 }
 
+static int Apache_traverse(Apache *self, visitproc visit, void *arg) {
+    Py_VISIT(self->row);
+    Py_VISIT(self->form.date);
+    return 0;
+}
+
 static void Apache_dealloc(Apache *self) {
+    PyObject_GC_UnTrack(self);
     Py_XDECREF(self->row);
     Py_XDECREF(self->form.date);
     Py_TYPE(self)->tp_free(self);
@@ -174,8 +185,9 @@ PyTypeObject Apache_Type = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "mooring._accelerator.Apache",
     .tp_doc = "Apache(row, date, timed): writes lines of Apache's combined form.",
     .tp_basicsize = sizeof(Apache),
-    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = Apache_new,
     .tp_dealloc = (destructor)Apache_dealloc,
+    .tp_traverse = (traverseproc)Apache_traverse,
     .tp_methods = Apache_methods,
 };

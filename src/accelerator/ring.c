@@ -3,7 +3,6 @@
 #include "accelerator.h"
 
 #include <errno.h>
-#include <stdint.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -61,11 +60,10 @@ static bool careful(Writer *self, const char *lines, long long length, double no
 }
 
 bool ring_write(Writer *self, const char *lines, Py_ssize_t length, double now) {
-    long long end = self->at + length;
-    if (end > self->limit || now >= self->due)
+    if (length > self->limit - self->at || now >= self->due)
         return careful(self, lines, length, now);
     memcpy((char *)self->memory.buf + self->at, lines, length);
-    self->at = end;
+    self->at += length;
     publish(self);
     return true;
 }
@@ -95,7 +93,8 @@ static PyObject *Writer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         Py_DECREF(self);
         return NULL;
     }
-    if (page < (TAIL + 1) * 8 || size <= 0 || self->memory.len < page + size) {
+    if (page < (TAIL + 1) * 8 || size <= 0 || full < 0 || page > self->memory.len || size > self->memory.len - page ||
+        !is_aligned(self->memory.buf)) {
         PyErr_SetString(PyExc_ValueError, "the memory is smaller than a ring");
         Py_DECREF(self);
         return NULL;

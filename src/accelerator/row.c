@@ -4,9 +4,9 @@
 
 #include "accelerator.h"
 
-#include <stdint.h>
 #include <string.h>
 
+#define MOST 9007199254740992 /* 2**53: no count is higher */
 #define CLASSES 8 /* cells of each method: one for each first digit of a status */
 
 /* A request in flight, in the form of Python's struct: when it began, its method's first cell, its path. */
@@ -55,12 +55,13 @@ Py_ssize_t row_begin(Row *self, double base, const char *path, Py_ssize_t length
     return 0;
 }
 
+/* A place that is in no table is ignored: the place of an exchange, which is a list, may have been changed. */
 void row_end(Row *self, Py_ssize_t place) {
-    if (place >= self->first && place < self->stop) {
+    if (!place) {
+        add(self, self->overflow, -1.0);
+    } else if (place >= self->first && place < self->stop && (place - self->first) % self->stride == 0) {
         put(self, place, 0.0);
         self->hint = place; /* use this place next: it is still in the processor's cache */
-    } else {
-        add(self, self->overflow, -1.0);
     }
 }
 
@@ -77,9 +78,8 @@ void row_count(Row *self, Py_ssize_t base, long status, double seconds) {
         else
             high = middle;
     }
-    base += status / 100 & (CLASSES - 1);
-    if (base >= 0 && base < self->cell_count)
-        add(self, base, 1.0);
+    if (base >= 0 && base <= self->histogram - CLASSES) /* the methods' cells are before it */
+        add(self, base + (status / 100 & (CLASSES - 1)), 1.0);
     add(self, self->histogram + low, 1.0);
     add(self, self->durations, seconds);
 }
@@ -89,7 +89,8 @@ static PyObject *Row_begin(Row *self, PyObject *const *args, Py_ssize_t count) {
         PyErr_SetString(PyExc_TypeError, "begin(base, path, now): path is bytes");
         return NULL;
     }
-    double base = PyFloat_AsDouble(args[0]), now = PyFloat_AsDouble(args[2]);
+    double base = PyFloat_AsDouble(args[0]);
+    double now = base == -1.0 && PyErr_Occurred() ? -1.0 : PyFloat_AsDouble(args[2]);
     if (PyErr_Occurred())
         return NULL;
     return PyLong_FromSsize_t(row_begin(self, base, PyBytes_AS_STRING(args[1]), PyBytes_GET_SIZE(args[1]), now));
@@ -108,10 +109,12 @@ static PyObject *Row_count(Row *self, PyObject *const *args, Py_ssize_t count) {
         PyErr_SetString(PyExc_TypeError, "count(base, status, seconds, failed, place)");
         return NULL;
     }
-    Py_ssize_t base = PyLong_AsSsize_t(args[0]), place = PyLong_AsSsize_t(args[4]);
-    long status = PyLong_AsLong(args[1]);
-    double seconds = PyFloat_AsDouble(args[2]);
-    if (PyErr_Occurred())
+    Py_ssize_t base = PyLong_AsSsize_t(args[0]), place;
+    long status;
+    double seconds;
+    if ((base == -1 && PyErr_Occurred()) || ((place = PyLong_AsSsize_t(args[4])) == -1 && PyErr_Occurred()) ||
+        ((status = PyLong_AsLong(args[1])) == -1 && PyErr_Occurred()) ||
+        ((seconds = PyFloat_AsDouble(args[2])) == -1.0 && PyErr_Occurred()))
         return NULL;
     row_count(self, base, status, seconds);
     if (args[3] == Py_True)
@@ -124,7 +127,8 @@ static PyObject *Row_in_flight(Row *self, PyObject *Py_UNUSED(none)) {
     long long found = 0;
     for (Py_ssize_t place = self->first; place < self->stop; place += self->stride)
         found += self->cells[place] != 0.0;
-    return PyLong_FromLongLong(found + (long long)self->cells[self->overflow]);
+    double more = self->cells[self->overflow]; /* any process that has the row's memory may have written it */
+    return PyLong_FromLongLong(found + (more > 0 && more < MOST ? (long long)more : 0));
 }
 
 static PyMethodDef Row_methods[] = {
@@ -159,7 +163,7 @@ static PyObject *Row_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
         !fits(self, self->overflow, 1) || !fits(self, self->raised, 1) || !fits(self, self->dropped, 1) ||
         !fits(self, self->moves, 1) || !fits(self, self->streams, 1) ||
         self->first < 1 || self->stride < RECORD_CELLS || self->stop <= self->first || !fits(self, self->stop, 0) ||
-        (self->stop - self->first) % self->stride) {
+        (self->stop - self->first) % self->stride || !is_aligned(self->cells)) {
         PyErr_SetString(PyExc_ValueError, "these cells are not in that row");
         goto failed;
     }
@@ -173,8 +177,11 @@ static PyObject *Row_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
         PyErr_NoMemory();
         goto failed;
     }
-    for (Py_ssize_t index = 0; index < self->bound_count; index++)
+    Py_ssize_t index = 0;
+    while (index < self->bound_count && !PyErr_Occurred()) {
         self->bounds[index] = PyFloat_AsDouble(PyTuple_GET_ITEM(bounds, index));
+        index++;
+    }
     if (!PyErr_Occurred())
         return (PyObject *)self;
 failed:

@@ -9,11 +9,12 @@ const Constant wsgi_constants[] = {NUMBER(FAILED), NUMBER(ID_COUNT), {NULL}};
 static Py_ssize_t size_of(PyObject *list) {
     Py_ssize_t size = 0;
     for (Py_ssize_t index = 0; index < PyList_GET_SIZE(list); index++) {
-        PyObject *part = PyList_GET_ITEM(list, index);
+        PyObject *part = Py_NewRef(PyList_GET_ITEM(list, index));
         Py_ssize_t more = bytes_of(part);
+        Py_DECREF(part);
         if (more < 0)
             return -1;
-        size += more;
+        size = sum_of(size, more);
     }
     return size;
 }
@@ -32,10 +33,9 @@ static int prepare(const Wsgi *self, Request *request) {
         }
         Py_SETREF(request->ids, ids);
     }
-    bool forwarded = self->always;
-    if (!forwarded)
-        forwarded = PyDict_GetItemWithError(environ, t_HTTP_X_FORWARDED_FOR) != NULL ||
-                    PyDict_GetItemWithError(environ, t_HTTP_X_FORWARDED_PROTO) != NULL;
+    bool forwarded = self->always || PyDict_GetItemWithError(environ, t_HTTP_X_FORWARDED_FOR) != NULL;
+    if (!forwarded && !PyErr_Occurred())
+        forwarded = PyDict_GetItemWithError(environ, t_HTTP_X_FORWARDED_PROTO) != NULL;
     if (!forwarded)
         return PyErr_Occurred() ? -1 : 0;
     PyObject *done = PyObject_CallOneArg(self->prepare, environ);
@@ -65,7 +65,7 @@ static PyObject *Wsgi_vectorcall(Wsgi *self, PyObject *const *args, size_t count
         if (size < 0) {
             Py_CLEAR(body);
             wsgi_report_failed(request, NULL, 0);
-        } else if (wsgi_report(request, request->status, size + request->written) < 0) {
+        } else if (wsgi_report(request, request->status, sum_of(size, request->written)) < 0) {
             Py_CLEAR(body);
         }
     } else {
@@ -118,24 +118,25 @@ static PyObject *Wsgi_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     static char *names[] = {"row",       "application", "drain",        "identify", "prepare", "always", "bases",
                             "other",     "nothing",     "target_of",    "code",     "with_headers", "closing", "watch",
                             "failure",   "log",         "wanted",      "nameless",     "methods",  "date",    "timed",  NULL};
+    Wsgi given = {0}; /* borrowed: parsing may run Python code, and the collector must not see these references */
     PyObject *date;
     int always, timed;
+    if (ready() < 0 ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOpO!O!O!OOOOOOOOUO!Op", names, &Row_Type, &given.row,
+                                     &given.application, &given.drain, &given.identify, &given.prepare, &always,
+                                     &PyDict_Type, &given.bases, &PyLong_Type, &given.other, &PyTuple_Type, &given.nothing,
+                                     &given.target_of, &given.code, &given.with_headers, &given.closing, &given.watch,
+                                     &given.failure, &given.log, &given.wanted, &given.nameless, &PyFrozenSet_Type, &given.methods,
+                                     &date, &timed))
+        return NULL;
+    if (PyTuple_GET_SIZE(given.nothing) != ID_COUNT) {
+        PyErr_SetString(PyExc_TypeError, "nothing: expected three ids");
+        return NULL;
+    }
     Wsgi *self = (Wsgi *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    if (ready() < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OOOOpO!O!O!OOOOOOOOUO!Op", names, &Row_Type, &self->row,
-                                     &self->application, &self->drain, &self->identify, &self->prepare, &always,
-                                     &PyDict_Type, &self->bases, &PyLong_Type, &self->other, &PyTuple_Type, &self->nothing,
-                                     &self->target_of, &self->code, &self->with_headers, &self->closing, &self->watch,
-                                     &self->failure, &self->log, &self->wanted, &self->nameless, &PyFrozenSet_Type, &self->methods, &date,
-                                     &timed)) {
-#define FORGET(name) self->name = NULL;
-        MEMBERS(FORGET) /* their references are borrowed until HOLD */
-        Py_DECREF(self);
-        return NULL;
-    }
-#define HOLD(name) Py_INCREF(self->name);
+#define HOLD(name) self->name = (void *)Py_NewRef(given.name);
     MEMBERS(HOLD)
     self->call = (vectorcallfunc)Wsgi_vectorcall;
     self->always = always;

@@ -24,19 +24,11 @@ static bool is_plain(PyObject *text) {
     return found;
 }
 
-/* Path and query as they were requested; a new reference to a text. */
-static PyObject *target_of(const Wsgi *self, PyObject *environ) {
-    PyObject *raw = PyDict_GetItemWithError(environ, t_RAW_URI);
-    if (raw != NULL && PyUnicode_CheckExact(raw))
-        return Py_NewRef(raw);
-    PyObject *script = PyDict_GetItemWithError(environ, t_SCRIPT_NAME);
-    PyObject *path = PyDict_GetItemWithError(environ, t_PATH_INFO);
-    PyObject *query = PyDict_GetItemWithError(environ, t_QUERY_STRING);
-    if (PyErr_Occurred())
-        return NULL;
-    if (raw != NULL || script == NULL || path == NULL || !is_plain(script) || !is_plain(path) ||
+/* Path and query of their parts, as they were requested; a new reference to a text. Py_None: an uncommon case. */
+static PyObject *joined(PyObject *script, PyObject *path, PyObject *query) {
+    if (script == NULL || path == NULL || !is_plain(script) || !is_plain(path) ||
         (query != NULL && !(PyUnicode_CheckExact(query) && PyUnicode_IS_ASCII(query))))
-        return PyObject_CallOneArg(self->target_of, environ);
+        return Py_NewRef(Py_None);
     Py_ssize_t before = PyUnicode_GET_LENGTH(script), middle = PyUnicode_GET_LENGTH(path);
     Py_ssize_t after = query == NULL ? 0 : PyUnicode_GET_LENGTH(query);
     if (!before && !after)
@@ -54,18 +46,50 @@ static PyObject *target_of(const Wsgi *self, PyObject *environ) {
     return target;
 }
 
+/* Path and query as they were requested; a new reference to a text. */
+static PyObject *target_of(const Wsgi *self, PyObject *environ) {
+    PyObject *raw = value_of(environ, t_RAW_URI);
+    if (raw != NULL && PyUnicode_CheckExact(raw))
+        return raw;
+    bool uncommon = raw != NULL;
+    Py_XDECREF(raw);
+    PyObject *target = NULL;
+    if (!uncommon && !PyErr_Occurred()) {
+        PyObject *script = value_of(environ, t_SCRIPT_NAME);
+        PyObject *path = script == NULL ? NULL : value_of(environ, t_PATH_INFO);
+        PyObject *query = path == NULL ? NULL : value_of(environ, t_QUERY_STRING);
+        if (!PyErr_Occurred())
+            target = joined(script, path, query);
+        Py_XDECREF(script);
+        Py_XDECREF(path);
+        Py_XDECREF(query);
+    }
+    if (PyErr_Occurred() || (target != NULL && target != Py_None))
+        return target;
+    Py_XDECREF(target);
+    target = PyObject_CallOneArg(self->target_of, environ);
+    if (target != NULL && !PyUnicode_Check(target)) {
+        PyErr_SetString(PyExc_TypeError, "target_of() returns a text");
+        Py_CLEAR(target);
+    }
+    return target;
+}
+
 /* Give the request its place among those in flight. */
 static int begin(const Wsgi *self, Request *request) {
-    PyObject *method = PyDict_GetItemWithError(request->environ, t_REQUEST_METHOD);
+    PyObject *method = value_of(request->environ, t_REQUEST_METHOD);
     if (method == NULL) {
         if (!PyErr_Occurred())
             PyErr_SetObject(PyExc_KeyError, t_REQUEST_METHOD);
         return -1;
     }
     PyObject *base = PyDict_GetItemWithError(self->bases, method);
-    if (base == NULL && PyErr_Occurred())
+    if (base == NULL && !PyErr_Occurred())
+        base = self->other;
+    request->base = base == NULL ? -1 : PyLong_AsSsize_t(base);
+    Py_DECREF(method);
+    if (request->base == -1 && PyErr_Occurred())
         return -1;
-    request->base = PyLong_AsSsize_t(base == NULL ? self->other : base);
     PyObject *target = request->target;
     Py_ssize_t length = PyUnicode_GET_LENGTH(target);
     if (PyUnicode_KIND(target) == PyUnicode_1BYTE_KIND) {

@@ -21,23 +21,24 @@ static bool is_clean(PyObject *text, Py_ssize_t limit) {
     return clean;
 }
 
-/* A header's value in an environ, `-` without one; borrowed. NULL: an uncommon value, or an error is set. */
+/* A header's value in an environ, `-` without one; a new reference. NULL: an uncommon value, or an error is set. */
 static PyObject *header(PyObject *environ, PyObject *name) {
     PyObject *value = PyDict_GetItemWithError(environ, name);
     if (value == NULL)
-        return PyErr_Occurred() ? NULL : t_dash;
-    return is_clean(value, AGENT_LIMIT) ? value : NULL;
+        return PyErr_Occurred() ? NULL : Py_NewRef(t_dash);
+    return is_clean(value, AGENT_LIMIT) ? Py_NewRef(value) : NULL;
 }
 
+/* A new reference. NULL: an uncommon value, or an error is set. */
 static PyObject *host_of(const Wsgi *self, PyObject *environ) {
     PyObject *host = PyDict_GetItemWithError(environ, t_REMOTE_ADDR);
     if (host == NULL)
-        return PyErr_Occurred() ? NULL : self->nameless;
+        return PyErr_Occurred() ? NULL : Py_NewRef(self->nameless);
     if (!PyUnicode_CheckExact(host))
         return NULL;
     if (!PyUnicode_GET_LENGTH(host))
-        return self->nameless;
-    return is_address(host) ? host : NULL;
+        return Py_NewRef(self->nameless);
+    return is_address(host) ? Py_NewRef(host) : NULL;
 }
 
 /* The part after the slash of a protocol such as "HTTP/1.1"; a new reference. */
@@ -57,24 +58,17 @@ static int fast_line(Request *request, long status, Py_ssize_t size, double seco
     if (!is_clean(request->target, TARGET_LIMIT))
         return 0;
     parts.target = request->target;
-    parts.host = host_of(self, environ);
-    parts.method = PyDict_GetItemWithError(environ, t_REQUEST_METHOD);
-    parts.referer = header(environ, t_HTTP_REFERER);
-    parts.agent = header(environ, t_HTTP_USER_AGENT);
-    if (parts.host == NULL || parts.method == NULL || parts.referer == NULL || parts.agent == NULL ||
-        !PyUnicode_CheckExact(parts.method) || PySet_Contains(self->methods, parts.method) != 1)
-        return 0;
-    parts.version = version_of(environ);
-    if (parts.version == NULL)
-        return 0;
-    parts.size = is_text(parts.method, t_HEAD) ? 0 : size;
-    PyObject *held[] = {parts.host, parts.method, parts.referer, parts.agent};
+    int outcome = 0;
+    if ((parts.host = host_of(self, environ)) != NULL && (parts.method = value_of(environ, t_REQUEST_METHOD)) != NULL &&
+        (parts.referer = header(environ, t_HTTP_REFERER)) != NULL &&
+        (parts.agent = header(environ, t_HTTP_USER_AGENT)) != NULL && PyUnicode_CheckExact(parts.method) &&
+        PySet_Contains(self->methods, parts.method) == 1 && (parts.version = version_of(environ)) != NULL) {
+        parts.size = is_text(parts.method, t_HEAD) ? 0 : size;
+        outcome = line_put(self->row, &self->form, &parts, now);
+    }
+    PyObject *held[] = {parts.host, parts.method, parts.referer, parts.agent, parts.version};
     for (size_t index = 0; index < sizeof held / sizeof *held; index++)
-        Py_INCREF(held[index]);
-    int outcome = line_put(self->row, &self->form, &parts, now);
-    for (size_t index = 0; index < sizeof held / sizeof *held; index++)
-        Py_DECREF(held[index]);
-    Py_DECREF(parts.version);
+        Py_XDECREF(held[index]);
     return outcome;
 }
 
@@ -103,6 +97,7 @@ int wsgi_line(Request *request, long status, Py_ssize_t size, double seconds, do
             return 0;
         PyErr_Clear(); /* the function below fails in the same way, and its error is the one to report */
     }
+    /* borrowed: the call makes a tuple first */
     PyObject *headers = request->headers == NULL ? PyTuple_GET_ITEM(self->nothing, ID_HEADERS) : request->headers;
     PyObject *done = PyObject_CallFunction(self->log, "OOlnOdOd", request->environ, request->target, status, size,
                                            headers, seconds, request->ids, now);

@@ -24,8 +24,10 @@ static long code_of(const Wsgi *self, PyObject *status) {
 int wsgi_report(Request *request, PyObject *status, Py_ssize_t size) {
     const Wsgi *self = request->wsgi;
     row_end(self->row, request->place); /* first, since the rest may fail because of what the application has sent */
+    Py_XINCREF(status); /* its own methods may call start_response, which replaces it */
     int said = status == NULL ? 0 : PyObject_IsTrue(status);
     long code = said < 0 ? -1 : code_of(self, status);
+    Py_XDECREF(status);
     if (code == -1 && PyErr_Occurred())
         return -1;
     double now = monotonic(), seconds = now - request->began;

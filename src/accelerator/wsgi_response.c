@@ -7,7 +7,6 @@
 #include "wsgi.h"
 
 #include <string.h>
-#include <structmember.h>
 
 /* -- start_response --------------------------------------------------------------------------------- */
 
@@ -56,8 +55,10 @@ static PyObject *Request_write(Request *self, PyObject *data) {
     Py_ssize_t size = PyBytes_CheckExact(data) ? PyBytes_GET_SIZE(data) : PyObject_Size(data);
     if (size < 0)
         return NULL;
-    self->written += size;
-    return PyObject_CallOneArg(self->write, data);
+    self->written = sum_of(self->written, size);
+    PyObject *write = Py_NewRef(self->write), *done = PyObject_CallOneArg(write, data);
+    Py_DECREF(write);
+    return done;
 }
 
 static PyMethodDef write_method = {"write", (PyCFunction)Request_write, METH_O, "PEP 3333's write()"};
@@ -133,7 +134,8 @@ typedef struct {
 
 static PyObject *advance(Stream *self) {
     if (self->iterator == NULL) {
-        PyObject *iterator = self->body == NULL ? NULL : PyObject_GetIter(self->body);
+        PyObject *body = Py_XNewRef(self->body), *iterator = body == NULL ? NULL : PyObject_GetIter(body);
+        Py_XDECREF(body);
         if (iterator == NULL)
             return NULL;
         Py_XSETREF(self->iterator, iterator);
@@ -154,7 +156,7 @@ static PyObject *Stream_next(Stream *self) {
                 self->begun = true;
                 row_stream(self->request->wsgi->row, 1);
             }
-            self->size += size;
+            self->size = sum_of(self->size, size);
             return chunk;
         }
         Py_DECREF(chunk);
@@ -179,7 +181,7 @@ static PyObject *Stream_close(Stream *self, PyObject *Py_UNUSED(none)) {
         wsgi_keep_process(self->request);
     /* Read after close(), which may have changed it. */
     PyObject *status = self->failed && !self->request->written ? NULL : self->request->status;
-    Py_ssize_t size = self->size + self->request->written;
+    Py_ssize_t size = sum_of(self->size, self->request->written);
     Py_XINCREF(status);
     if (closed == NULL)
         wsgi_report_failed(self->request, status, size);
@@ -218,8 +220,21 @@ static PyMethodDef Stream_methods[] = {
     {NULL},
 };
 
-static PyMemberDef Stream_members[] = {
-    {"size", T_PYSSIZET, offsetof(Stream, size), 0, "Bytes that have passed."},
+static PyObject *Stream_size(Stream *self, void *Py_UNUSED(closure)) { return PyLong_FromSsize_t(self->size); }
+
+static int Stream_set_size(Stream *self, PyObject *value, void *Py_UNUSED(closure)) {
+    int wide = 0;
+    Py_ssize_t size = value == NULL || !PyLong_Check(value) ? -1 : PyLong_AsLongAndOverflow(value, &wide);
+    if (size < 0 && wide <= 0) {
+        PyErr_SetString(PyExc_ValueError, "size: expected a number of bytes");
+        return -1;
+    }
+    self->size = wide > 0 ? PY_SSIZE_T_MAX : size; /* the application may declare any length */
+    return 0;
+}
+
+static PyGetSetDef Stream_properties[] = {
+    {"size", (getter)Stream_size, (setter)Stream_set_size, "Bytes that have passed.", NULL},
     {NULL},
 };
 
@@ -234,19 +249,21 @@ PyTypeObject Stream_Type = {
     .tp_iter = PyObject_SelfIter,
     .tp_iternext = (iternextfunc)Stream_next,
     .tp_methods = Stream_methods,
-    .tp_members = Stream_members,
+    .tp_getset = Stream_properties,
 };
 
 /* Whether the body is the server's own file wrapper; then its close() becomes the stream's. -1: an error is set. */
 static int is_watched(Request *request, PyObject *body, Stream *stream) {
-    PyObject *wrapper = PyDict_GetItemWithError(request->environ, t_file_wrapper);
+    PyObject *wrapper = value_of(request->environ, t_file_wrapper);
     if (wrapper == NULL)
         return PyErr_Occurred() ? -1 : 0;
     int found = PyType_Check(wrapper) ? PyObject_IsInstance(body, wrapper) : 0;
+    Py_DECREF(wrapper);
     if (found <= 0)
         return found;
-    PyObject *headers = request->headers == NULL ? Py_None : request->headers;
+    PyObject *headers = Py_NewRef(request->headers == NULL ? Py_None : request->headers);
     PyObject *done = PyObject_CallFunctionObjArgs(request->wsgi->watch, stream, body, headers, NULL);
+    Py_DECREF(headers);
     found = done == NULL ? -1 : PyObject_IsTrue(done);
     Py_XDECREF(done);
     return found;

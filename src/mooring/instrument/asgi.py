@@ -45,7 +45,16 @@ from mooring.instrument.websocket import wrap_websocket
 from mooring.logs.access.parts import apache_date
 from mooring.logs.escape import METHODS, kept_agent_field, kept_agents, kept_targets, target_field
 from mooring.scoreboard import accelerator
-from mooring.scoreboard.row import BOUNDS, DURATIONS, HISTOGRAM, OTHER_BASE, OVERFLOW, RAISED, REQUEST_BASE
+from mooring.scoreboard.row import (
+    BOUNDS,
+    DURATIONS,
+    HISTOGRAM,
+    OTHER_BASE,
+    OVERFLOW,
+    PLACES,
+    RAISED,
+    REQUEST_BASE,
+)
 
 PrepareScope = Callable[[Scope], None]
 Sending = Callable[[Exchange, Any], Awaitable[None]]
@@ -136,10 +145,10 @@ def _recorder(meter: Meter, entries: Entries | None) -> tuple[Begin, Sending, Fi
                     exchange[DONE] = True
                     # Written out, as is table(): a call for each would cost more than what it does.
                     place = exchange[PLACE]
-                    if place:
+                    if place in PLACES:
                         cells[place] = 0.0
                         give(place)
-                    else:
+                    elif not place:
                         cells[OVERFLOW] -= 1.0
                     now = clock()
                     seconds = now - exchange[BEGAN]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mooring.instrument.drain import DrainState
 from mooring.logs.access import parts
 from mooring.scoreboard import accelerator
-from mooring.scoreboard.row import DROPPED, OVERFLOW, RECORD, Row
+from mooring.scoreboard.row import DROPPED, OVERFLOW, PLACES, RECORD, Row
 
 if TYPE_CHECKING:
     from mooring.logs.access.line import Format
@@ -76,10 +76,10 @@ def table(row: Row) -> tuple[Begin, End]:
         return place
 
     def end(place: int) -> None:
-        if place:
+        if place in PLACES:  # else it is the place of an exchange that the application has changed
             cells[place] = 0.0
             give(place)
-        else:
+        elif not place:
             cells[OVERFLOW] -= 1.0
 
     return begin, end

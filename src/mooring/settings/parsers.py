@@ -198,10 +198,8 @@ def memory(value: str) -> int | str:
 
 def size(value: str) -> int:
     """A size in bytes, with K, M, G or T for powers of 1024 (64K, 10M, 1.5GiB); 0 is none."""
-    digits = value.rstrip("kmgtibKMGTIB ")
-    unit = value[len(digits) :].strip().lower().removesuffix("b").removesuffix("i")
     try:
-        return int(number(0, 2**50)(digits) * _SIZES[unit])
+        return _bytes(value)
     except (ValueError, KeyError):
         raise ValueError("a size in bytes such as 64K, 10M or 1.5G") from None
 

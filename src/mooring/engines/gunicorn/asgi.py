@@ -15,8 +15,11 @@ from typing import Any
 
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import Gate, Idle
+from mooring.engines.common.max_body import limited
 from mooring.engines.common.stop import warn_of_cut
+from mooring.engines.common.watch import Watch
 from mooring.engines.common.websockets import LINGER, SILENCE, TOO_BIG, delays, refused
+from mooring.engines.gunicorn.asgi_requests import Requests
 from mooring.engines.gunicorn.worker import ORDER, MooringWorker
 
 
@@ -65,6 +68,13 @@ class AsgiWorker(MooringWorker):
         gasgi.ASGIProtocol = Protocol
         install_websocket()
         self.mooring_connections = connections
+        worker: Any = self
+        worker.asgi = limited(worker.asgi, self.mooring_job.serving)
+        requests = Requests(connections, self.loop)
+        requests.watch = Watch(
+            self.mooring_job.serving, requests.busy, self.loop.call_soon_threadsafe, keep_alive=False
+        )
+        requests.watch.start()
         self.mooring_main = asyncio.current_task()
         await super()._serve()  # type: ignore[misc]  # gunicorn's class has it
 

@@ -19,7 +19,9 @@ from mooring.engines import Serving
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.stop import warn_of_cut
+from mooring.engines.common.watch import Watch
 from mooring.engines.common.websockets import delays
+from mooring.engines.gunicorn.uvicorn_requests import Requests
 
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -45,6 +47,14 @@ class GatedServer(Server):
             _LOG.error(
                 "the application has set should_exit: the worker finishes its requests and is replaced"
             )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, with a watch over clients that stall."""
+        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        requests = Requests(self.server_state.connections, loop)
+        requests.watch = Watch(self.serving, requests.busy, loop.call_soon_threadsafe, keep_alive=False)
+        requests.watch.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain; requests in flight have the configuration's `timeout_graceful_shutdown`, in seconds."""

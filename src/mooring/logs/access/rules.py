@@ -121,10 +121,12 @@ def _statuses(items: Iterable[str]) -> dict[int, str]:
     """Each status that an item names, and that item; a status's own item wins over that of its class."""
     found: dict[int, str] = {}
     for what in items:
+        if what.startswith("/"):
+            continue
         if what.endswith("xx"):
             first = int(what[0]) * 100
             found = dict.fromkeys(range(first, first + 100), what) | found
-        elif what.isdigit():
+        else:
             found[int(what)] = what
     return found
 

@@ -163,7 +163,7 @@ def _entries(data: bytes, used: int, width: int) -> list[FileEntry]:
         (length,) = length_of(data, position)
         end = position + 4 + length
         key = data[position + 4 : end]
-        if length < 2 or key[0] != _OPEN or key[-1] != _CLOSE:
+        if length < 2 or len(key) != length or key[0] != _OPEN or key[-1] != _CLOSE:
             raise ValueError("no key")
         position = end + 8 - end % 8
         if width == 16:

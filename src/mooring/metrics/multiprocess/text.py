@@ -89,7 +89,9 @@ def _parse(raw: bytes) -> Key | None:
             return None
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    return Key(family, name, tuple(sorted(labels.items())), text) if family and name else None
+    if not family or not name or "" in labels:  # Prometheus would refuse the whole page
+        return None
+    return Key(family, name, tuple(sorted(labels.items())), text)
 
 
 def _samples(family: Family) -> dict[str, float]:

@@ -24,6 +24,15 @@ def test_without_items_there_is_nothing_to_ask():
 
 
 @CODED
+def test_a_path_may_end_like_a_class_of_statuses(coded):
+    """`/2xx` was taken for a class, and was an error of Python's at the start."""
+    wanted = rules("/2xx", "/200", sample=["/fooxx=0"])
+    for path in ("/2xx", "/200", "/fooxx"):
+        assert not wanted(coded(path), 200)
+    assert wanted(coded("/"), 200)
+
+
+@CODED
 def test_paths_are_left_out(coded):
     wanted = rules("/healthz", "/static/*", "/caf\u00e9")
     for path in ("/healthz", "/static/", "/static/a/b.css", "/caf\u00e9"):

@@ -430,6 +430,8 @@ def test_files_that_are_none_harm_nobody(processes, tmp_path):
     (processes.path / "counter_6.db").write_bytes(b"\xff" * 5000)
     (processes.path / "counter_7.db").write_bytes((4000).to_bytes(4, sys.byteorder) + b"\x01" * 5000)
     (processes.path / "counter_8.db").write_bytes((2**31 - 1).to_bytes(4, sys.byteorder) + b"\x01" * 5000)
+    cut = (12).to_bytes(8, sys.byteorder) + (60000).to_bytes(4, sys.byteorder)  # its key is beyond its end
+    (processes.path / "counter_11.db").write_bytes(cut)
     with open(processes.path / "counter_9.db", "wb") as huge:
         huge.truncate(1 << 32)
         huge.write((2**31 - 1).to_bytes(4, sys.byteorder))
@@ -442,7 +444,7 @@ def test_files_that_are_none_harm_nobody(processes, tmp_path):
     start = time.monotonic()
     assert b"c_total 5.0\n" in processes.page()
     unreadable = {file.name for file in merge.snapshot(processes.fd).unreadable}
-    assert {f"counter_{each}.db" for each in (2, 3, 4, 7, 8, 9)} <= unreadable
+    assert {f"counter_{each}.db" for each in (2, 3, 4, 7, 8, 9, 11)} <= unreadable
     processes.die(1)
     processes.tidy()
     assert b"c_total 5.0\n" in processes.page()
@@ -483,6 +485,14 @@ def test_a_type_that_has_changed_with_a_roll_is_that_of_the_living(processes):
     processes.die(1)
     processes.record("counter", 2, "thing", 3)
     assert samples(processes.page()) == {"thing": "counter", ("thing_total", ()): 3.0}
+
+
+def test_a_label_without_a_name_is_not_on_the_page(processes):
+    """Prometheus refuses a page with `{="x"}`, and every metric with it."""
+    processes.record("counter", 1, "c", 1)
+    processes.record("counter", 1, "d", 1, **{"": "x"})
+    assert [line for line in processes.page().splitlines() if b"{" in line] == []
+    assert b"c_total 1.0\n" in processes.page()
 
 
 def test_half_a_surrogate_pair_is_written_in_ascii(processes):

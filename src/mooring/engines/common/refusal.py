@@ -1,0 +1,40 @@
+"""The answers to requests that are refused because of what the client sends: the same on every engine."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Refusal(NamedTuple):
+    """A status and its reason phrase."""
+
+    status: int
+    phrase: str
+
+    @property
+    def body(self) -> bytes:
+        """The text for a person."""
+        return f"{self.status} {self.phrase}\n".encode()
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The response's headers: it is the last of its connection."""
+        length = str(len(self.body)).encode()
+        return [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
+
+    def messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The response as ASGI's messages."""
+        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
+        return start, {"type": "http.response.body", "body": self.body}
+
+    @property
+    def raw(self) -> bytes:
+        """The response as HTTP/1.1."""
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in self.headers)
+        return f"HTTP/1.1 {self.status} {self.phrase}\r\n".encode() + head + b"\r\n" + self.body
+
+
+MALFORMED = Refusal(400, "Bad Request")
+TIME = Refusal(408, "Request Timeout")
+LARGE = Refusal(413, "Content Too Large")
+FIELDS = Refusal(431, "Request Header Fields Too Large")
