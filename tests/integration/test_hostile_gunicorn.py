@@ -70,9 +70,7 @@ def test_size(variant, mooring):
         (HEAD + b"Host: y\r\n\r\n", (b" 400 ",)),
     ]
     for data, statuses in [
-        *(
-            [] if "Uvicorn" in variant.worker_class else heads
-        ),  # uvicorn's own reading: test_hostile_uvicorn.py
+        *heads,
         (POST.replace(b"90000", b"100001"), (b" 413 ",)),
         (CHUNKED + (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 4, (b" 413 ",)),
     ]:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-_LOOKS, _PAUSE, _BYTES = 6, 0.5, 1024 * 1024
+from mooring.engines.common.refusal import DROPPED, LINGER
+
+_PAUSE = 0.5
+_LOOKS = round(LINGER / _PAUSE)
 
 
 class Lingering(asyncio.Protocol):
-    """Drops what comes; aborts after 3 seconds, or after `most` bytes (0: any number)."""
+    """Drops what comes; aborts after LINGER seconds, or after `most` bytes (0: any number)."""
 
     def __init__(self, before: Any, transport: asyncio.Transport, most: int) -> None:
         self._before, self._transport, self._most = before, transport, most
@@ -53,7 +56,7 @@ class Lingering(asyncio.Protocol):
         self._before.resume_writing()
 
 
-def linger(protocol: Any, transport: asyncio.Transport, most: int = _BYTES) -> None:
+def linger(protocol: Any, transport: asyncio.Transport, most: int = DROPPED) -> None:
     """End a connection after what was written to it; `protocol` is told when it is lost."""
     if transport.is_closing():
         return

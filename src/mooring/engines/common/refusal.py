@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+LINGER, DROPPED = 2.0, 4 * 2**20
+"""Seconds, and bytes, for which a refused client is read, so that no reset takes the answer from it."""
 
-class Refusal(NamedTuple):
+
+class Answer(NamedTuple):
     """A status and its reason phrase."""
 
     status: int
@@ -30,11 +34,17 @@ class Refusal(NamedTuple):
     @property
     def raw(self) -> bytes:
         """The response as HTTP/1.1."""
-        head = b"".join(name + b": " + value + b"\r\n" for name, value in self.headers)
+        return self.encode()
+
+    def encode(self, more: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+        """The response as HTTP/1.1, with `more` headers before its own."""
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in (*more, *self.headers))
         return f"HTTP/1.1 {self.status} {self.phrase}\r\n".encode() + head + b"\r\n" + self.body
 
 
-MALFORMED = Refusal(400, "Bad Request")
-TIME = Refusal(408, "Request Timeout")
-LARGE = Refusal(413, "Content Too Large")
-FIELDS = Refusal(431, "Request Header Fields Too Large")
+MALFORMED = Answer(400, "Bad Request")
+TIME = Answer(408, "Request Timeout")
+LARGE = Answer(413, "Content Too Large")
+FIELDS = Answer(431, "Request Header Fields Too Large")
+FULL = Answer(503, "Service Unavailable")
+BY_STATUS = {each.status: each for each in (MALFORMED, TIME, LARGE, FIELDS, FULL)}

@@ -26,7 +26,7 @@ from mooring.system.unpatched import native
 
 SECONDS, RATE = 20.0, 240  # a body may take so long, and then a second more for so many bytes
 _PAUSE, _LEAST, _SHARE = 1.0, 0.05, 30  # between two looks: seconds, and so many times a look's time
-_MOST, _OWN = 10_000, 128  # connections of a worker; descriptors that are no connections
+_OWN = 128  # descriptors that are no connections
 _ROOM = 1024  # connections beyond the most, between two looks
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what the client did not take is dropped
 _LOG = logging.getLogger("mooring")
@@ -115,7 +115,7 @@ class Watch:
             settings.send_timeout,
         )
         self._keep_alive = settings.keep_alive if keep_alive else 0.0
-        self._most = most_connections(settings.max_connections)
+        self._most = serving.plan.max_connections
         self._tls = serving.plan.tls
         self.multiplexed: set[Peer | None] = set()
         self.answered: set[Peer | None] | None = set() if serving.plan.tls else None
@@ -270,19 +270,8 @@ def peer_of(sock: Any) -> Peer | None:
     return (name[0].partition("%")[0], name[1]) if isinstance(name, tuple) else None
 
 
-def most_connections(asked: int | None) -> int:
-    """The most connections of this process: as asked for, else by its descriptors and its memory."""
-    if asked:
-        return asked
-    return max(64, min(_MOST, (_descriptors() - _OWN) * 9 // 10))
-
-
-def accepted_connections(asked: int | None) -> int:
+def accepted_connections(most: int) -> int:
     """How many connections an engine may accept: some more than the most, until the watch has looked."""
-    most = most_connections(asked)
-    return most + max(16, min(_ROOM, _descriptors() - _OWN - most))
-
-
-def _descriptors() -> int:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return 2 * _MOST if limit == resource.RLIM_INFINITY else limit
+    usable = most + _ROOM if limit == resource.RLIM_INFINITY else limit - _OWN
+    return most + max(16, min(_ROOM, usable - most))

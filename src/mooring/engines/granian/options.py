@@ -18,11 +18,11 @@ _LEAST, _SIZE = 8192, 1 << 19  # bytes of a head: the least that hyper takes, an
 _LONGEST = 86_400.0  # seconds: for no limit
 
 
-def options(settings: Settings, *, websockets: bool) -> list[Any]:
+def options(settings: Settings, connections: int, *, websockets: bool) -> list[Any]:
     """The arguments `backpressure` to `metrics` of granian's ASGI worker."""
     return [
         # A connection holds its place while it idles: the watch ends the oldest idle ones before that.
-        accepted_connections(settings.max_connections),
+        accepted_connections(connections),
         settings.http,
         http1(settings),
         http2(settings),
@@ -45,11 +45,8 @@ def http1(settings: Settings) -> HTTP1Settings:
 
 def http2(settings: Settings) -> HTTP2Settings:
     """Granian's own limit for a head is 16 MiB; it ends floods of resets and of empty frames by itself."""
-    return (
-        HTTP2Settings(max_headers_size=min(settings.max_head, 2**31))
-        if settings.max_head
-        else HTTP2Settings()
-    )
+    most = settings.max_head
+    return HTTP2Settings(max_headers_size=min(most, 2**31)) if most else HTTP2Settings()
 
 
 def tls(settings: Settings) -> tuple[Any, ...]:

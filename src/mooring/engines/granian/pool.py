@@ -38,7 +38,8 @@ class Pool:
     def start(self, schedulers: Sequence[Any], loop: Any, stopped: Callable[[], None]) -> None:
         """Accept on every socket; `stopped` is called, in any thread, for each worker that has stopped."""
         kind: Any = _granian.ASGIWorker  # for WSGI too: request.py
-        settings = options(self._serving.plan.settings, websockets=self._websockets)
+        plan = self._serving.plan
+        settings = options(plan.settings, plan.max_connections, websockets=self._websockets)
         for number, (sock, scheduler) in enumerate(zip(self._serving.sockets, schedulers, strict=True), 1):
             uds = sock.family == socket.AF_UNIX
             fd = os.dup(sock.fileno())  # granian closes what it is given

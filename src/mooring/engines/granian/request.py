@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, borrow
-from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, TIME, Refusal
+from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, TIME, Answer
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
 
@@ -45,7 +45,7 @@ class Loop:
 class RefusedError(Exception):
     """A request that the application does not get, or not further; `reason` is for the count."""
 
-    def __init__(self, refusal: Refusal, reason: str, detail: str = "") -> None:
+    def __init__(self, refusal: Answer, reason: str, detail: str = "") -> None:
         super().__init__(detail or refusal.phrase)
         self.refusal, self.reason, self.detail = refusal, reason, detail
 
@@ -325,7 +325,7 @@ class Body:
             self._refuse(TIME)
         return awaitable.result()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: Answer) -> None:
         """Answer, where nothing was sent yet; whatever the application sends after that is dropped."""
         self.refused = self.ended = True
         with contextlib.suppress(Exception):

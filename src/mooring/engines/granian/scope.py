@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, Refusal
+from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, Answer
 from mooring.engines.granian.upload import Upload
 from mooring.engines.granian.websocket import ClientLeftError, Live, WebSocket
 from mooring.instrument import drain
@@ -129,7 +129,7 @@ async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> No
             live.uploads.discard(upload)
 
 
-def _refusal(scope: dict[str, Any], live: Live) -> Refusal | None:
+def _refusal(scope: dict[str, Any], live: Live) -> Answer | None:
     """The answer to a request that the application does not get."""
     headers, reason, answer = scope["headers"], "", None
     if len(headers) > live.max_fields:

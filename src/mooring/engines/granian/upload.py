@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from mooring.engines.common.refusal import LARGE, TIME, Refusal
+from mooring.engines.common.refusal import LARGE, TIME, Answer
 from mooring.engines.granian.websocket import Live
 
 _GONE = {"type": "http.disconnect"}
@@ -64,7 +64,7 @@ class Upload:
             return _GONE
         return message
 
-    async def answer(self, refusal: Refusal) -> None:
+    async def answer(self, refusal: Answer) -> None:
         """Refuse the rest of the body."""
         self.refused = self.ended = True
         if not self.begun:

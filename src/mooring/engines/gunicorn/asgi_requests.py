@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from mooring.engines.common.connections import passed, sent_ago
+from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import TIME
 from mooring.engines.common.watch import Busy, Peer, Watch
 
@@ -56,7 +57,7 @@ class Upload:
             transport.write(TIME.raw)
         receiver._body_wait_expired = True
         receiver._wake_waiter()
-        transport.close()
+        linger(self._protocol, transport)
 
 
 class Requests:

@@ -183,7 +183,7 @@ def defaults(plan: Plan) -> dict[str, Any]:
         "max_requests": settings.max_requests,
         "limit_request_fields": settings.max_fields,
         "limit_request_field_size": min(settings.max_head or _FIELD, _FIELD),
-        "worker_connections": accepted_connections(settings.max_connections),
+        "worker_connections": accepted_connections(plan.max_connections),
         "max_requests_jitter": _jitter(settings),
         "loglevel": "warning" if quiet else settings.log_level,
         "errorlog": "-",  # mooring's handler has the file open; gunicorn's user may lack the permission

@@ -17,11 +17,10 @@ from types import FrameType
 from typing import Any
 
 from mooring.engines import Serving
-from mooring.engines.common.refusal import LARGE, TIME, Refusal
+from mooring.engines.common.refusal import DROPPED, LARGE, LINGER, TIME, Answer
 from mooring.engines.common.watch import Busy, Peer, Watch
 
 _LOOK = 0.2  # seconds
-_LINGER, _DROPPED = 2.0, 4 * 2**20  # seconds, and bytes that a client may still send
 
 
 class Upload:
@@ -97,7 +96,7 @@ class Upload:
             finally:
                 own.close()
 
-    def _answer(self, refusal: Refusal) -> None:
+    def _answer(self, refusal: Answer) -> None:
         self.refused = True
         response = _response()
         if response is not None and not response.headers_sent:
@@ -155,11 +154,11 @@ class Requests:
         return Busy(clients, list(self._uploads.values()))
 
 
-def refuse(sock: Any, refusal: Refusal) -> None:
+def refuse(sock: Any, refusal: Answer) -> None:
     """Send an answer, and wait a moment for its reader: what is unread at the close would reset it."""
-    end, left = time.monotonic() + _LINGER, _DROPPED
+    end, left = time.monotonic() + LINGER, DROPPED
     with contextlib.suppress(OSError):
-        sock.settimeout(_LINGER)
+        sock.settimeout(LINGER)
         sock.sendall(refusal.raw)
         sock.shutdown(_socket.SHUT_WR)
         while left > 0 and time.monotonic() < end:

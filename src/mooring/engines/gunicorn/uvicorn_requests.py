@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from mooring.engines.common.connections import passed
+from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import TIME
 from mooring.engines.common.watch import Busy, Peer, Watch
 
@@ -50,7 +51,7 @@ class Upload:
             transport.write(TIME.raw)
         cycle.disconnected = True
         cycle.message_event.set()
-        transport.close()
+        linger(self._protocol, transport)
 
 
 class Requests:

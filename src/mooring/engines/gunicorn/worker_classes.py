@@ -24,7 +24,6 @@ from gunicorn.arbiter import Arbiter
 
 from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, Traffic, silence_of
-from mooring.engines.common.max_body import limited
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
 from mooring.engines.gunicorn.requests import Requests
@@ -32,7 +31,7 @@ from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
-    from mooring.plan.plan import Plan
+    from mooring.engines import Serving
 
 
 UVICORN = "0.54."
@@ -48,7 +47,7 @@ def worker_class(base: Any, job: GunicornJob) -> type:
         body["CONFIG_KWARGS"] = {**plain, **base.CONFIG_KWARGS}
         mixins = (OtherUvicornWorker,)
     elif hasattr(base, "CONFIG_KWARGS"):
-        body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
+        body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving)
         mixins = (UvicornWorker,)
     if hasattr(base, "run_for_one"):
         mixins = (SyncWorker,)
@@ -83,17 +82,16 @@ def uses_another_uvicorn() -> bool:
     return not version.startswith(UVICORN)
 
 
-def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _uvicorn_options(own: dict[str, Any], serving: Serving) -> dict[str, Any]:
     """Uvicorn's options: mooring's values, and over them those of the user's worker class (`own`)."""
-    from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
-    from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
+    from mooring.engines.uvicorn import httptools, websockets
 
-    quiet()
-    settings = plan.settings
+    websockets.quiet()
+    plan, settings = serving.plan, serving.plan.settings
     options: dict[str, Any] = {
         "interface": "asgi3",
         "server_header": False,  # the same on every engine
-        "ws": QuietWebSockets,
+        "ws": websockets.limited(serving),
         "ws_max_size": settings.websocket_max_size,
         "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
@@ -104,8 +102,8 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         own = {**own, "loop": settings.loop}
     if plan.tls:
         options["ssl_context_factory"] = lambda config, default: tls.context(settings, ["http/1.1"])
-    if own.get("http", "auto") == "auto":
-        own = {**own, "http": LimitedHttpToolsProtocol}
+    if own.get("http", "auto") in {"auto", "httptools"}:
+        own = {**own, "http": httptools.limited(serving)}
     return {**options, **own}
 
 
@@ -157,8 +155,8 @@ class UvicornWorker(MooringWorker):
         from mooring.engines.gunicorn.uvicorn import GatedServer
 
         worker: Any = self
-        worker.config.app = limited(worker.wsgi, self.mooring_job.serving)
         server = self.mooring_uvicorn = GatedServer(worker.config, self.mooring_job.serving)
+        worker.config.app = server.limited(worker.wsgi)
         self.mooring_told.own(server.handle_exit)
         worker._install_sigquit_handler()
         await server.serve(sockets=worker.sockets)

@@ -19,12 +19,12 @@ from h2.exceptions import ProtocolError
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
 
+from mooring.engines.common.refusal import DROPPED, LINGER
 from mooring.engines.hypercorn.limits import Limits, idle_ones, is_busy
 
 connections: set[Any] = set()  # the open connections of this process
 
-_LINGER, _DISCARDED = 2.0, 2**20  # seconds and bytes for which a refused client is still read
-_LINGER_BODY, _DISCARDED_BODY = 5.0, 2**26  # the same for a body that is too large
+_LINGER_BODY, _DROPPED_BODY = 5.0, 2**26  # seconds, and bytes, for a body that is too large
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not delivered is dropped
 
 
@@ -40,7 +40,7 @@ class _Limited:
     taken_at = 0.0
     discarded = 0
     _seen = -1
-    most_discarded = _DISCARDED
+    most_discarded = DROPPED
     _left = False
     _idle: list[Any] = []  # noqa: RUF012 (of all connections)
     _searched = [-1.0]  # noqa: RUF012 (the same)
@@ -93,7 +93,7 @@ class _Limited:
                     await self.refuse(*wrong)
                     return
                 if self._is_unread():
-                    await self._end(_LINGER, _DISCARDED)
+                    await self._end(LINGER, DROPPED)
                     return
         server: Any = super()
         await server.protocol_send(event)
@@ -135,7 +135,7 @@ class _Limited:
         """
         if self.ending is not None:
             return
-        self.ending = self.limits.clock + _LINGER
+        self.ending = self.limits.clock + LINGER
         self.limits.refused(reason, self.client(), detail)
         wrapper: Any = self.protocol  # type: ignore[attr-defined]
         protocol, wrapper.handle = wrapper.protocol, self._discard
@@ -152,7 +152,7 @@ class _Limited:
                 await protocol._send_error_response(status)
             protocol._send_h11_event = protocol._maybe_recycle = _nothing
         body = reason == "body_size"
-        await self._end(_LINGER_BODY if body else _LINGER, _DISCARDED_BODY if body else _DISCARDED)
+        await self._end(_LINGER_BODY if body else LINGER, _DROPPED_BODY if body else DROPPED)
 
     async def _end(self, seconds: float, most: int) -> None:
         """Read what the client still sends for so many seconds, and so many bytes; then the watch cuts."""

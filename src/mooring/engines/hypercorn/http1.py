@@ -15,6 +15,7 @@ from h11 import _readers
 from h11._readers import ChunkedReader
 from hypercorn.protocol.h11 import H11Protocol
 
+from mooring.engines.common.refusal import BY_STATUS
 from mooring.engines.hypercorn.connections import of
 from mooring.engines.hypercorn.limits import Limits
 
@@ -48,7 +49,14 @@ class LimitedH11Protocol(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         self.answered = status_code
-        await super()._send_error_response(status_code)
+        answer = BY_STATUS.get(status_code)
+        if answer is None:
+            await super()._send_error_response(status_code)
+            return
+        headers = [*answer.headers, *self.config.response_headers("h11")]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.Data(data=answer.body))
+        await self._send_h11_event(h11.EndOfMessage())
 
 
 class _Overhead:

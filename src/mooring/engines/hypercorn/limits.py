@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import fcntl
 import functools
-import resource
 import socket
 import struct
 import termios
@@ -30,7 +29,6 @@ FRAGMENTS = 10_000  # of one message of a WebSocket
 _LONGEST = 2.0  # seconds that count for a look: what a blocked loop did not read is not the client's fault
 _GRACE, _RATE = 20.0, 240.0  # seconds, then bytes a second
 _PING = 20.0  # seconds of silence until a WebSocket's client is asked, and again until it is closed
-_MOST, _SPARE = 10_000, 64  # connections; descriptors that are not for connections
 _CROWD = 64  # idle connections found at one search
 _ACKED = struct.Struct("=120xQ")  # tcp_info's bytes_acked: linux/tcp.h
 
@@ -49,13 +47,9 @@ class Limits:
         self.max_head = settings.max_head or 2**62
         self.max_fields = settings.max_fields
         self.max_body = settings.max_body
-        self.max_connections = settings.max_connections or _default_connections()
+        self.max_connections = serving.plan.max_connections
         self.ping = ping or _PING
         self.clock = 0.0
-
-
-def _default_connections() -> int:
-    return max(_SPARE, min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _SPARE))
 
 
 class Pace:

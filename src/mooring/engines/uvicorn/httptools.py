@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from mooring.engines import Serving
 from mooring.engines.common.linger import linger
+from mooring.engines.common.refusal import BY_STATUS
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Crowd, Limits
 from mooring.instrument.request_id import is_named
@@ -108,7 +109,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         if 0 < most < len(self.connections):
             connections: Any = self.connections
             if not self.crowd.enter(self, connections, self.limits, self.made):
-                self.answer(Refusal(503, "connections"), b"retry-after: 1\r\n")
+                self.answer(Refusal(503, "connections"), ((b"retry-after", b"1"),))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """As uvicorn's; and note the fields that two readers might read differently."""
@@ -251,18 +252,14 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             else:
                 self.answer(refusal)
 
-    def answer(self, refusal: Refusal, fields: bytes = b"") -> None:
+    def answer(self, refusal: Refusal, fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         """Respond to what is no request, and end the connection."""
         self.refusal = refusal
-        default = b"".join(b"%b: %b\r\n" % field for field in self.server_state.default_headers)
-        end = b"content-length: 0\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[refusal.status] + default + fields + end)
+        self.transport.write(BY_STATUS[refusal.status].encode((*self.server_state.default_headers, *fields)))
         if refusal.detail == _FLOOD:
             linger(self, self.transport, _LITTLE)
         elif refusal.status == 413:
-            linger(
-                self, self.transport, 0
-            )  # a body may be large, and its client looks for the answer only then
+            linger(self, self.transport, 0)  # a body may be large; its client looks for the answer after it
         else:
             linger(self, self.transport)
 
