@@ -78,7 +78,8 @@ class Routes:
             return Answer(200, "ok")
         if path == "/readyz":
             reason = status.not_ready(self.supervisor)
-            return Answer(503, reason) if reason else Answer(200, "ok")
+            full = status.full(self.supervisor)
+            return Answer(503, reason) if reason else Answer(200, f"ok, but full: {full}" if full else "ok")
         if path == "/":
             return page()
         if path == "/metrics":

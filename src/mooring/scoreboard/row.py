@@ -33,6 +33,7 @@ TIMED_OUT = 13  # requests that took longer than request_timeout
 MOVES = 14  # parts of bodies, given by the application or read by it
 STREAMS = 15  # responses, not lists, of which a part is on its way
 TAKEN = 16  # looks at which clients had taken bytes since the look before
+FULL = 17  # 1 while the worker has its most connections, else 0
 REFUSED = 20  # the first of the cells for what was refused of clients: one for each of REFUSALS
 
 REFUSALS = (

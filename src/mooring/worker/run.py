@@ -175,6 +175,15 @@ def _refusals(loaded: Callable[[], Loaded], log: Log) -> Callable[[str, object, 
     return Refusals(lambda: loaded().row(), log.warning)
 
 
+def _fullness(loaded: Callable[[], Loaded]) -> Callable[[bool], None]:
+    from mooring.scoreboard.row import FULL
+
+    def full(is_full: bool) -> None:
+        loaded().row().cells[FULL] = float(is_full)
+
+    return full
+
+
 def _watch_access_loggers(plan: Plan) -> None:
     """Have what the application sets on the servers' access loggers count for the access log."""
     given = plan.explained.get("access_log")
@@ -237,6 +246,7 @@ def _serve(assignment: Assignment) -> None:
         moved=lambda: heartbeat.moved(loaded[0].row()) if loaded else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
         refused=_refusals(lambda: loaded[0], assignment.context.log),
+        full=_fullness(lambda: loaded[0]),
         orders=assignment.report,
         leaving=lambda why: tell(assignment.report, "leaving", message=why),
     )

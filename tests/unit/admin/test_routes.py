@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import selectors
@@ -19,6 +20,7 @@ from mooring.plan.plan import Report, plan
 from mooring.resources import read
 from mooring.scoreboard.row import (
     BUCKETS,
+    FULL,
     HISTOGRAM,
     MEMORY,
     METHOD_BASE,
@@ -79,6 +81,21 @@ def served(row: Row) -> None:
 def body(answer: Answer | Deferred) -> str:
     assert isinstance(answer, Answer)
     return answer.encode().partition(b"\r\n\r\n")[2].decode()
+
+
+def test_readiness_says_that_a_worker_is_full(supervisor):
+    (index,) = supervisor.workers.scoreboard.give(0)
+    pid = work(supervisor, lambda row: row.cells.__setitem__(FULL, 1.0), index)
+    supervisor.workers.handles[0] = WorkerHandle(0, 0, 1, pid, -1, time.monotonic(), supervisor.plan)
+    worker = supervisor.fleet.workers[0]
+    workers = {0: dataclasses.replace(worker, state=lifecycle.WorkerState.READY)}
+    supervisor.fleet = dataclasses.replace(supervisor.fleet, workers=workers)
+    told = Routes(supervisor).control(Request("GET", "/readyz"))
+    assert told.status == 200
+    assert body(told) == "ok, but full: 1 of 1 workers have their most connections\n"
+    status = json.loads(body(Routes(supervisor).control(Request("GET", "/status"))))
+    assert status["full"] == "1 of 1 workers have their most connections"
+    assert [row["full"] for row in status["workers"]] == [True]
 
 
 def test_a_worker_is_told_by_its_row(supervisor):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, Numbers
+from mooring.engines.common.full import Full
 from mooring.engines.common.refusal import TIME
 from mooring.system.unpatched import native
 
@@ -126,7 +127,7 @@ class Watch:
         self._ending: dict[Peer | None, float] = {}
         self._kept: list[Any] = []
         self._awake = True
-        self._full = self._failed = False
+        self._full, self._failed = Full(serving), False
 
     def start(self) -> None:
         """Look from now on, in a thread of its own."""
@@ -236,14 +237,9 @@ class Watch:
 
     def _make_room(self, count: int, free: list[Numbers]) -> None:
         """End the connections that have been idle or silent for longest, if there are too many."""
+        self._full(count)
         if count <= self._most:
-            self._full = self._full and count > self._most * 0.9
             return
-        if not self._full:
-            self._full = True
-            _LOG.warning(
-                "more than %d connections (max_connections): the oldest idle ones are closed", self._most
-            )
         free.sort(key=lambda each: min(each.sent_ago, each.received_ago), reverse=True)
         for each in free[: count - self._most]:
             self._end(each, "connections")

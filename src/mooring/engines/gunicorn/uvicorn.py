@@ -23,7 +23,6 @@ from mooring.engines.common.gate import Gate
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.websockets import delays
 from mooring.engines.gunicorn.uvicorn_requests import Requests
-from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.watch import Watch
 
@@ -86,7 +85,8 @@ class GatedServer(Server):
         """Watch mooring's protocol from inside, any other by the kernel's numbers."""
         connections: Any = self.server_state.connections
         if self.knows_limits:
-            self.watching = asyncio.ensure_future(Watch(connections, limits.of(self.serving)).run())
+            kind: Any = self.config.http
+            self.watching = asyncio.ensure_future(Watch(connections, kind.limits).run())
             return
         requests = Requests(connections, loop)
         requests.watch = watch.Watch(self.serving, requests.busy, loop.call_soon_threadsafe, keep_alive=False)

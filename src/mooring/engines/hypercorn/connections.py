@@ -61,6 +61,7 @@ class _Limited:
 
     def _make_room(self) -> bool:
         """Close the oldest connection without a request; False if there is none."""
+        self.limits.full(len(connections))
         idle = self._idle
         if not idle and self._searched[0] != self.limits.clock:
             idle.extend(reversed(idle_ones(connections)))

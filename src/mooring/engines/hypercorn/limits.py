@@ -20,6 +20,8 @@ import h11
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 
+from mooring.engines.common.full import Full
+
 if TYPE_CHECKING:
     from mooring.engines import Serving
 
@@ -47,7 +49,7 @@ class Limits:
         self.max_head = settings.max_head or 2**62
         self.max_fields = settings.max_fields
         self.max_body = settings.max_body
-        self.max_connections = serving.plan.max_connections
+        self.max_connections, self.full = serving.plan.max_connections, Full(serving)
         self.ping = ping or _PING
         self.clock = 0.0
 
@@ -86,7 +88,9 @@ class Watch:
         limits, now = self._limits, time.monotonic()
         limits.clock += min(now - self._looked, _LONGEST)
         self._looked, steps = now, list[Step]()
-        for each in tuple(self._connections):
+        connections = tuple(self._connections)
+        limits.full(len(connections))
+        for each in connections:
             if each.began is None:
                 each.began = limits.clock
             if not hasattr(each, "protocol"):

@@ -25,7 +25,7 @@ from mooring.engines.common.gate import LOOK, Idle
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.common.websockets import delays
-from mooring.engines.uvicorn import httptools, limits, websockets
+from mooring.engines.uvicorn import httptools, websockets
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.watch import Watch
 from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
@@ -114,7 +114,7 @@ class _Server(Server):
             app_state=self.lifespan.state,
         )
         loop, config = asyncio.get_running_loop(), self.config
-        given = limits.of(self.serving)
+        given = protocol_class.limits
         if config.ssl is not None and given.head_timeout:
             self.handshake = {"ssl_handshake_timeout": given.head_timeout}
         self.servers = [

@@ -108,7 +108,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         most = self.limits.max_connections
         if 0 < most < len(self.connections):
             connections: Any = self.connections
-            if not self.crowd.enter(self, connections, self.limits, self.made):
+            if not self.crowd.enter(self, connections, self.limits):
                 self.answer(Refusal(503, "connections"), ((b"retry-after", b"1"),))
 
     def on_header(self, name: bytes, value: bytes) -> None:

@@ -6,23 +6,21 @@ One `Limits` belongs to one worker; the protocols refer to it by a class attribu
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.engines.common.connections import unread
+from mooring.engines.common.full import Full
 
 if TYPE_CHECKING:
     from mooring.engines import Serving
 
-_log = logging.getLogger("mooring")
 _BATCH = 100  # of so many connections, one is chosen in each search for the oldest
-_QUIET = 60.0  # seconds between two warnings
 
 
 class Limits(NamedTuple):
-    """The settings of the same names, and where a refusal is told (`Serving.refused`)."""
+    """The settings of the same names, where a refusal is told (`Serving.refused`), and how many there are."""
 
     head_timeout: float = 20.0
     body_timeout: float = 60.0
@@ -32,6 +30,7 @@ class Limits(NamedTuple):
     max_body: int = 0
     max_connections: int = 0
     refused: Callable[[str, object, str], None] = lambda _reason, _peer, _detail: None
+    full: Callable[[int], None] = lambda _count: None
 
 
 def of(serving: Serving) -> Limits:
@@ -46,6 +45,7 @@ def of(serving: Serving) -> Limits:
         given.max_body,
         serving.plan.max_connections,
         serving.refused,
+        Full(serving),
     )
 
 
@@ -54,17 +54,10 @@ class Crowd:
 
     def __init__(self) -> None:
         self._oldest: deque[Any] = deque()
-        self._said = -_QUIET
 
-    def enter(self, newcomer: Any, connections: set[Any], limits: Limits, now: float) -> bool:
+    def enter(self, newcomer: Any, connections: set[Any], limits: Limits) -> bool:
         """Whether the new connection may stay; `connections` has it already."""
-        if now - self._said >= _QUIET:
-            self._said = now
-            _log.warning(
-                "this worker has its most connections (%d): the oldest idle ones are closed for new ones; "
-                "MOORING_MAX_CONNECTIONS sets the number",
-                limits.max_connections,
-            )
+        limits.full(len(connections))
         victim = self._next() or self._search(newcomer, connections)
         if victim is None:
             limits.refused("connections", newcomer.client, "all are busy")

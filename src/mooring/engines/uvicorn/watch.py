@@ -46,7 +46,9 @@ class Watch:
         """End each connection whose time is over."""
         # a loop that was held up has not read what came meanwhile
         passed, self._before = min(now - self._before, 2 * self.pause), now
-        for each in list(self._connections):
+        connections = list(self._connections)
+        self._limits.full(len(connections))
+        for each in connections:
             if isinstance(each, LimitedHttpToolsProtocol):
                 self._owed(each, now, passed)
                 self._taken(each, now, each.delivering())
