@@ -158,7 +158,7 @@ class Settings:
 
     root_path: str = _row(REQUESTS, parsers.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
     max_in_flight: int = _row(REQUESTS, parsers.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; on WSGI no more than the threads; 0 is no limit", shown_default="no limit")
-    request_timeout: float = _row(REQUESTS, parsers.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
+    request_timeout: float = _row(REQUESTS, parsers.seconds(), 0.0, "Seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit. WSGI: its thread goes on, and a worker that has lost half of its threads so is replaced", shown_default="no limit")
     max_head: int = _row(REQUESTS, parsers.size, 65_536, "The largest head of a request, in bytes, such as 64K; beyond it 431; it bounds trailers and chunk extensions too", shown_default="64K")
     max_fields: int = _row(REQUESTS, parsers.integer(1, 1000), 100, "The most header fields of a request; beyond it 431")
     max_body: int = _row(REQUESTS, parsers.size, 0, "The largest body of a request, such as 10M; beyond it 413; 0 is no limit", shown_default="no limit")
