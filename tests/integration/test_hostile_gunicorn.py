@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 from certificates import Authority
-from hostile import CHUNKED, GOOD, HEAD, POST, Target, at_once, closed, follows_events
+from harness import eventually
+from hostile import (
+    CHUNKED,
+    GOOD,
+    HEAD,
+    POST,
+    Target,
+    at_once,
+    closed,
+    follows_events,
+    open_websocket,
+    read_all,
+)
 from variants import ALL
 
 GUNICORN = [each for each in ALL if each.engine == "gunicorn"]
@@ -77,6 +89,15 @@ def test_size(variant, mooring):
         found, _ = closed(target, data)
         assert any(each in found.partition(b"\r\n")[0] for each in statuses), (statuses, found)
     assert target.refused("body_size") == 2
+
+
+@pytest.mark.parametrize("variant", [each for each in GUNICORN if each.interface == "asgi"], ids=str)
+def test_a_message_of_many_fragments_is_refused(variant, mooring):
+    target = start(mooring, variant)
+    with open_websocket(target) as sock:
+        sock.sendall(b"\x02\x81\0\0\0\0x" + b"\x00\x81\0\0\0\0x" * 10_100)
+        assert b"\x03\xf0" in read_all(sock)  # 1008
+    eventually(lambda: target.refused("websocket") == 1, "it is counted")
 
 
 @threaded

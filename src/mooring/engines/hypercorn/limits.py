@@ -21,16 +21,15 @@ from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 
 from mooring.engines.common.full import Full
+from mooring.engines.common.websockets import PING
 
 if TYPE_CHECKING:
     from mooring.engines import Serving
 
 LOOK = 1.0  # seconds between two looks
-FRAGMENTS = 10_000  # of one message of a WebSocket
 
 _LONGEST = 2.0  # seconds that count for a look: what a blocked loop did not read is not the client's fault
 _GRACE, _RATE = 20.0, 240.0  # seconds, then bytes a second
-_PING = 20.0  # seconds of silence until a WebSocket's client is asked, and again until it is closed
 _CROWD = 64  # idle connections found at one search
 _ACKED = struct.Struct("=120xQ")  # tcp_info's bytes_acked: linux/tcp.h
 
@@ -50,7 +49,7 @@ class Limits:
         self.max_fields = settings.max_fields
         self.max_body = settings.max_body
         self.max_connections, self.full = serving.plan.max_connections, Full(serving)
-        self.ping = ping or _PING
+        self.ping = ping or PING
         self.clock = 0.0
 
 

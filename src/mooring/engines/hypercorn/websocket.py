@@ -18,9 +18,8 @@ from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.protocol.ws_stream import FrameTooLargeError, WebsocketBuffer, WSStream
 from wsproto.events import CloseConnection, Message, Ping
 
-from mooring.engines.common.websockets import TOO_BIG, refused
+from mooring.engines.common.websockets import FRAGMENTS, POLICY, TOO_BIG, refused
 from mooring.engines.hypercorn.connections import of
-from mooring.engines.hypercorn.limits import FRAGMENTS
 
 _LOG = logging.getLogger("hypercorn.error")
 
@@ -40,7 +39,7 @@ class Buffer(WebsocketBuffer):
         """Add a part. Raises FrameTooLargeError, from then on for each part."""
         self.fragments += event.frame_finished  # a frame comes in parts, as the network brings it
         if self.fragments > FRAGMENTS:
-            raise _RefusedMessageError(1008, f"a message of more than {FRAGMENTS} fragments")
+            raise _RefusedMessageError(POLICY, f"a message of more than {FRAGMENTS} fragments")
         data: Any = event.data
         self.size += len(data) if not isinstance(data, str) or data.isascii() else len(data.encode())
         if self.size > self.max_length or self.full:

@@ -16,14 +16,13 @@ from websockets.frames import Frame
 
 from mooring.engines import Serving
 from mooring.engines.common.linger import linger
-from mooring.engines.common.websockets import LINGER, TOO_BIG, Silence, refused
+from mooring.engines.common.websockets import FRAGMENTS, LINGER, POLICY, TOO_BIG, Silence, refused
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Limits
 
 _LOG = logging.getLogger("uvicorn.error.websockets")
-_FRAGMENTS = 10_000  # the most of one message
 _SLICE, _TURN = 16 * 1024, 0.01  # bytes that are parsed at once; seconds after which others have their turn
-_PROTOCOL, _UTF8, _POLICY, _SIZE = 1002, 1007, 1008, 1009  # close codes: RFC 6455, 7.4.1
+_PROTOCOL, _UTF8 = 1002, 1007  # close codes: RFC 6455, 7.4.1
 
 
 class QuietWebSockets(WebSocketsSansIOProtocol):
@@ -101,9 +100,9 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         """As uvicorn's; a message in too many fragments is refused."""
         if self._ends():
             return
-        if len(self.frames) >= _FRAGMENTS:
+        if len(self.frames) >= FRAGMENTS:
             self.frames = []
-            self.conn.fail(_POLICY, "too many fragments")
+            self.conn.fail(POLICY, "too many fragments")
             self.handle_parser_exception()
             return
         super().handle_cont(event)
