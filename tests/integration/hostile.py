@@ -117,6 +117,12 @@ class Target:
         lines = self.app.control(path="/metrics").body.decode().splitlines()
         return sum(int(float(line.removeprefix(start))) for line in lines if line.startswith(start))
 
+    def is_full(self) -> bool:
+        """Whether readiness says so; it stays ready."""
+        answer = self.app.control(path="/readyz")
+        assert answer.status == 200
+        return b"most connections" in answer.body
+
     def serves(self) -> float:
         """Ask as a good client does; the seconds that it took."""
         began = time.monotonic()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from certificates import Authority
+from harness import eventually
 from hostile import CHUNKED, GOOD, GOOD_ASGI, HEAD, POST, Target, at_once, closed, read_all
 from wire import Wire
 
@@ -94,9 +97,21 @@ def test_number(mooring):
         assert each.recv(1) == b""
     assert kept.ask("/unread").status == 200
     assert target.refused("connections") >= 30
+    assert target.is_full()
     for each in silent:
         each.close()
     kept.close()
+    eventually(lambda: not target.is_full(), "it is not full any more")
+
+
+def test_the_kernel_asks_silent_clients(target):
+    """granian sends WebSockets no pings: a client that has vanished is known by TCP's own."""
+    with target.connect() as sock:
+        Wire(sock).ask("/unread")
+        ends = (sock.getpeername()[1], sock.getsockname()[1])
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        found = [each for each in lines if tuple(int(end.split(":")[1], 16) for end in each[1:3]) == ends]
+        assert [each[5].split(":")[0] for each in found] == ["02"]  # the keepalive timer: proc_net_tcp.txt
 
 
 def test_a_malformed_chunk_is_an_error(target):

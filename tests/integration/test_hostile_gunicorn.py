@@ -108,8 +108,10 @@ def test_number(variant, mooring):
         assert each.recv(1) == b""
     target.serves()
     assert target.refused("connections") >= 30
+    assert target.is_full()
     for each in silent:
         each.close()
+    eventually(lambda: not target.is_full(), "it is not full any more")
 
 
 @threaded

@@ -198,8 +198,10 @@ def test_the_oldest_silent_connection_makes_room(mooring, worker_class):
     eventually(lambda: target.refused("connections") >= 20, "the oldest are closed")
     silent[0].settimeout(PATIENCE)
     assert hostile.read_all(silent[0]) == b""
+    assert target.is_full()
     for each in silent:
         each.close()
+    eventually(lambda: not target.is_full(), "it is not full any more")
 
 
 @pytest.mark.parametrize("worker_class", ["asyncio", "uvloop", "trio"])

@@ -221,8 +221,10 @@ def test_the_oldest_silent_connection_makes_room(mooring, loop):
         eventually(lambda: target.refused("connections") >= 20, "the oldest are closed")
         assert hostile.read_all(silent[0]) == b""
         assert busy.reply().status == 200
+    assert target.is_full()
     for each in silent:
         each.close()
+    eventually(lambda: not target.is_full(), "it is not full any more")
     said = target.app.stderr + target.app.stdout
     assert said.count("this worker has its most connections (20)") == 1
 
