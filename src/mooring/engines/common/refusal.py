@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-LINGER, DROPPED = 2.0, 4 * 2**20
-"""Seconds, and bytes, for which a refused client is read, so that no reset takes the answer from it."""
+LINGER, DROPPED, DROPPED_BODY = 2.0, 2**20, 2**26
+"""Seconds, and bytes, for which a refused client is read, so that no reset takes the answer from it.
+
+More bytes of a body that is too large: its client looks for the answer only behind it.
+"""
 
 
 class Answer(NamedTuple):

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from mooring.engines import Serving
-from mooring.engines.common.refusal import DROPPED, LARGE, LINGER, TIME, Answer
+from mooring.engines.common.refusal import DROPPED, DROPPED_BODY, LARGE, LINGER, TIME, Answer
 from mooring.engines.common.watch import Busy, Peer, Watch
 
 _LOOK = 0.2  # seconds
@@ -156,7 +156,7 @@ class Requests:
 
 def refuse(sock: Any, refusal: Answer) -> None:
     """Send an answer, and wait a moment for its reader: what is unread at the close would reset it."""
-    end, left = time.monotonic() + LINGER, DROPPED
+    end, left = time.monotonic() + LINGER, DROPPED_BODY if refusal is LARGE else DROPPED
     with contextlib.suppress(OSError):
         sock.settimeout(LINGER)
         sock.sendall(refusal.raw)

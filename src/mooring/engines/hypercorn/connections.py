@@ -19,12 +19,14 @@ from h2.exceptions import ProtocolError
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.h2 import H2Protocol
 
-from mooring.engines.common.refusal import DROPPED, LINGER
+from mooring.engines.common.refusal import DROPPED, DROPPED_BODY, LINGER
 from mooring.engines.hypercorn.limits import Limits, idle_ones, is_busy
 
 connections: set[Any] = set()  # the open connections of this process
 
-_LINGER_BODY, _DROPPED_BODY = 5.0, 2**26  # seconds, and bytes, for a body that is too large
+_LINGER_BODY = 5.0  # seconds, for a body that is too large
+_LITTLE = 2**16  # bytes that are still read of what may have no end
+_FLOODS = {"head_size", "malformed", "http2"}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not delivered is dropped
 
 
@@ -153,7 +155,8 @@ class _Limited:
                 await protocol._send_error_response(status)
             protocol._send_h11_event = protocol._maybe_recycle = _nothing
         body = reason == "body_size"
-        await self._end(_LINGER_BODY if body else LINGER, _DROPPED_BODY if body else DROPPED)
+        most = DROPPED_BODY if body else _LITTLE if reason in _FLOODS else DROPPED
+        await self._end(_LINGER_BODY if body else LINGER, most)
 
     async def _end(self, seconds: float, most: int) -> None:
         """Read what the client still sends for so many seconds, and so many bytes; then the watch cuts."""
