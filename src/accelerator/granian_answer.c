@@ -135,8 +135,7 @@ static int iterate(const Granian *self, PyObject *proto, Response *response, PyO
                response->written == NULL && response->headers == headers) {
         response->sent = 1;
         outcome = send(self, proto, response, chunk);
-        if (outcome == 0)
-            outcome = run_out(self, chunks, result);
+        outcome = outcome == 0 ? run_out(self, chunks, result) : finish(result);
     } else {
         PyObject *first = chunk == NULL ? PyList_New(0) : Py_BuildValue("[O]", chunk);
         PyObject *done = first == NULL ? NULL

@@ -37,8 +37,8 @@ static long number_of(const Response *self, PyObject *status) {
 /* Whether start_response may be called: the first time, or with an error before the headers are out. */
 static bool may_start(const Response *self, PyObject *exc_info) {
     if (exc_info != Py_None) {
-        if (!self->sent)
-            return true;
+        if (!self->sent) /* what was given to write() was for the head that this one replaces */
+            return self->written == NULL || PyList_SetSlice(self->written, 0, PY_SSIZE_T_MAX, NULL) == 0;
         PyObject *raised = PyObject_CallOneArg(self->again, exc_info);
         Py_XDECREF(raised);
         if (raised != NULL)

@@ -7,6 +7,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from harness_tools import eventually
+
 
 def field(pid: int, name: str) -> str:
     """One field of /proc/PID/status."""
@@ -28,6 +30,18 @@ def descriptors(pid: int) -> dict[int, str]:
 
 def threads(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def settled(pid: int) -> dict[int, str]:
+    """The descriptors, once the control socket's last client is gone: what it has accepted has its path."""
+
+    def gone() -> dict[int, str] | None:
+        found = descriptors(pid)
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+            rows = [row for row in map(str.split, file) if len(row) == 8 and row[3] != "00010000"]
+        return None if {f"socket:[{row[6]}]" for row in rows} & set(found.values()) else found
+
+    return eventually(gone, "the end of the last client")
 
 
 def children(pid: int) -> list[int]:

@@ -122,7 +122,7 @@ def test_what_an_application_says_of_its_failure_cannot_steer_the_terminal(moori
     forged = "import glob, os\n" + (
         "for fd in glob.glob('/proc/self/fd/*'):\n"
         "    try:\n"
-        "        if 'pipe' in os.readlink(fd) and int(fd.rpartition('/')[2]) > 2:\n"
+        "        if 'socket' in os.readlink(fd) and int(fd.rpartition('/')[2]) > 2:\n"
         '            os.write(int(fd.rpartition(\'/\')[2]), rb\'{"event": "failed", "code": 3, '
         '"message": "\\u001b[2Jforged"}\' + b\'\\n\')\n'
         "    except OSError:\n"

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from harness import ASGI_APP, WSGI_APP, eventually
-from processes import descriptors, log_writers, state
+from processes import descriptors, log_writers, settled, state
 
 ENGINES = {
     "uvicorn-uvloop": (ASGI_APP, {"MOORING_ENGINE": "uvicorn", "MOORING_LOOP": "uvloop"}),
@@ -114,16 +114,6 @@ def test_a_worker_without_descriptors_serves_whom_it_has_and_recovers(mooring, e
     assert app.stop() == 0
 
 
-def settled(app):
-    """How many descriptors the supervisor has, once the control socket's last client is gone."""
-
-    def two():
-        found = descriptors(app.pid)
-        return len(found) if sum(each.startswith("socket:") for each in found.values()) == 2 else 0
-
-    return eventually(two, "the end of the last client")
-
-
 def serving_pid(app):
     """The pid of a worker that serves."""
     return int(app.get("/pid").text)
@@ -131,7 +121,7 @@ def serving_pid(app):
 
 def test_a_supervisor_without_descriptors_watches_on_and_recovers(mooring):
     app = mooring.run(workers=3, files={"main.py": BLOCKING}, MOORING_TIMEOUT=1)
-    before, (writer,) = settled(app), log_writers(app.pid)
+    before, (writer,) = len(settled(app.pid)), log_writers(app.pid)
     with exhausted(app.pid):
         with app.connect() as client:  # first: whoever ends gives descriptors back
             client.sendall(b"GET /block HTTP/1.1\r\nhost: t\r\n\r\n")
@@ -155,6 +145,7 @@ def test_a_supervisor_without_descriptors_watches_on_and_recovers(mooring):
     assert not waiting.is_alive()
     app.wait_ready(4, timeout=90)
     eventually(lambda: log_writers(app.pid), "another log writer")
-    assert settled(app) == before + 2  # of the fourth worker: its pipe, and the file for its stacks
+    # of the fourth worker: its socket, and the file for its stacks
+    assert len(settled(app.pid)) == before + 2
     assert "Traceback" not in app.stderr.replace("Traceback (most recent call last) of", "")
     assert app.stop() == 0

@@ -10,7 +10,7 @@ import time
 import pytest
 import traffic
 from harness import eventually
-from processes import children, descriptors, log_writers, resident_mib, state
+from processes import children, log_writers, resident_mib, settled, state
 
 SIZE = 4
 KINDS = {
@@ -27,16 +27,6 @@ UNKNOWN = 2.0
 @pytest.fixture(params=KINDS)
 def kind(request):
     return request.param
-
-
-def settled(app):
-    """The supervisor's descriptors, once the control socket's last client is gone."""
-
-    def two():
-        found = descriptors(app.pid)
-        return found if sum(each.startswith("socket:") for each in found.values()) == 2 else None
-
-    return eventually(two, "the end of the last client")
 
 
 def kill_one(app, chance):
@@ -72,7 +62,7 @@ def survive(mooring, kind, count):
     seed = int(os.environ.get("KILL_SEED") or random.randrange(1 << 30))
     source, environ = KINDS[kind]
     app = mooring.run("main:app", files={"main.py": source}, workers=SIZE, ACCESS_LOG="", **environ)
-    before, began = settled(app), time.monotonic()
+    before, began = settled(app.pid), time.monotonic()
     with traffic.Traffic(app.port, websockets=int(source is traffic.APP)) as load:
         killed = one_a_second(app, count, seed)
     took = time.monotonic() - began
@@ -91,7 +81,7 @@ def survive(mooring, kind, count):
     assert len(load.failures) <= count * 17  # one for each connection, at most
     assert load.failures  # the load was there
     assert app.wait_ready(SIZE)
-    assert len(settled(app)) == len(before)
+    assert len(settled(app.pid)) == len(before)
     assert sorted(children(app.pid)) == sorted([*app.ready(), *log_writers(app.pid)])
     assert resident_mib(app.pid) < 25
     assert app.status()["last_exits"][-1]["reason"] == "killed by SIGKILL"

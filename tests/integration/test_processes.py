@@ -10,7 +10,7 @@ import time
 
 import pytest
 from harness import ASGI_APP, WSGI_APP, eventually, free_port, pids_marked
-from processes import children, descriptors, log_writers, mapped, resident_mib, state, threads
+from processes import children, descriptors, log_writers, mapped, resident_mib, settled, state, threads
 
 ROOT = os.geteuid() == 0
 
@@ -45,7 +45,7 @@ def test_a_worker_has_its_standard_streams_its_listener_two_pipes_the_log_and_it
         log = [what for what in shared if what == held[2]]  # a description of its own of what 2 is
         listener = [what for what in shared if what.startswith("socket:")]
         pipes = [what for what in shared if what.startswith("pipe:") and what != held[2]]
-        assert (len(log), len(listener), len(pipes)) == (1, 1, 2), held  # its report, and its lifeline
+        assert (len(log), len(listener), len(pipes)) == (1, 1, 1), held  # its lifeline
         # with the scoreboard, the rings, a mapping of each, and what replaces the listener
         assert len(held) <= 24, held
 
@@ -68,16 +68,6 @@ def test_each_worker_leads_its_own_process_group(mooring):
     app = mooring.run(workers=2)
     for pid in app.ready():
         assert os.getpgid(pid) == pid
-
-
-def settled(pid):
-    """The descriptors, once the control socket's last client is gone: two sockets listen, that's all."""
-
-    def two():
-        found = descriptors(pid)
-        return found if sum(each.startswith("socket:") for each in found.values()) == 2 else None
-
-    return eventually(two, "the end of the last client")
 
 
 def test_fifty_deaths_leak_no_descriptor_and_no_zombie(mooring):

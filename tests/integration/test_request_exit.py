@@ -30,6 +30,21 @@ async def app(scope, receive, send):
         sys.exit(2)
     if scope["path"] == "/interrupt":
         raise KeyboardInterrupt
+    if scope["path"] == "/child":
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(7)
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            await sleep(0.02)
+        await send({"type": "http.response.start", "status": 200 + ended[1] // 256, "headers": []})
+        return await send({"type": "http.response.body"})
+    if scope["path"] == "/child-task":
+        if (pid := os.fork()) == 0:
+            await asyncio.ensure_future(leave())
+        while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            await sleep(0.02)
+        await send({"type": "http.response.start", "status": 200 + ended[1] // 256, "headers": []})
+        return await send({"type": "http.response.body"})
     if scope["path"] == "/task":
         task = asyncio.ensure_future(leave())
         await asyncio.sleep(0.1)
@@ -52,6 +67,12 @@ def app(environ, start_response):
         sys.exit(2)
     if environ["PATH_INFO"] == "/interrupt":
         raise KeyboardInterrupt
+    if environ["PATH_INFO"] == "/child":
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(7)
+        start_response("%d Child" % (200 + os.waitpid(pid, 0)[1] // 256), [("Content-Length", "0")])
+        return
     start_response("200 OK", [])
     yield b"%d " % os.getpid()
     while environ["PATH_INFO"] == "/held" and os.path.exists("held"):
@@ -83,6 +104,18 @@ def test_an_exit_fails_one_request(mooring, variant):
     assert app.stop() == 0
 
 
+@each_variant
+def test_an_exit_in_a_child_that_a_request_has_forked_ends_the_child(mooring, variant):
+    app = start(mooring, variant)
+    pid = app.get().text
+    assert app.get("/child").status == 200 + 7
+    assert app.get().text == pid
+    assert app.stop() == 0
+    assert "the worker serves on" not in app.stderr
+    assert "Traceback" not in app.stderr
+    assert app.stdout.count("GET /child") == 1
+
+
 ON_ASYNCIO = [variant for variant in ASGI if variant.worker_class != "trio"]
 
 
@@ -92,6 +125,14 @@ def test_an_exit_in_a_task_ends_the_task(mooring, variant):
     assert app.get("/task").text == app.get().text
     app.wait_log("SystemExit(5) in a task of the application")
     assert app.stop() == 0
+
+
+@pytest.mark.parametrize("variant", [each for each in ON_ASYNCIO if each.engine != "gunicorn"], ids=str)
+def test_an_exit_in_a_childs_task_ends_the_child(mooring, variant):
+    app = start(mooring, variant)
+    assert app.get("/child-task").status == 200 + 5
+    assert app.stop() == 0
+    assert "the worker serves on" not in app.stderr
 
 
 @pytest.mark.parametrize("path", ["/stop-loop", "/should-exit"])

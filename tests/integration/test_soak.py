@@ -15,7 +15,7 @@ import time
 import pytest
 import traffic
 from harness import eventually
-from processes import children, descriptors, log_writers, resident_mib, state
+from processes import children, log_writers, resident_mib, settled, state
 
 SIZE = 3
 BLOCKS = '    if path == "/block":\n        block_the_loop()\n    if path == "/slow":'
@@ -99,7 +99,7 @@ def soak(mooring, seconds):
     )  # fmt: skip
     app.wait_ready(SIZE)
     course = Soak(app, seed)
-    held, began, sizes = len(settled(app)), time.monotonic(), []
+    held, began, sizes = len(settled(app.pid)), time.monotonic(), []
     with traffic.Traffic(app.port) as load:
         while (passed := time.monotonic() - began) < seconds:
             course.deed()
@@ -119,8 +119,10 @@ def soak(mooring, seconds):
     assert [each for each in load.failures if each[3] and each[3] not in guilty] == []
     assert {each[2] for each in load.failures} <= {"reset before", "reset amid", "cut", "closed idle"}
     assert late < early + 1.5
-    more = 2 * (course.size - SIZE)  # a pipe, and a file for the stacks, of each worker
-    eventually(lambda: len(settled(app)) - held == more, "the descriptors of the workers that are, no more")
+    more = 2 * (course.size - SIZE)  # a socket, and a file for the stacks, of each worker
+    eventually(
+        lambda: len(settled(app.pid)) - held == more, "the descriptors of the workers that are, no more"
+    )
     assert sorted(children(app.pid)) == sorted([*app.ready(), *log_writers(app.pid)])
     assert "Z" not in {state(pid) for pid in children(app.pid)}
     assert set(exits) <= {"drained", "recycled", "signal", "heartbeat_deadline", "grace_deadline"}
@@ -139,16 +141,6 @@ def calm(app, course):
         return whole and status["state"] == "serving"
 
     eventually(settled, "calm", timeout=180)
-
-
-def settled(app):
-    """The supervisor's descriptors, once the control socket's last client is gone."""
-
-    def two():
-        found = descriptors(app.pid)
-        return found if sum(each.startswith("socket:") for each in found.values()) == 2 else None
-
-    return eventually(two, "the end of the last client")
 
 
 @pytest.mark.timeout(400)

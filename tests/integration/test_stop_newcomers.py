@@ -16,7 +16,7 @@ from variants import Variant, each_variant
 
 # Both wait for the file `go`: `held` as its engine has it wait, `block` without letting anything else run.
 APPS = """
-import os, time
+import os, subprocess, time
 import anyio
 
 def block():
@@ -39,6 +39,8 @@ async def asgi(scope, receive, send):
 def wsgi(environ, start_response):
     path = environ["PATH_INFO"]
     print("serving " + path, flush=True)
+    if path == "/program":
+        subprocess.run(["sh", "-c", "sleep 0.3; echo it runs; until test -e go; do sleep 0.05; done"])
     if path in {"/block", "/held"}:
         block()
     start_response("200 OK", [("Content-Length", str(len(path)))])
@@ -110,6 +112,19 @@ def test_what_was_queued_is_served_by_a_worker_that_was_blocked(mooring, variant
     assert answered(blocked, b"/block")
     for number, client in enumerate(queued):
         assert answered(client, b"/queued%d" % number)
+    assert app.wait_exit() == 0
+
+
+def test_a_worker_in_a_system_call_that_the_kernel_restarts_closes_its_listener_too(mooring):
+    app = start(
+        mooring, "wsgi", workers=1, MOORING_ENGINE="gunicorn", WORKER_CLASS="sync", GRACEFUL_TIMEOUT=20
+    )
+    held = request(app, "/program")
+    app.wait_log("it runs")  # and is waited for
+    app.signal(signal.SIGTERM)
+    eventually(lambda: refused(app), "nobody listens", timeout=AT_ONCE)
+    app.write("go", "")
+    assert answered(held, b"/program")
     assert app.wait_exit() == 0
 
 

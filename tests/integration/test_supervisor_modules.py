@@ -40,7 +40,7 @@ EXCEPTIONS = {
         *("instrument", "instrument.otel", "instrument.otel.variables"),
     ),
     "worker/run.py is imported before the fork, and with it the interface to engines": (
-        *("engines", "instrument.drain"),
+        *("engines", "instrument.drain", "application.failure"),
     ),
     "the admin endpoint makes the page of metrics, and asks the helper for the application's": (
         *("metrics", "metrics.prometheus", "metrics.multiprocess", "metrics.multiprocess.client"),

@@ -12,17 +12,13 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 from mooring.application.model import Send
+from mooring.instrument.late import LATE, RequestTimeoutError
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
 
 _FULL = b"503 Service Unavailable: too many requests at once\n"
-LATE = b"504 Gateway Timeout: the application took too long\n"
 _RETRY_AFTER = b"1"  # seconds
 _BODIES = {"http.response.body", "http.response.pathsend"}
-
-
-class RequestTimeoutError(Exception):
-    """The deadline came after the response had begun; the engine closes the connection."""
 
 
 def limit(

@@ -1,8 +1,9 @@
 """What a request raises to end its process (`sys.exit`, argparse), made an ordinary failure of that request.
 
 A server that lets SystemExit pass ends with all requests in it. KeyboardInterrupt and GeneratorExit do the
-same there. Not for a cancellation, of asyncio, trio or gevent: that passes. Not for tasks that the
-application has started: engines/common/event_loop.py.
+same there. A fork that the application has made does end by it: that one serves nothing. Not for a
+cancellation, of asyncio, trio or gevent: that passes. Not for tasks that the application has started:
+engines/common/event_loop.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import dis
 
 from mooring.logs.escape import escape
+from mooring.system import forks
 
 _ENDS = (SystemExit, KeyboardInterrupt, GeneratorExit)
 _SUSPENDED = {"YIELD_VALUE", "SEND", "YIELD_FROM", "RESUME"}  # where close() has thrown GeneratorExit in
@@ -35,6 +37,8 @@ def failure_of(error: BaseException, method: object, path: object) -> RequestExi
         found = error.subgroup(_ENDS)
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
+    if found is not None:
+        forks.end_by(found)
     if _passing or not isinstance(found, _ENDS) or (isinstance(found, GeneratorExit) and _thrown(found)):
         return None
     text = path.decode("latin-1") if isinstance(path, bytes) else str(path)

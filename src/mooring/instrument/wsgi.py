@@ -97,8 +97,8 @@ def _wrapped(  # noqa: C901
                 return body if is_watched_file(environ, body, stream, headers) else stream
             size = sum(map(_size, body))
         except BaseException as error:
-            report(environ, arrival, "", 0, headers, ids)
             failure = failure_in(environ, error)
+            report(environ, arrival, "", 0, headers, ids)
             if failure is None:
                 raise
             raise failure from error

@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Any
 
 from mooring.application.model import WSGI, Environ, StartResponse
-from mooring.instrument.limits import LATE, RequestTimeoutError
+from mooring.instrument.late import LATE, RequestTimeoutError
 from mooring.logs.escape import escape
 from mooring.scoreboard.row import TIMED_OUT, Row
 from mooring.system.unpatched import native

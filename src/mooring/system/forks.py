@@ -9,9 +9,11 @@ programs that are executed: descriptors are close-on-exec for them, and no signa
 from __future__ import annotations
 
 import _socket  # gevent replaces the class in the module socket
+import functools
 import os
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -88,6 +90,28 @@ def own() -> Iterator[None]:
 def is_applications() -> bool:
     """Whether this process is a fork that the application has made: it is no worker, and serves nothing."""
     return _Guard.child
+
+
+def end_by(error: BaseException) -> None:
+    """End this process by `error`, a SystemExit mostly, if it is a fork that the application has made.
+
+    What keeps a worker alive would keep that child too, which serves nothing. Where a thread has forked it,
+    atexit's functions are left out, as by Python: they would wait for the pool that this thread is of.
+    """
+    if not (is_applications() and isinstance(error, (SystemExit, KeyboardInterrupt))):
+        return
+    if _Guard.by_main:
+        process.run_to_the_end(functools.partial(_raise, error))
+    try:
+        for each in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                each.flush()
+    finally:
+        os._exit(process.code_of(error) if isinstance(error, SystemExit) else 1)
+
+
+def _raise(error: BaseException) -> int:
+    raise error
 
 
 def _before() -> None:

@@ -115,10 +115,10 @@ def spawn(run: Callable[[], int], keep: Collection[int]) -> int:
 def _child(run: Callable[[], int], keep: Collection[int], parent: int) -> NoReturn:
     def begin() -> int:
         os.setpgid(0, 0)
+        close_inherited({*keep, *lifeline.descriptors()})  # first: what follows may need a descriptor
         lifeline.hold()
         die_with_parent(parent)
         signals.reset_in_child()
-        close_inherited({*keep, *lifeline.descriptors()})
         # The supervisor's objects stay referenced by its frames below this one: they are never freed, and so
         # cannot close a descriptor number that the application has reused.
         gc.freeze()
@@ -134,11 +134,16 @@ def run_to_the_end(run: Callable[[], int]) -> NoReturn:
     try:
         code = run()
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)
+        code = code_of(stop)
     except BaseException:
         _show_exception()
     finally:
         _leave(code)
+
+
+def code_of(stop: SystemExit) -> int:
+    """The exit code that a SystemExit asks for."""
+    return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else 1)
 
 
 def _leave(code: int) -> NoReturn:
@@ -166,14 +171,16 @@ def _show_exception() -> None:
 def close_inherited(keep: Collection[int]) -> None:
     """Close what an exec would close: every close-on-exec descriptor but those in `keep`."""
     kept = set(keep)
-    for fd in descriptors():
-        if fd in kept or fd <= 2:
-            continue
-        try:
-            if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
-                os.close(fd)
-        except OSError:
-            continue  # the descriptor of the listing itself
+    # Twice: where none was free for the listing, some were not seen: those above a limit that was lowered.
+    for _ in range(2):
+        for fd in descriptors():
+            if fd in kept or fd <= 2:
+                continue
+            try:
+                if fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                    os.close(fd)
+            except OSError:
+                continue  # the descriptor of the listing itself
 
 
 def descriptors() -> Collection[int]:

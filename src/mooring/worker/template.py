@@ -5,6 +5,7 @@ The supervisor's side, and when a new template is started: supervisor/templates.
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import errno
 import gc
@@ -82,9 +83,17 @@ def _serve(assignment: Assignment, channel: socket.socket, supervisor: int) -> N
 
 
 def _receive(channel: socket.socket) -> tuple[Order, list[int]] | None:
-    """The next order and its descriptors; None when the supervisor is gone."""
-    data, fds, _, _ = socket.recv_fds(channel, _LONGEST, 2, socket.MSG_CMSG_CLOEXEC)
-    return (Order(*pickle.loads(data)), fds) if data else None  # noqa: S301 (the supervisor's own)
+    """The next order and its descriptors; None when the supervisor is gone.
+
+    Not by socket.recv_fds: CPython's passes its flags over, and programs would inherit the descriptors.
+    """
+    fds = array.array("i")
+    room = socket.CMSG_LEN(2 * fds.itemsize)
+    data, ancillary, _, _ = channel.recvmsg(_LONGEST, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, sent in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(sent[: len(sent) - len(sent) % fds.itemsize])
+    return (Order(*pickle.loads(data)), list(fds)) if data else None  # noqa: S301 (the supervisor's own)
 
 
 def _fork(

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from mooring.instrument.limits import RequestTimeoutError, limit
+from mooring.instrument.late import RequestTimeoutError
+from mooring.instrument.limits import limit
 from mooring.scoreboard.row import TIMED_OUT, Row
 
 PATIENCE = 20.0

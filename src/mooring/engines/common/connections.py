@@ -157,6 +157,17 @@ def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:
     return None
 
 
+def is_open(fd: int, peer: tuple[str, int]) -> bool:
+    """Whether the connection at `fd` is still this client's: neither reset nor closed."""
+    with contextlib.suppress(OSError):
+        sock = _socket.socket(fileno=fd)
+        try:
+            return bool(sock.getpeername()[:2] == peer)
+        finally:
+            sock.detach()
+    return False
+
+
 def unread(fd: int) -> bool:
     """Whether a connection's client has sent data that the engine has not read yet."""
     waiting = array.array("i", [0])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mooring.application import importer
 from mooring.engines.common.stop import StopRequest
 from mooring.errors import ConfigurationError
+from mooring.system import forks
 from mooring.system.doors import Doors
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def lasting(
             try:
                 return once(task)
             except (SystemExit, KeyboardInterrupt) as error:
+                forks.end_by(error)
                 if task.done() or loop.is_closed():
                     raise
                 if not asked(error):

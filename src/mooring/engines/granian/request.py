@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from mooring.engines import Serving
-from mooring.engines.common.connections import Connections, borrow
+from mooring.engines.common.connections import Connections, borrow, is_open
 from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, TIME, Answer
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
@@ -367,19 +367,29 @@ def _stream(
     if body.refused:
         chunks.close()  # type: ignore[attr-defined]
         return
+    client, fd, begun = peer_of(exchange.scope), None, False
+    if exchange.body is not None and not body.ended:
+        fd = connections.peers().get(client)
     try:
         proto.send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
         for chunk in chunks:
             if chunk:
                 waited(proto.send({"type": "http.response.body", "body": chunk, "more_body": True}))
-            if body.left():
+                begun = True
+            if body.left() or (fd is not None and not is_open(fd, client)):
                 return
     except BaseException:
-        cut(exchange.scope, connections)
+        if begun:  # before, granian can still answer with 500
+            cut(exchange.scope, connections)
         raise
     finally:
         chunks.close()  # type: ignore[attr-defined]  # a generator: response.py
     proto.send({"type": "http.response.body", "body": b""})
+
+
+def peer_of(scope: dict[str, Any]) -> tuple[str, int]:
+    """The client's address and port; of a unix socket they are empty."""
+    return scope["client"][0], int(scope["client"][1])
 
 
 def cut(scope: dict[str, Any], connections: Connections) -> None:
@@ -390,7 +400,7 @@ def cut(scope: dict[str, Any], connections: Connections) -> None:
     if scope["http_version"] == "2":
         return
     with contextlib.suppress(OSError, ValueError):
-        client = scope["client"][0], int(scope["client"][1])
+        client = peer_of(scope)
         kept = borrow(connections.peers().get(client, -1), client)
         if kept is not None:
             with kept:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from mooring.engines.granian.input import Input
@@ -49,6 +49,7 @@ class Response:
             try:
                 if self.sent:
                     again(exc_info)
+                self.written.clear()  # it was for the head that this one replaces
             finally:
                 exc_info = None  # breaks the cycle with this frame
         elif self.status:
@@ -136,9 +137,18 @@ def begun(
         raise
     response.sent = True
     if length is None or len(data) < length:
-        proto.response_iter(*head_of(response), _body(data, chunks, length, result))
+        body = _body(data, chunks, length, result)
+        next(body)  # begun, or its close() would not reach the application's
+        try:
+            proto.response_iter(*head_of(response), body)
+        finally:
+            body.close()
         return
-    proto.response_bytes(*head_of(response), data[:length])
+    try:
+        proto.response_bytes(*head_of(response), data[:length])
+    except BaseException:  # a header that cannot be sent
+        _close(result)
+        raise
     try:
         try:
             for _ in chunks:  # beyond the declared length: not sent
@@ -156,10 +166,11 @@ def late(error: Exception) -> None:
 
 def _body(
     data: bytes, chunks: Iterator[bytes], length: int | None, result: Iterable[bytes]
-) -> Iterator[bytes]:
-    """The chunks of the body: first `data`, then the rest. At most `length` bytes in all."""
+) -> Generator[bytes, None, None]:
+    """The chunks of the body: an empty one, `data`, then the rest. At most `length` bytes in all."""
     left = sys.maxsize if length is None else length - len(data)
     try:
+        yield b""
         if data:
             yield data
         for each in chunks:

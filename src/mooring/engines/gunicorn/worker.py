@@ -129,8 +129,9 @@ class MooringWorker(Worker):
         """Install the handlers; handle a stop since the fork, which is in the arbiter's queue, unread."""
         super().init_signals()
         self.mooring_told.own(signal.getsignal(signal.SIGTERM))
+        # It interrupts system calls, unlike gunicorn's TERM: in one that the kernel restarts (waitpid, recv)
+        # no handler would run until its end, and the listener would stay open. Python restarts it itself.
         signal.signal(ORDER, self.mooring_drain_now)
-        signal.siginterrupt(ORDER, False)  # as gunicorn does for TERM
         while not self.mooring_job.signals.empty():
             if self.mooring_job.signals.get() in {signal.SIGTERM, ORDER}:
                 os.kill(os.getpid(), ORDER)

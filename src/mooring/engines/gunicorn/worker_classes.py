@@ -28,6 +28,7 @@ from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
 from mooring.engines.gunicorn.requests import Requests
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
+from mooring.system import forks
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
@@ -313,6 +314,7 @@ class GeventWorker(MooringWorker):
         handle: Any = hub.handle_error
 
         def handle_error(context: Any, kind: Any, value: Any, trace: Any) -> None:
+            forks.end_by(value)
             if (
                 self.alive
                 and isinstance(context, gevent.Greenlet)

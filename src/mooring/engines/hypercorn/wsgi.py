@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from hypercorn.app_wrappers import WSGIWrapper
 
@@ -45,7 +46,7 @@ class WsgiApplication:
             _log.warning(handshake.words("hypercorn", scope["path"]))
 
         # X_Forwarded_For and X-Forwarded-For have one key in an environ: drop names with _, as gunicorn does.
-        scope["headers"] = [each for each in scope["headers"] if b"_" not in each[0]]
+        scope["headers"] = _one_cookie([each for each in scope["headers"] if b"_" not in each[0]])
         stream = getattr(send, "__self__", None)
 
         async def connected() -> Any:
@@ -63,13 +64,28 @@ class WsgiApplication:
 
         async def spawn(function: Any, environ: dict[str, Any], *more: Any) -> Any:
             if "raw_path" in scope:
-                environ["RAW_URI"] = _target(scope)  # the instrumentation makes REQUEST_URI of it
+                _add_target(environ, scope)
             return await run(function, environ, *more)
 
         try:
             await self._wsgi(scope, connected, to_client, spawn, call_soon)
         except _DisconnectedError:
             return
+
+
+def _one_cookie(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers with one cookie: browsers split it over HTTP/2, and hypercorn would join it by commas."""
+    cookies = [value for name, value in headers if name == b"cookie"]
+    if len(cookies) < 2:
+        return headers
+    return [*(each for each in headers if each[0] != b"cookie"), (b"cookie", b"; ".join(cookies))]
+
+
+def _add_target(environ: dict[str, Any], scope: Any) -> None:
+    """Add the target as it was sent, and mend the path: hypercorn's has lost bytes that are no UTF-8."""
+    environ["RAW_URI"] = _target(scope)  # the instrumentation makes REQUEST_URI of it
+    if not scope.get("root_path"):
+        environ["PATH_INFO"] = unquote_to_bytes(scope["raw_path"]).decode("latin-1")
 
 
 def _target(scope: Any) -> str:
@@ -104,6 +120,7 @@ class _Response:
             try:
                 if self.sent:
                     raise exc_info[1].with_traceback(exc_info[2])
+                self.written.clear()  # it was for the head that this one replaces
             finally:
                 exc_info = None  # breaks the cycle with this frame
         elif self._started:

@@ -178,7 +178,7 @@ def executed():
     """What an executed program is given, and how it ends by INT and HUP."""
     found = []
     for number in (signal.SIGINT, signal.SIGHUP):
-        child = subprocess.Popen(["sleep", "600"])
+        child = subprocess.Popen(["sleep", "600"], close_fds=False)
         deadline = time.monotonic() + 10
         while len((seen := of(child.pid))["held"]) > 3 and time.monotonic() < deadline:
             time.sleep(0.01)  # it has not executed yet, or still opens libraries

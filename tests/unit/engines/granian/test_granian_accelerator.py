@@ -255,6 +255,40 @@ def test_no_more_is_sent_than_was_declared(kind, chunks, name):
 
 
 @pytest.mark.usefixtures("way")
+def test_what_was_written_for_a_head_goes_with_it():
+    told = []
+
+    def app(_environ, start_response):
+        start_response("200 OK", [])(b"half a page")
+        try:
+            raise LookupError
+        except LookupError:
+            start_response("503 Sorry", [], sys.exc_info())
+        return [b"sorry"]
+
+    scope = {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.input": io.BytesIO()}
+    wsgi.handler(app, set(), 1)(Protocol(told), scope)
+    assert told == [("bytes", 503, [], b"sorry")]
+
+
+class _Refusing(Protocol):
+    """Granian's half of an answer whose headers cannot be sent."""
+
+    def response_bytes(self, *_):
+        raise BufferError
+
+    response_iter = response_bytes
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("chunks", [[], [b"abc"], [b"a", b"bc"], [b"", b"abc"]])
+@pytest.mark.parametrize("headers", [[], [("Content-Length", "3")], [("Content-Length", "2")]])
+def test_close_is_called_where_nothing_could_be_sent(chunks, headers, monkeypatch):
+    monkeypatch.setitem(globals(), "Protocol", _Refusing)
+    assert answer(lambda told: Closing(chunks, "", told), headers) == ["closed", BufferError]
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("raising", ["", "close"])
 @pytest.mark.parametrize("chunks", [[], [b"abc"], [b"ab", b"c"]])
 def test_the_close_of_a_list_is_called(raising, chunks):

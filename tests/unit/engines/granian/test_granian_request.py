@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 import time
 from collections import deque
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mooring.engines.common.connections import Connections
 from mooring.engines.granian import request
 from mooring.scoreboard import accelerator
 
@@ -291,3 +294,80 @@ def test_what_is_refused_does_not_reach_the_application(headers, status):
     assert [each["status"] for each in watcher.proto.told if "status" in each] == ([status] if status else [])
     assert bool(called) == (status is None)
     assert not watcher.errors
+
+
+class Exchanged(Proto):
+    """Granian's half of a request with a body that the application does not read."""
+
+    def __init__(self, refused=()):
+        super().__init__()
+        self.refused = refused
+
+    def receive(self):
+        return Done(part(b"x" * (1 << 20)))
+
+    def send(self, message):
+        if message["type"] in self.refused:
+            raise BufferError
+        super().send(message)
+        return Done(None)
+
+
+def streamed(proto, client, listener, chunks):
+    """Run a stream to its end, with `proto` as granian's half, for the client of that address."""
+    asked = {"client": client, "http_version": "1.1"}
+    exchange = request.Exchange(proto, request.Body(proto, lambda: None), asked, None)
+    request._stream(exchange, 200, [], chunks, Connections([listener]))
+
+
+@pytest.fixture
+def connected():
+    """A listener, and both ends of a connection to it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+        with client, served:
+            yield listener.getsockname(), client, served
+
+
+def _named(sock):
+    host, port = sock.getsockname()
+    return host, str(port)
+
+
+def test_a_client_that_leaves_in_an_upload_that_is_not_read_ends_its_stream(connected):
+    listener, client, _ = connected
+    given = []
+
+    def endless():
+        yield b""
+        while len(given) < 1000:
+            given.append(1)
+            if len(given) == 5:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()  # a reset
+            yield b"tick"
+
+    streamed(Exchanged(), _named(client), listener, endless())
+    assert len(given) < 50
+
+
+def test_a_head_that_granian_refuses_leaves_the_connection_for_a_500(connected):
+    listener, client, served = connected
+    chunks = (chunk for chunk in [b"a", b"b"])
+    with pytest.raises(BufferError):
+        streamed(Exchanged(["http.response.start"]), _named(client), listener, chunks)
+    served.sendall(b"500")
+    assert client.recv(9) == b"500"
+
+
+def test_a_stream_that_fails_when_it_has_begun_is_cut(connected):
+    listener, client, _ = connected
+
+    def failing():
+        yield b"a"
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        streamed(Exchanged(), _named(client), listener, failing())
+    assert client.recv(9) == b""

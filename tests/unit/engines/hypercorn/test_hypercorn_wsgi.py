@@ -79,6 +79,32 @@ def test_an_error_replaces_a_head_that_is_not_out():
     assert serve(at_once) == ([503], b"")
 
 
+def test_what_was_written_for_a_head_goes_with_it():
+    def app(_environ, start_response):
+        start_response("200 OK", [])(b"half a page")
+        again(start_response)
+        return [b"sorry"]
+
+    assert serve(app) == ([503], b"sorry")
+
+
+def test_the_path_has_the_bytes_that_were_sent():
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ["PATH_INFO"].encode("latin-1")]
+
+    assert serve(app, path="/\ufffd\u20ac", raw_path=b"/%FF%e2%82%ac") == ([200], b"/\xff\xe2\x82\xac")
+
+
+def test_a_cookie_that_was_split_is_one():
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [f"{environ['HTTP_COOKIE']} {environ['HTTP_X']}".encode()]
+
+    split = [(b"cookie", b"a=1"), (b"x", b"1"), (b"cookie", b"b=2"), (b"x", b"2")]
+    assert serve(app, headers=split) == ([200], b"a=1; b=2 1,2")
+
+
 def test_an_error_behind_the_head_is_raised():
     def app(_environ, start_response):
         def body():
