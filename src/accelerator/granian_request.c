@@ -76,6 +76,15 @@ static PyObject *Exchange_response_bytes(Exchange *self, PyObject *const *args, 
         PyErr_SetString(PyExc_TypeError, "response_bytes(status, headers, body)");
         return NULL;
     }
+    if (self->body != NULL) { /* what was refused has an answer */
+        PyObject *refused = PyObject_GetAttrString(self->body, "refused");
+        int is = refused == NULL ? -1 : PyObject_IsTrue(refused);
+        Py_XDECREF(refused);
+        if (is < 0)
+            return NULL;
+        if (is)
+            Py_RETURN_NONE;
+    }
     PyObject *headers = encoded(self, args[1]);
     if (headers == NULL)
         return NULL;
@@ -144,7 +153,7 @@ typedef struct {
     vectorcallfunc call;
     PyObject *handle, *waiting, *environ_of, *body_of, *stream, *encode, *failed;
     PyObject *keys; /* the environ's key of each header's name seen; None: the header is dropped */
-    Py_ssize_t threads, active;
+    Py_ssize_t threads, active, fields;
 } Requests;
 
 /* The environ's key of a header's name; borrowed. NULL: it is dropped, or an error is set. */
@@ -191,6 +200,8 @@ static int add(Requests *self, PyObject *environ, PyObject *name, PyObject *valu
         outcome = text == NULL || PyErr_Occurred() ? -1 : PyDict_SetItem(environ, key, text);
     } else if (key == t_CONTENT_TYPE || key == t_CONTENT_LENGTH) {
         outcome = 0; /* the first counts */
+    } else if (PyUnicode_GET_LENGTH(key) == 9 && !memcmp(PyUnicode_1BYTE_DATA(key), "HTTP_HOST", 9)) {
+        outcome = -1; /* Python refuses a second Host */
     } else { /* cookies cannot be joined by commas */
         bool cookie = PyUnicode_GET_LENGTH(key) == 11 && !memcmp(PyUnicode_1BYTE_DATA(key), "HTTP_COOKIE", 11);
         PyObject *both = PyUnicode_FromFormat(cookie ? "%U; %U" : "%U,%U", before, text);
@@ -254,7 +265,8 @@ static int fill(Requests *self, PyObject *environ, PyObject *scope) {
     PyObject *version = PyDict_GetItemWithError(scope, t_http_version), *raw = PyDict_GetItemWithError(scope, t_raw_path);
     PyObject *query = PyDict_GetItemWithError(scope, t_query_string), *headers = PyDict_GetItemWithError(scope, t_headers);
     if (version == NULL || raw == NULL || query == NULL || headers == NULL || !is_text(version, t_1_1) ||
-        !PyBytes_CheckExact(raw) || !PyBytes_CheckExact(query) || !PyList_CheckExact(headers))
+        !PyBytes_CheckExact(raw) || !PyBytes_CheckExact(query) || !PyList_CheckExact(headers) ||
+        PyList_GET_SIZE(headers) > self->fields)
         return -1;
     const char *path = PyBytes_AS_STRING(raw), *after = PyBytes_AS_STRING(query);
     Py_ssize_t length = PyBytes_GET_SIZE(raw), more = PyBytes_GET_SIZE(query);
@@ -399,16 +411,18 @@ static void Requests_dealloc(Requests *self) {
 }
 
 static PyObject *Requests_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"handle", "threads", "waiting", "environ_of", "body_of", "stream", "encode", "failed", NULL};
+    static char *names[] = {"handle", "threads", "fields", "waiting", "environ_of", "body_of", "stream", "encode", "failed", NULL};
     Requests given = {0}; /* borrowed: parsing may run Python code, and the collector must not see these references */
     if (PyType_Ready(&Exchange_Type) < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnOOOOOO", names, &given.handle, &given.threads, &given.waiting,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnnOOOOOO", names, &given.handle, &given.threads, &given.fields,
+                                     &given.waiting,
                                      &given.environ_of, &given.body_of, &given.stream, &given.encode, &given.failed))
         return NULL;
     Requests *self = (Requests *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
     self->threads = given.threads;
+    self->fields = given.fields;
     MEMBERS(HOLD)
     self->keys = PyDict_New();
     if (self->keys == NULL) {

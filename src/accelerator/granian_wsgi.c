@@ -35,7 +35,7 @@ static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t
     }
     PyObject *proto = args[0], *environ = args[1];
     Response *response = granian_response(self->status_of, self->again);
-    if (response == NULL || PySet_Add(self->running, (PyObject *)response) < 0) {
+    if (response == NULL || PySet_Add(self->running, args[0]) < 0) {
         Py_XDECREF(response);
         return NULL;
     }
@@ -48,7 +48,7 @@ static PyObject *Granian_vectorcall(Granian *self, PyObject *const *args, size_t
     Py_XDECREF(result);
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    if (PySet_Discard(self->running, (PyObject *)response) < 0)
+    if (PySet_Discard(self->running, proto) < 0)
         PyErr_Clear();
     PyErr_Restore(type, value, traceback);
     Py_DECREF(response);

@@ -35,7 +35,8 @@ def _option(row: Setting) -> click.Option:
     help_text = f"{row.help}. [{', '.join(row.variables)}; default: {default_text(row)}]"
     if row.name in _FLAGS:
         return click.Option([f"{row.option}/--no-{row.name}"], default=None, help=help_text)
-    return click.Option([row.option], metavar="VALUE", help=help_text)
+    hidden = row.secret  # refused on a command line, with a text that says what to do instead
+    return click.Option([row.option], metavar="VALUE", help=help_text, hidden=hidden)
 
 
 def _given(values: dict[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -26,12 +27,12 @@ PAGES = ("/livez", "/readyz", "/status", "/stats", "/metrics", "/")
 LOCAL = "127.0.0.1:0"
 
 
-def ask(url: str, path: str, method: str = "GET") -> Reply:
+def ask(url: str, path: str, method: str = "GET", **fields: str) -> Reply:
     """One request to an admin address: http://HOST:PORT or unix:PATH."""
-    connection = http.client.HTTPConnection("test", timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", timeout=20)
     connection.sock = connect(url)
     with contextlib.closing(connection):
-        connection.request(method, path)
+        connection.request(method, path, headers=fields)
         answer = connection.getresponse()
         return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 
@@ -55,6 +56,52 @@ def urls(app: Mooring) -> tuple[str, str]:
     """The first admin and probe addresses."""
     status = app.status()
     return status["admin"][0], status["probes"][0]
+
+
+# -- who may read ------------------------------------------------------------------------------------------
+
+
+def test_a_page_elsewhere_cannot_read_by_a_name_of_its_own(mooring):
+    """DNS rebinding: the browser's Host field has the name that the stranger has made point here."""
+    app = mooring.run(
+        workers=1, MOORING_ADMIN_BIND="localhost:0,127.0.0.1:0", MOORING_PROBE_BIND=LOCAL,
+        MOORING_ADMIN_HOSTS="ops.example",
+    )  # fmt: skip
+    status = app.status()
+    for url in status["admin"]:
+        assert [ask(url, path, Host="evil.example").status for path in PAGES] == [
+            200,
+            200,
+            421,
+            421,
+            200,
+            421,
+        ]
+        assert ask(url, "/status", Host="evil.example:9100").text.startswith("'evil.example:9100' is no name")
+        for name in ("ops.example:80", "OPS.example", "localhost", "127.0.0.1:1", "[::1]"):
+            assert ask(url, "/status", Host=name).status == 200
+    assert ask(status["probes"][0], "/readyz", Host="evil.example").status == 200
+
+
+def test_with_a_token_only_probes_are_for_all(mooring):
+    token = mooring.base / "token"
+    token.write_text("s3cret\n")
+    app = mooring.run(
+        workers=1, MOORING_ADMIN_BIND=LOCAL, MOORING_PROBE_BIND=LOCAL, MOORING_ADMIN_TOKEN_FILE=token
+    )
+    admin, _ = urls(app)
+    assert [ask(admin, path).status for path in PAGES] == [200, 200, 401, 401, 401, 401]
+    for given in ("Bearer s3cret", "Basic OnMzY3JldA=="):
+        assert [ask(admin, path, Authorization=given).status for path in PAGES] == [200] * 6
+    assert ask(admin, "/status", Authorization="Bearer s3cre").status == 401
+    assert "s3cret" not in everything(app, admin)
+
+
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(mooring):
+    run = mooring.start("run", "main:app", "--tls-key-password", MARK, files={"main.py": ASGI_APP})
+    assert run.wait_exit() == 2
+    assert "--tls-key-password: every user of the machine can read a command line" in run.stderr
+    assert MARK not in run.stderr
 
 
 # -- what it answers where ---------------------------------------------------------------------------------
@@ -118,6 +165,7 @@ def test_several_addresses_unix_and_tcp(mooring):
     )
     status = app.status()
     assert status["admin"][1] == f"unix:{path}"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(status["probes"]) == 2
     assert len({*status["admin"], *status["probes"]}) == 4
     assert all(ask(url, "/readyz").status == 200 for url in (*status["admin"], *status["probes"]))
@@ -388,7 +436,7 @@ def everything(app: Mooring, admin: str) -> str:
 
 
 def test_no_secret_appears(mooring):
-    assert [row.name for row in ROWS.values() if row.secret] == ["tls_key_password"]
+    assert [row.name for row in ROWS.values() if row.secret] == ["tls_key_password", "admin_token"]
     certificate, key = Authority(mooring.base).issue(1)
     private = serialization.load_pem_private_key(key.read_bytes(), None)
     encrypted = serialization.BestAvailableEncryption(MARK.encode())

@@ -60,6 +60,46 @@ def app(environ, start_response):
 """
 
 
+SLOW = """
+import os, time
+
+def stubborn():
+    while not os.path.exists("release"):
+        time.sleep(0.01)
+
+def stream():
+    yield b"begun"
+    stubborn()
+    yield b"never"
+
+def app(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/hold":
+        stubborn()
+        print("came back", flush=True)
+    if path == "/body":
+        environ["wsgi.input"].read()
+    if path == "/own":
+        raise ValueError("its own")
+    if path == "/stream":
+        start_response("200 OK", [])
+        return stream()
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+THREADED = {
+    "granian": {"MOORING_ENGINE": "granian"},
+    "hypercorn": {"MOORING_ENGINE": "hypercorn"},
+    "trio": {"MOORING_ENGINE": "hypercorn", "MOORING_WORKER_CLASS": "trio"},
+    "gthread": {"MOORING_ENGINE": "gunicorn", "MOORING_WORKER_CLASS": "gthread"},
+}
+ON_WSGI = {
+    **THREADED,
+    "gevent": {"MOORING_ENGINE": "gunicorn", "MOORING_WORKER_CLASS": "gevent"},
+    "sync": {"MOORING_ENGINE": "gunicorn", "MOORING_WORKER_CLASS": "sync"},
+}
+
+
 def _metric(app, name):
     found = [line for line in app.control("GET", "/metrics").text.splitlines() if line.startswith(f"{name} ")]
     return float(found[0].split()[1])
@@ -148,3 +188,62 @@ def test_what_takes_too_long_is_answered_for_and_the_worker_lives(mooring, engin
     assert app.get("/").text == "ok"
     assert app.ready() == before
     eventually(lambda: '"GET /hold HTTP/1.1" 504' in app.stdout, "its line")
+
+
+@pytest.mark.parametrize("engine", ON_WSGI)
+def test_what_takes_too_long_on_wsgi_is_answered_for_and_named(mooring, engine):
+    environ = {"workers": 1, "MOORING_REQUEST_TIMEOUT": "0.5", **ON_WSGI[engine]}
+    if engine != "sync":
+        environ["MOORING_THREADS"] = "8"
+    app = mooring.run(files={"main.py": SLOW}, **environ)
+    assert app.get("/hold?secret").status == 504
+    app.wait_log("GET /hold took over 0.5 s: 504")
+    app.wait_log("in stubborn")  # its stack
+    if engine != "sync":  # that worker had one thread, and is replaced
+        with socket.create_connection(("127.0.0.1", app.port), timeout=20) as client:
+            client.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            received = b""
+            try:
+                while data := client.recv(4096):
+                    received += data
+            except ConnectionResetError:
+                pass
+        assert b"begun" in received
+        assert not received.endswith(b"0\r\n\r\n")  # a cut response does not look whole
+        assert _metric(app, "mooring_http_requests_timed_out_total") == 2
+    assert app.get("/own").status == 500
+    assert app.get("/").text == "ok"
+    assert "secret" not in app.stderr
+    app.write("release", "")
+    if engine in THREADED:
+        app.wait_log("came back")  # and what it answers is dropped
+    assert app.get("/").text == "ok"
+
+
+@pytest.mark.parametrize("engine", [*THREADED, "sync"])
+def test_a_worker_without_half_of_its_threads_is_replaced(mooring, engine):
+    environ = {"MOORING_REQUEST_TIMEOUT": "0.3", "MOORING_GRACEFUL_TIMEOUT": "5", **ON_WSGI[engine]}
+    if engine != "sync":  # which has one
+        environ["MOORING_THREADS"] = "4"
+    app = mooring.run(files={"main.py": SLOW}, workers=1, **environ)
+    before = app.ready()
+    for _ in range(1 if engine == "sync" else 2):
+        assert app.get("/hold").status == 504
+    app.wait_log("threads are lost in requests of over 0.3 s")
+    eventually(lambda: app.ready() and app.ready() != before, "another worker")
+    assert app.get("/").text == "ok"
+
+
+def test_a_body_that_was_awaited_at_the_deadline_is_no_request(mooring):
+    """gunicorn reads bodies from the connection itself: the lost thread would read the next request."""
+    app = mooring.run(
+        files={"main.py": SLOW}, workers=1, MOORING_THREADS="8", MOORING_REQUEST_TIMEOUT="0.3",
+        **ON_WSGI["gthread"],
+    )  # fmt: skip
+    with socket.create_connection(("127.0.0.1", app.port), timeout=20) as client:
+        client.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        received = b""
+        while data := client.recv(4096):  # it ends: nothing more is read from it
+            received += data
+    assert received.startswith(b"HTTP/1.1 504 ")
+    assert app.get("/").text == "ok"

@@ -370,8 +370,8 @@ def test_a_chosen_folder_with_too_long_a_path(start: Opener, base: Path) -> None
 
 def refused(folder: Path) -> str:
     return (
-        f"runtime folder {folder} is a link, another user's, or open to others (chmod 700); remove it or "
-        "choose another with MOORING_RUNTIME_DIR"
+        f"runtime folder {folder.parent}: {folder} is a link, another user's, or open to others "
+        "(chmod 700): remove it, or choose another with MOORING_RUNTIME_DIR"
     )
 
 
@@ -398,7 +398,7 @@ def test_another_users_folder_is_refused(start: Opener, base: Path) -> None:
 
 
 @needs_root
-def test_another_users_base_in_tmp_is_refused(
+def test_another_users_base_in_tmp_is_passed_over(
     start: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(instance, "SYSTEM_BASE", "/proc/none")
@@ -406,7 +406,11 @@ def test_another_users_base_in_tmp_is_refused(
     squatted = tmp_path / f"mooring-{os.geteuid()}"
     squatted.mkdir(mode=0o700)
     os.chown(squatted, NOBODY, NOBODY)
-    assert refusal(start, "shop", folder=None) == refused(squatted)
+    made = start("shop", folder=None)
+    assert made.path is None
+    assert made.address.startswith("\0")
+    assert f"{squatted} is a link, another user's, or open to others" in made.warning
+    assert [found.name for found in list_instances(Settings(), {})] == ["shop"]
 
 
 # -- without a folder ---------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ _PHRASES = {
     200: "OK",
     202: "Accepted",
     400: "Bad Request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
+    421: "Misdirected Request",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -20,6 +22,15 @@ _PHRASES = {
 
 Made = TypeVar("Made")
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+
+
+class Request(NamedTuple):
+    """A request's head: the path has no query; `host` and `authorization` are those fields, or empty."""
+
+    method: str
+    path: str
+    host: str = ""
+    authorization: str = ""
 
 
 class Answer(NamedTuple):
@@ -99,12 +110,23 @@ class Deferred:
             self._waiting.append(tell)
 
 
-def parse(head: bytes) -> tuple[str, str] | None:
-    """The method and the path of a request's head; None where it is not an HTTP/1 request."""
-    words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+def parse(head: bytes) -> Request | None:
+    """A request's head; None where it is not an HTTP/1 request, or names two hosts: RFC 9112, 3.2."""
+    first, *rest = head.decode("latin-1").split("\r\n")
+    words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return None
-    path = words[1].partition("?")[0]
-    if "://" in path:  # the absolute form, which a server has to accept: RFC 9112, 3.2.2
-        path = "/" + path.partition("://")[2].partition("/")[2]
-    return words[0], path
+    fields: dict[str, str] = {}
+    for line in rest:
+        name, colon, value = line.partition(":")
+        if not colon:
+            break  # the end of the head
+        name = name.lower()
+        if name == "host" and name in fields:
+            return None
+        fields[name] = value.strip(" \t")
+    path, host = words[1].partition("?")[0], fields.get("host", "")
+    if "://" in path:  # the absolute form, which a server has to accept, and whose host counts: 3.2.2
+        host, _, path = path.partition("://")[2].partition("/")
+        path = f"/{path}"
+    return Request(words[0], path, host, fields.get("authorization", ""))

@@ -15,7 +15,7 @@ import socket
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mooring.errors import ConfigurationError
@@ -41,6 +41,7 @@ class InstanceFolder:
     address: str
     socket: socket.socket
     owned: bool = False
+    warning: str = ""  # why no folder was taken, where that is not what one would expect
 
     def close(self) -> None:
         """Close the socket; remove its file and, where it is owned, the folder with all its contents."""
@@ -68,18 +69,20 @@ class Instance(NamedTuple):
 def open_instance(settings: Settings, first_listener: Address, environ: Mapping[str, str]) -> InstanceFolder:
     """Make this instance's folder and control socket.
 
-    Raises ConfigurationError where an instance of this name runs already, or where its folder is a link, is
-    another user's, or is open to others.
+    Raises ConfigurationError where an instance of this name runs already, and where MOORING_RUNTIME_DIR is a
+    folder that cannot be used: a link, another user's, or open to others. Any other such folder is not used.
     """
-    name = instance_name(settings, first_listener)
+    name, warning = instance_name(settings, first_listener), ""
     for base, required in _bases(settings, environ):
         try:
-            return _open_in(base, name, strict=not required)
+            return replace(_open_in(base, name, strict=not required), warning=warning)
         except OSError as error:
             if required:
                 raise ConfigurationError(f"runtime folder {base}: {error.strerror or error}") from None
+            if error.errno == errno.EPERM:
+                warning = f"{error.strerror}; another place for the control socket was taken"
     address = _abstract(_fitting(name, UNIX_PATH_MAX - len(_abstract(""))))
-    return InstanceFolder(name, None, address, _listen(address, name))
+    return InstanceFolder(name, None, address, _listen(address, name), warning=warning)
 
 
 def list_instances(settings: Settings, environ: Mapping[str, str]) -> list[Instance]:
@@ -175,7 +178,7 @@ def _ours(folder: str, forbidden: int) -> bool:
 def _make(folder: str, forbidden: int) -> bool:
     """Make a folder of mode 0700, or check the one that exists. Returns whether it was made.
 
-    Raises ConfigurationError where the one that exists is not safe, and OSError.
+    Raises OSError, which is PermissionError with EPERM where the one that exists is not safe.
     """
     try:
         os.mkdir(folder, 0o700)
@@ -183,9 +186,10 @@ def _make(folder: str, forbidden: int) -> bool:
         if _ours(folder, forbidden):
             return False
         os.lstat(folder)  # raises FileNotFoundError where a stopping instance has just removed it
-        raise ConfigurationError(
-            f"runtime folder {folder} is a link, another user's, or open to others (chmod 700); remove it or "
-            "choose another with MOORING_RUNTIME_DIR"
+        raise PermissionError(
+            errno.EPERM,
+            f"{folder} is a link, another user's, or open to others (chmod 700): remove it, or choose "
+            "another with MOORING_RUNTIME_DIR",
         ) from None
     return True
 

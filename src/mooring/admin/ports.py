@@ -49,5 +49,5 @@ def open_ports(settings: Settings, environ: Mapping[str, str]) -> Ports:
 def _open(
     binds: tuple[Address, ...], settings: Settings, environ: Mapping[str, str], source: str
 ) -> list[Listener]:
-    mode = settings.unix_mode
+    mode = settings.admin_unix_mode
     return open_listeners(binds, backlog=_BACKLOG, unix_mode=mode, environ=environ, source=source)

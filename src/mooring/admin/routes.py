@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 from mooring.admin import stats, status
-from mooring.admin.answers import Answer, Deferred, attempt
+from mooring.admin.access import Access
+from mooring.admin.answers import Answer, Deferred, Request, attempt
 from mooring.metrics import prometheus
 from mooring.supervisor.loop import Supervisor
 
@@ -20,6 +21,7 @@ PAGE = os.path.join(os.path.dirname(__file__), "page.html")
 _FRESH = 0.1  # seconds for which a page is kept, so that a flood of requests makes at most ten pages a second
 _APP_METRICS_TIME = 6.0  # seconds; a scrape of Prometheus times out after 10 by default
 _PROBES = ("/livez", "/readyz")
+_ANY_HOST = (*_PROBES, "/metrics")  # scrapers and probes use a service's name
 _PAGES = (*_PROBES, "/status", "/stats", "/metrics", "/")
 _ALLOW = ("allow: GET, HEAD",)
 _POLICY = (
@@ -31,8 +33,9 @@ _POLICY = (
 class Routes:
     """The responses about one supervisor. `app_metrics`, if set, asks for the application's own metrics."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, access: Access | None = None) -> None:
         self.supervisor = supervisor
+        self.access = access or Access()
         self.app_metrics: AppMetricsRequest | None = None
         self._kept: dict[str, tuple[float, Answer]] = {}
         self._scrape: Deferred | None = None
@@ -43,26 +46,30 @@ class Routes:
 
     # -- the doors -----------------------------------------------------------------------------------------
 
-    def control(self, method: str, path: str) -> Answer | Deferred:
+    def control(self, request: Request) -> Answer | Deferred:
         """The control socket: all pages, and the order to roll."""
-        if method == "POST" and path == "/roll":
+        if (request.method, request.path) == ("POST", "/roll"):
             self.supervisor.roll()
             return Answer(202, {"generation": self.supervisor.fleet.generation})
-        return self._answer(method, path, public=False)
+        return self._answer(request, public=False)
 
-    def public(self, method: str, path: str) -> Answer | Deferred:
-        """MOORING_ADMIN_BIND: all pages, and no orders."""
-        if path == "/roll":
+    def public(self, request: Request, *, tcp: bool = True) -> Answer | Deferred:
+        """MOORING_ADMIN_BIND: all pages to whoever may read them, and no orders. `tcp`: no unix socket."""
+        if request.path == "/roll":
             return Answer(403, "orders are taken by signal and on the control socket: mooring reload")
-        return self._answer(method, path, public=True)
+        refusal = None
+        if request.path not in _PROBES:
+            refusal = self.access.refuse(request, any_host=not tcp or request.path in _ANY_HOST)
+        return refusal or self._answer(request, public=True)
 
-    def probe(self, method: str, path: str) -> Answer | Deferred:
+    def probe(self, request: Request) -> Answer | Deferred:
         """MOORING_PROBE_BIND: only liveness and readiness."""
-        if path not in _PROBES:
+        if request.path not in _PROBES:
             return Answer(404, "not found: there are /livez and /readyz")
-        return self._answer(method, path, public=True)
+        return self._answer(request, public=True)
 
-    def _answer(self, method: str, path: str, *, public: bool) -> Answer | Deferred:
+    def _answer(self, request: Request, *, public: bool) -> Answer | Deferred:
+        method, path = request.method, request.path
         if path not in _PAGES:
             return Answer(404, f"not found: there are {', '.join(_PAGES)}")
         if method not in {"GET", "HEAD"}:
@@ -71,7 +78,8 @@ class Routes:
             return Answer(200, "ok")
         if path == "/readyz":
             reason = status.not_ready(self.supervisor)
-            return Answer(503, reason) if reason else Answer(200, "ok")
+            full = status.full(self.supervisor)
+            return Answer(503, reason) if reason else Answer(200, f"ok, but full: {full}" if full else "ok")
         if path == "/":
             return page()
         if path == "/metrics":

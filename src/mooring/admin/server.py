@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from mooring.admin.answers import Answer, Deferred, attempt, parse
+from mooring.admin.answers import Answer, Deferred, Request, attempt, parse
 from mooring.supervisor.part import Part
 
-Responder = Callable[[str, str], Answer | Deferred]
+Responder = Callable[[Request], Answer | Deferred]
 
 READ_TIME, READ_PATIENCE = 5.0, 0.25  # seconds for a request's head; the same where others wait
 READING, WAITING, WRITING, LINGERING = range(4)
@@ -93,7 +93,7 @@ class Admin(Part):
         allowed: Callable[[socket.socket], bool] = lambda _peer: True,
         most: int = CLIENTS,
     ) -> Door:
-        """Serve a listener: `answer(method, path)` gives the response, `allowed(socket)` admits a client.
+        """Serve a listener: `answer(request)` gives the response, `allowed(socket)` admits a client.
 
         At most `most` clients are connected at once.
         """
@@ -227,8 +227,8 @@ class Admin(Part):
         request = parse(bytes(client.inbox))
         if request is None:
             return Answer(400, "bad request")
-        client.head_only = request[0] == "HEAD"
-        return attempt(partial(client.door.answer, *request), self.failed)
+        client.head_only = request.method == "HEAD"
+        return attempt(partial(client.door.answer, request), self.failed)
 
     def _deferred_done(self, client: Client, answer: Answer) -> None:
         client.deferred = None

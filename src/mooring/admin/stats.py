@@ -16,6 +16,7 @@ from mooring.scoreboard.row import (
     COUNTS,
     DROPPED,
     DURATIONS,
+    FULL,
     HISTOGRAM,
     MEMORY,
     PID,
@@ -49,6 +50,7 @@ class Seen(NamedTuple):
     counts: Sequence[float]
     in_flight: int
     websockets: int
+    full: bool  # whether it has its most connections
     row: Row | None
 
 
@@ -102,6 +104,7 @@ def _seen(supervisor: Supervisor, serial: int, worker: Worker, row: Row | None, 
         counts=row.counts() if row is not None else (),
         in_flight=min(row.in_flight_count(), _MOST) if row is not None else 0,
         websockets=min(int(row.read(WEBSOCKETS)), _MOST) if row is not None else 0,
+        full=row is not None and row.read(FULL) > 0,
         row=row,
     )
 
@@ -217,6 +220,7 @@ def _entry(seen: Seen) -> dict[str, Any]:
         **_counted(seen.counts),
         "in_flight": seen.in_flight,
         "websockets": seen.websockets,
+        "full": seen.full,
         "memory_bytes": seen.memory,
         "restarts": seen.restarts,
         "p50_ms": milliseconds(seen.counts, 0.5),

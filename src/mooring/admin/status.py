@@ -12,6 +12,7 @@ from typing import Any
 from mooring import __version__
 from mooring.admin import stats
 from mooring.plan import redact
+from mooring.scoreboard.row import FULL
 from mooring.supervisor.lifecycle import Cause, FleetState, Reason, WorkerState
 from mooring.supervisor.loop import Supervisor
 
@@ -29,6 +30,7 @@ def head(supervisor: Supervisor, *, public: bool) -> dict[str, Any]:
         "state": str(fleet.state),
         "ready": reason is None,
         "reason": reason,
+        "full": full(supervisor),
         "generation": fleet.generation,
         "engine": plan.engine,
         "interface": plan.interface,
@@ -98,6 +100,7 @@ def _worker(seen: stats.Seen) -> dict[str, Any]:
         "age_s": round(seen.age, 3),
         "errors": stats.count(seen.counts, 5),
         "websockets": seen.websockets,
+        "full": seen.full,
         "p50_ms": stats.milliseconds(seen.counts, 0.5),
         "p99_ms": stats.milliseconds(seen.counts, 0.99),
         "restarts": seen.restarts,
@@ -110,6 +113,16 @@ def feed(supervisor: Supervisor, *, public: bool = False) -> dict[str, Any]:
     shown = redact.plan(supervisor.plan.as_json())
     few = {name: shown[name] for name in _IN_FEED if name in shown}
     return stats.feed(supervisor, {**head(supervisor, public=public), "plan": few})
+
+
+def full(supervisor: Supervisor) -> str | None:
+    """How many workers have their most connections, in words; None where none has.
+
+    Such an instance is ready: it makes room for new clients, and a probe that failed would lock them all out.
+    """
+    rows = [seat.row for seat in supervisor.workers.scoreboard.in_use() if seat.row.used]
+    count = sum(row.read(FULL) > 0 for row in rows)
+    return f"{count} of {len(rows)} workers have their most connections" if count else None
 
 
 def not_ready(supervisor: Supervisor) -> str | None:

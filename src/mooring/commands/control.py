@@ -70,6 +70,8 @@ def show_status(cli: Mapping[str, str], environ: Mapping[str, str], *, as_json: 
     click.echo(f"{served} at {', '.join(facts['listeners'])}")
     workers = facts["plan"]["workers"]
     click.echo(f"workers: {workers['value']} ({workers['origin']}) {workers['reason']}")
+    if facts.get("full"):  # None, or an older instance
+        click.echo(f"full: {facts['full']}")
     if facts["admin"]:
         click.echo(f"admin endpoint: {', '.join(facts['admin'])}")
     for line in _table(facts["workers"]):

@@ -14,6 +14,9 @@ Origins, strongest first: command line, `MOORING_X`, bare `X`, `[tool.mooring]` 
 mooring.toml, profile, default. An empty value means unset, but for `ACCESS_LOG` and `ERROR_LOG`, where it
 means off. `mooring check` shows every value and its origin.
 
+Each `MOORING_X` may be given as `MOORING_X_FILE` too: the path of a file that holds the value, as Docker,
+Swarm and Kubernetes give secrets. Secrets have no option: every user of a machine can read command lines.
+
 A roll takes up what has changed in the configuration file, but for the settings that need a restart:
 [rolls](how-to/roll.md).
 """
@@ -26,7 +29,8 @@ def as_text() -> str:
     for section, rows in groupby(ROWS.values(), key=lambda row: row.section):
         lines.append(f"{section}\n")
         for row in rows:
-            lines.append(f"  {', '.join(row.variables)}  ({row.option})\n      {row.help}.\n")
+            option = "" if row.secret else f"  ({row.option})"
+            lines.append(f"  {', '.join(row.variables)}{option}\n      {row.help}.\n")
             lines.append(f"      Default: {default_text(row)}\n")
             lines += [f"      Needs a restart: {restart_text(row)}\n"] if row.restart else []
         lines.append("\n")
@@ -41,6 +45,12 @@ def as_markdown() -> str:
         for row in rows:
             names = "<br>".join(f"`{name}`" for name in row.variables)
             text = row.help.replace("|", "\\|")
-            cells = (names, f"`{row.option}`", default_text(row), restart_text(row), text)
+            cells = (
+                names,
+                "" if row.secret else f"`{row.option}`",
+                default_text(row),
+                restart_text(row),
+                text,
+            )
             lines.append(f"| {' | '.join(cells)} |\n")
     return "".join(lines)

@@ -56,6 +56,9 @@ class Serving(NamedTuple):
     folder of the application's own metrics.
     On WSGI the engine calls `moved` for each part of a request's body that has come: a sign of life.
     `in_flight` returns this process's requests in flight, oldest first, for the warning about cut requests.
+    `refused` counts and logs what an engine refuses of a client: one of REFUSALS (scoreboard/row.py), the
+    peer, and a detail, or "" (instrument/refusals.py). `full` notes whether this worker has
+    its most connections.
 
     The supervisor's order starts the engine's drain (`orders` is the descriptor on which it comes; below 0:
     none comes), and so does SIGTERM: accept nothing new, call `drain.begin` in the main thread, finish the
@@ -75,6 +78,8 @@ class Serving(NamedTuple):
     gone: Callable[[int], None] = lambda _pid: None
     metrics: str | None = None
     in_flight: Callable[[], Sequence[InFlight]] = lambda: ()
+    refused: Callable[[str, object, str], None] = lambda _reason, _peer, _detail: None
+    full: Callable[[bool], None] = lambda _full: None
     orders: int = -1
     leaving: Callable[[str], None] = lambda _why: None
     moved: Callable[[], None] = lambda: None

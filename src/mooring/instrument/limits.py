@@ -12,27 +12,35 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 from mooring.application.model import Send
+from mooring.instrument.late import LATE, RequestTimeoutError
 from mooring.scoreboard import accelerator
 from mooring.scoreboard.row import OVERFLOW, REJECTED, REQUESTS, TIMED_OUT, Row
 
 _FULL = b"503 Service Unavailable: too many requests at once\n"
-_LATE = b"504 Gateway Timeout: the application took too long\n"
 _RETRY_AFTER = b"1"  # seconds
 _BODIES = {"http.response.body", "http.response.pathsend"}
 
 
-class RequestTimeoutError(Exception):
-    """The deadline came after the response had begun; the engine closes the connection."""
-
-
 def limit(
-    application: Callable[..., Any], interface: str, row: Row, most: int, seconds: float
+    application: Callable[..., Any],
+    interface: str,
+    row: Row,
+    most: int,
+    seconds: float,
+    *,
+    threads: int = 1,
+    recycle: Callable[[str], object] = lambda _why: None,
 ) -> Callable[..., Any]:
     """`application` with at most `most` requests in flight (0: any number), each for `seconds` (0: any time).
 
-    The time limit works with ASGI only: a thread cannot be interrupted.
+    On WSGI, `recycle` is called with the reason when half of the worker's `threads` are lost in requests that
+    have taken too long.
     """
     if interface == "wsgi":
+        if seconds:
+            from mooring.instrument.wsgi_deadline import timed  # few set a limit
+
+            application = timed(application, row, seconds, threads, recycle)
         return _limited_wsgi(application, row, most) if most else application
     if seconds:
         application = _timed(application, row, seconds)
@@ -105,7 +113,7 @@ def _timed(application: Callable[..., Any], row: Row, seconds: float) -> Callabl
         cells[TIMED_OUT] += 1.0
         if begun:
             raise RequestTimeoutError(f"{scope['method']} took over {seconds:g} s; its response is cut")
-        await _answer(send, 504, _LATE)
+        await _answer(send, 504, LATE)
 
     return timed
 

@@ -18,6 +18,8 @@ from mooring.scoreboard.row import (
     HISTOGRAM,
     METHOD_BASE,
     RAISED,
+    REFUSALS,
+    REFUSED,
     REJECTED,
     TIMED_OUT,
     each_bound,
@@ -87,6 +89,10 @@ def _requests(collected: Collected) -> Iterator[Sample]:
                 yield (method, status), totals[base + digit]
 
 
+def _refused(collected: Collected) -> list[Sample]:
+    return [((reason,), collected.totals[REFUSED + number]) for number, reason in enumerate(REFUSALS)]
+
+
 def _durations(collected: Collected) -> Iterator[Sample]:
     totals = collected.totals
     seen, start = 0.0, 0
@@ -138,6 +144,8 @@ METRICS = (
     Metric("http_requests_timed_out_total", "counter", (),
            "Requests ended with 504, or cut: they took too long.",
            lambda collected: _one(collected.totals[TIMED_OUT])),
+    Metric("http_refused_total", "counter", ("reason",),
+           "Requests refused and connections cut because of the client, by reason.", _refused),
     Metric("http_requests_failed_total", "counter", (), "Requests in which the application failed.",
            lambda collected: _one(collected.totals[RAISED])),
     Metric("cpu_limit_cores", "gauge", (), "CPU cores that this container or machine really gives.",

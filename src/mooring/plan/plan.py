@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.errors import ConfigurationError
-from mooring.plan import development
+from mooring.plan import connections, development
 from mooring.settings import engines
 from mooring.settings.profiles import Profile
 from mooring.settings.resolve import CLI, DEFAULT, Resolved, origin_name
@@ -101,6 +101,11 @@ class Plan:
         return self.threads + (_SPARE_THREADS if 0 < most <= self.threads else 0)
 
     @property
+    def max_connections(self) -> int:
+        """The most connections of each worker."""
+        return self.settings.max_connections or 0  # the first stage has decided it
+
+    @property
     def has_arbiter(self) -> bool:
         """Whether its only worker is an arbiter, which forks the plan's number of workers itself."""
         return engines.row(self.engine).has_arbiter
@@ -177,6 +182,10 @@ def plan(resolved: Resolved, resources: Resources, target: Target, conf: ServerC
         explained[f"{engine}_conf"] = Explained(conf.path, conf.origin("engine"), reason)
     workers = _workers(resolved, settings, resources, explained)
     threads = _threads(settings, engine, resources, workers, explained)
+    if settings.max_connections is None:
+        most, reason = connections.most(resources, workers)
+        explained["max_connections"] = Explained(most, "tuned", reason)
+        settings = dataclasses.replace(settings, max_connections=most)
     explained["app"] = Explained(str(target), target.origin, target.reason)
     _check_tls(settings)
     settings = dataclasses.replace(settings, bind=binds, engine=engine)

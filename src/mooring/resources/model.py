@@ -29,6 +29,7 @@ class Resources(NamedTuple):
     - `cpus`: cores really available, the least of the four above; its source is `NAME: SOURCE` of that one
     - `memory_limit`: bytes, without swap; of the same cgroups, `memory.high` counting like `memory.max`
     - `host_memory`: bytes, MemTotal
+    - `descriptors`: how many a process may have open (RLIMIT_NOFILE)
     - `kubernetes`: whether this runs in a Kubernetes pod
     - `warnings`: one line for each file that could not be used, with its name and content
     """
@@ -42,6 +43,7 @@ class Resources(NamedTuple):
     host_memory: Reading[int]
     kubernetes: Reading[bool]
     warnings: tuple[str, ...]
+    descriptors: Reading[int] = Reading(None, "not read")
 
     def as_json(self) -> dict[str, dict[str, object]]:
         """`{NAME: {"value", "source"}}` for every reading, in the order above; the warnings are not in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -43,7 +44,13 @@ def read(
         host_memory=host_memory,
         kubernetes=_kubernetes(files, cgroups, environ),
         warnings=tuple(files.warnings),
+        descriptors=_descriptors(),
     )
+
+
+def _descriptors() -> Reading[int]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Reading(None if soft == resource.RLIM_INFINITY else soft, "RLIMIT_NOFILE")
 
 
 def _least(readings: Mapping[str, Reading[int] | Reading[float]]) -> Reading[float]:

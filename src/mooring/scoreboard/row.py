@@ -33,6 +33,21 @@ TIMED_OUT = 13  # requests that took longer than request_timeout
 MOVES = 14  # parts of bodies, given by the application or read by it
 STREAMS = 15  # responses, not lists, of which a part is on its way
 TAKEN = 16  # looks at which clients had taken bytes since the look before
+FULL = 17  # 1 while the worker has its most connections, else 0
+REFUSED = 20  # the first of the cells for what was refused of clients: one for each of REFUSALS
+
+REFUSALS = (
+    "head_timeout",  # no whole head in time
+    "body_timeout",  # a body that stalls or drips
+    "send_timeout",  # a client that takes nothing of its answer
+    "head_size",
+    "head_fields",
+    "body_size",
+    "malformed",  # not HTTP, or with two meanings
+    "connections",  # closed because there were too many
+    "websocket",  # a message too large, in too many fragments, or pings that nobody answers
+    "http2",  # floods of frames
+)  # at most 32
 
 # The states of a row. Its worker writes STARTING, READY and DRAINING; an engine's arbiter writes GONE when a
 # worker of its own has ended; the supervisor writes FREE.
@@ -74,6 +89,7 @@ COUNTERS = (
     RAISED,
     REJECTED,
     TIMED_OUT,
+    *range(REFUSED, REFUSED + len(REFUSALS)),
 )  # these cells, and all from COUNTS on, never go down
 
 # The table of requests in flight. Each request has a record: when it began (monotonic seconds, 0 if the

@@ -196,6 +196,14 @@ def memory(value: str) -> int | str:
     return size
 
 
+def size(value: str) -> int:
+    """A size in bytes, with K, M, G or T for powers of 1024 (64K, 10M, 1.5GiB); 0 is none."""
+    try:
+        return _bytes(value)
+    except (ValueError, KeyError):
+        raise ValueError("a size in bytes such as 64K, 10M or 1.5G") from None
+
+
 def message_size(value: str) -> int:
     """A size in bytes, as for `memory`."""
     expected = "a size of 1 byte to 1T, such as 65536, 512K or 16M"

@@ -56,6 +56,9 @@ class Resolved(NamedTuple):
         return origin_name(setting, self.origins[setting].text)
 
 
+_LARGEST = 65_536  # bytes of a file that holds one setting
+
+
 class _Reader:
     """Collects values and errors from all origins."""
 
@@ -68,7 +71,7 @@ class _Reader:
         self.errors: list[str] = []
         self.warnings: list[str] = []
 
-    def parse(self, row: Setting, text: str, where: str) -> Any:
+    def parse(self, row: Setting, text: str, where: str, *, shown: bool = True) -> Any:
         stripped = text.strip()
         if not stripped and row.empty_disables:
             return None
@@ -77,9 +80,9 @@ class _Reader:
         try:
             return row.parse(stripped)
         except ValueError as error:
-            shown = "(not shown)" if row.secret else repr(text)
+            value = repr(text) if shown and not row.secret else "(not shown)"
             hint = "; the quotes are a part of the value" if parsers.quoted(stripped) else ""
-            self.errors.append(f"{where.removeprefix('env:')}={shown}: expected {error}{hint}")
+            self.errors.append(f"{where.removeprefix('env:')}={value}: expected {error}{hint}")
             return row.default
 
     def variables(self, row: Setting) -> tuple[str, ...]:
@@ -99,12 +102,45 @@ class _Reader:
         )
         return True
 
+    def held(self, row: Setting, path: str) -> str | None:
+        """The text in the file of MOORING_<NAME>_FILE; an error, and None, where it cannot be used."""
+        wrong = ""
+        try:
+            with open(path, "rb") as file:
+                data = file.read(_LARGEST + 1)
+            text = data.decode()
+        except OSError as error:
+            wrong = str(error.strerror)
+        except ValueError:
+            wrong = "the file is not UTF-8 text"
+        else:
+            if len(data) > _LARGEST:
+                wrong = f"the file has more than {_LARGEST} bytes"
+            elif not (text.strip() or row.empty_disables):
+                wrong = "the file is empty"
+        if self.environ.get(row.canonical, "").strip():
+            wrong = f"{row.canonical} is set too; unset one of them"
+        if wrong:
+            self.errors.append(f"{row.from_file}={path}: {wrong}")
+            return None
+        return text
+
     def value(self, row: Setting) -> tuple[Any, Origin]:
         """The row's value from its strongest origin; an empty value of most settings means unset."""
         given = self.cli.get(row.name)
         if given is not None and (given.strip() or row.empty_disables):
             where = "APP" if row.name == "app" else row.option  # the application is mostly an argument
+            if row.secret:
+                self.errors.append(
+                    f"{where}: every user of the machine can read a command line; set {row.canonical}, or "
+                    f"{row.from_file} to the path of a file that holds it"
+                )
             return self.parse(row, given, where), Origin(CLI, "cli")
+        path = self.environ.get(row.from_file, "").strip()
+        if path:
+            held = self.held(row, path)
+            value = row.default if held is None else self.parse(row, held, row.from_file, shown=False)
+            return value, Origin(ENVIRONMENT, f"env:{row.from_file}")
         for variable in self.variables(row):
             text = self.environ.get(variable)
             if text is None or not (text.strip() or row.empty_disables):
@@ -271,7 +307,7 @@ def _warnings(environ: Mapping[str, str], profile: Profile) -> tuple[str, ...]:
     They are those that the profile ignores, those that differ from a setting's variable by one edit, and
     those that begin with MOORING_ but are no setting's.
     """
-    known = {variable for row in ROWS.values() for variable in row.variables}
+    known = {variable for row in ROWS.values() for variable in (*row.variables, row.from_file)}
     ignored = [name for name in profile.ignored if environ.get(name, "").strip()]
     found = [
         f"{name} has no effect with {profile.ignored_with} in the profile {profile.name}" for name in ignored

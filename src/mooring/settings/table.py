@@ -51,6 +51,11 @@ class Setting(NamedTuple):
         return "MOORING_" + self.name.upper()
 
     @property
+    def from_file(self) -> str:
+        """The variable that names a file which holds the value, as secrets are given: MOORING_<NAME>_FILE."""
+        return f"{self.canonical}_FILE"
+
+    @property
     def variables(self) -> tuple[str, ...]:
         """Every variable that sets the value, strongest first."""
         return (self.canonical, *self.bare)
@@ -147,9 +152,17 @@ class Settings:
 
     drain_idle: float = _row(TIMES, parsers.seconds(), 1.0, "Seconds that a connection may stay idle in a drain, until it is closed")
 
+    head_timeout: float = _row(TIMES, parsers.seconds(), 20.0, "Seconds from the connection, or from a kept-alive connection's next byte, to a whole head of a request; then 408, or the end; TLS handshakes count; 0 is no limit")
+    body_timeout: float = _row(TIMES, parsers.seconds(), 60.0, "Seconds without a byte of a body that the application waits for, then 408, or the end; after the first 20 a body must come with at least 240 bytes a second; 0 is no limit")
+    send_timeout: float = _row(TIMES, parsers.seconds(), 60.0, "Seconds in which a client takes no byte of an answer that waits for it, then the connection is cut; 0 is no limit")
+
     root_path: str = _row(REQUESTS, parsers.text, "", "The path under which a proxy publishes the application (ASGI root_path, WSGI SCRIPT_NAME)")
     max_in_flight: int = _row(REQUESTS, parsers.integer(0, 1_000_000), 0, "The most requests in flight in one worker; what comes beyond is answered with 503 and Retry-After at once; on WSGI no more than the threads; 0 is no limit", shown_default="no limit")
-    request_timeout: float = _row(REQUESTS, parsers.seconds(), 0.0, "ASGI: seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit", shown_default="no limit")
+    request_timeout: float = _row(REQUESTS, parsers.seconds(), 0.0, "Seconds after which a request is answered with 504, or its response cut where it has begun; 0 is no limit. WSGI: its thread goes on, and a worker that has lost half of its threads so is replaced", shown_default="no limit")
+    max_head: int = _row(REQUESTS, parsers.size, 65_536, "The largest head of a request, in bytes, such as 64K; beyond it 431; it bounds trailers and chunk extensions too", shown_default="64K")
+    max_fields: int = _row(REQUESTS, parsers.integer(1, 1000), 100, "The most header fields of a request; beyond it 431")
+    max_body: int = _row(REQUESTS, parsers.size, 0, "The largest body of a request, such as 10M; beyond it 413; 0 is no limit", shown_default="no limit")
+    max_connections: int | None = _row(REQUESTS, parsers.integer(1, 1_000_000), None, "The most connections of a worker; when it is full, the oldest idle or silent one is closed", shown_default="tuned: from the limit of descriptors and the memory, at most 10000")
     websocket_max_size: int = _row(REQUESTS, parsers.message_size, 16 * 2**20, "The largest WebSocket message from a client, in bytes after decompression, such as 512K or 16M; a larger one closes its connection with 1009", shown_default="16M")
     forwarded_allow_ips: tuple[str, ...] = _row(REQUESTS, _trusted, ("127.0.0.1", "::1", "unix"), "Peers whose X-Forwarded-* headers are believed: addresses, networks, unix, or * for all", "FORWARDED_ALLOW_IPS", shown_default="127.0.0.1,::1,unix")
 
@@ -181,6 +194,9 @@ class Settings:
     debugpy: Address | None = _row(DEVELOPMENT, parsers.debug_address, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
 
     admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere", restart=True)
+    admin_hosts: tuple[str, ...] = _row(INSTANCE, parsers.items, (), "Names, besides addresses, localhost and the one it is bound to, by which /status, /stats and the page are read at admin_bind; the name in a reader's Host header", shown_default="none", restart=True)
+    admin_token: str | None = _row(INSTANCE, parsers.text, None, "What a reader at admin_bind must send as a Bearer token, or as a browser's password, for all but /livez and /readyz", secret=True, shown_default="none", restart=True)
+    admin_unix_mode: int = _row(INSTANCE, parsers.octal_mode, 0o600, "Permission bits of unix sockets of admin_bind and probe_bind, in octal", shown_default="600", restart=True)
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere", restart=True)
     app_metrics: bool = _row(INSTANCE, parsers.flag, True, "Merge what the application records with prometheus_client in all workers into /metrics", shown_default="true", restart=True)
 

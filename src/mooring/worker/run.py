@@ -41,6 +41,7 @@ from mooring.worker.setup import set_up
 from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
+    from mooring.logs.log import Log
     from mooring.plan.plan import Plan
     from mooring.scoreboard.row import Row
 
@@ -168,6 +169,21 @@ def _prepare_import(assignment: Assignment) -> None:
         debugger.listen(assignment.plan.settings.debugpy)
 
 
+def _refusals(loaded: Callable[[], Loaded], log: Log) -> Callable[[str, object, str], None]:
+    from mooring.instrument.refusals import Refusals
+
+    return Refusals(lambda: loaded().row(), log.warning)
+
+
+def _fullness(loaded: Callable[[], Loaded]) -> Callable[[bool], None]:
+    from mooring.scoreboard.row import FULL
+
+    def full(is_full: bool) -> None:
+        loaded().row().cells[FULL] = float(is_full)
+
+    return full
+
+
 def _watch_access_loggers(plan: Plan) -> None:
     """Have what the application sets on the servers' access loggers count for the access log."""
     given = plan.explained.get("access_log")
@@ -229,6 +245,8 @@ def _serve(assignment: Assignment) -> None:
         metrics=setup.metrics_folder(assignment),
         moved=lambda: heartbeat.moved(loaded[0].row()) if loaded else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
+        refused=_refusals(lambda: loaded[0], assignment.context.log),
+        full=_fullness(lambda: loaded[0]),
         orders=assignment.report,
         leaving=lambda why: tell(assignment.report, "leaving", message=why),
     )

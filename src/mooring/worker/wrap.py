@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mooring.application.model import Application
 from mooring.instrument.drain import DrainState
-from mooring.plan.plan import Plan
 from mooring.settings import engines
-from mooring.worker import advice
+from mooring.worker import advice, messages
 from mooring.worker import seat as seats
 from mooring.worker.assignment import Assignment
 from mooring.worker.seat import SeatArbiterRows
@@ -59,7 +60,7 @@ def load_wrapped(
 
     def wrap() -> Loaded:
         meter = _meter(assignment, arbiter_rows, drain or DrainState())
-        call = instrument_wrap.wrap(_limited(inner, plan, meter.row), plan, meter)
+        call = instrument_wrap.wrap(_limited(inner, assignment, meter.row), plan, meter)
         return Loaded(application._replace(call=call), lambda: meter.row)
 
     if arbiter_rows is not None and arbiter_rows.arbiter == os.getpid():
@@ -75,14 +76,32 @@ def _speaks(assignment: Assignment, arbiter_rows: SeatArbiterRows | None) -> boo
     return arbiter_rows.index == next(iter(seat.rows), None)
 
 
-def _limited(application: Application, plan: Plan, row: Row) -> Application:
+def _limited(application: Application, assignment: Assignment, row: Row) -> Application:
     """The application, with the limits that the settings set for its requests."""
+    plan = assignment.plan
     most, seconds = plan.settings.max_in_flight, plan.settings.request_timeout
     if not (most or seconds):
         return application
     from mooring.instrument.limits import limit
 
-    return application._replace(call=limit(application.call, application.interface, row, most, seconds))
+    def recycle(why: str) -> None:
+        """Have this worker replaced."""
+        if plan.has_arbiter:
+            logging.getLogger("mooring").warning("%s: this worker is replaced", why)
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            os.write(assignment.report, messages.encode("leaving", {"pid": os.getpid(), "message": why}))
+
+    call = limit(
+        application.call,
+        application.interface,
+        row,
+        most,
+        seconds,
+        threads=plan.threads,
+        recycle=recycle,
+    )
+    return application._replace(call=call)
 
 
 def _preloaded(wrap: Callable[[], Loaded], arbiter_rows: SeatArbiterRows) -> Loaded:

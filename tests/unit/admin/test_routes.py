@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import selectors
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mooring.admin import routes
-from mooring.admin.answers import Answer, Deferred
+from mooring.admin.answers import Answer, Deferred, Request
 from mooring.admin.routes import Routes
 from mooring.application.discovery import Target
 from mooring.logs.log import Log
@@ -19,6 +20,7 @@ from mooring.plan.plan import Report, plan
 from mooring.resources import read
 from mooring.scoreboard.row import (
     BUCKETS,
+    FULL,
     HISTOGRAM,
     MEMORY,
     METHOD_BASE,
@@ -81,11 +83,26 @@ def body(answer: Answer | Deferred) -> str:
     return answer.encode().partition(b"\r\n\r\n")[2].decode()
 
 
+def test_readiness_says_that_a_worker_is_full(supervisor):
+    (index,) = supervisor.workers.scoreboard.give(0)
+    pid = work(supervisor, lambda row: row.cells.__setitem__(FULL, 1.0), index)
+    supervisor.workers.handles[0] = WorkerHandle(0, 0, 1, pid, -1, time.monotonic(), supervisor.plan)
+    worker = supervisor.fleet.workers[0]
+    workers = {0: dataclasses.replace(worker, state=lifecycle.WorkerState.READY)}
+    supervisor.fleet = dataclasses.replace(supervisor.fleet, workers=workers)
+    told = Routes(supervisor).control(Request("GET", "/readyz"))
+    assert told.status == 200
+    assert body(told) == "ok, but full: 1 of 1 workers have their most connections\n"
+    status = json.loads(body(Routes(supervisor).control(Request("GET", "/status"))))
+    assert status["full"] == "1 of 1 workers have their most connections"
+    assert [row["full"] for row in status["workers"]] == [True]
+
+
 def test_a_worker_is_told_by_its_row(supervisor):
     (index,) = supervisor.workers.scoreboard.give(0)
     pid = work(supervisor, served, index)
     supervisor.workers.handles[0] = WorkerHandle(0, 0, 1, pid, -1, time.monotonic(), supervisor.plan)
-    status = json.loads(body(Routes(supervisor).control("GET", "/status")))
+    status = json.loads(body(Routes(supervisor).control(Request("GET", "/status"))))
     (row,) = status["workers"]
     assert (row["pid"], row["requests"], row["errors"], row["in_flight"], row["websockets"]) == (
         pid,
@@ -113,11 +130,11 @@ def test_an_arbiters_workers_are_told_by_theirs(supervisor):
         report=Report("wsgi", "flask", "gunicorn", "main:app", 7),
     )
     pids = [work(supervisor, served, index) for index in indices[:2]]
-    rows = json.loads(body(Routes(supervisor).control("GET", "/status")))["workers"]
+    rows = json.loads(body(Routes(supervisor).control(Request("GET", "/status"))))["workers"]
     assert sorted(row["pid"] for row in rows) == sorted(pids)
     assert {row["arbiter_pid"] for row in rows} == {4242}
     assert {row["state"] for row in rows} == {"ready"}
-    page = body(Routes(supervisor).control("GET", "/metrics"))
+    page = body(Routes(supervisor).control(Request("GET", "/metrics")))
     assert 'mooring_worker_memory_bytes{slot="0"} 100000000\n' in page
     assert 'mooring_workers{state="ready"} 2\n' in page
 
@@ -135,18 +152,18 @@ def test_a_row_of_garbage_is_no_error_and_no_broken_json(supervisor):
     work(supervisor, garble, index)
     made = Routes(supervisor)
     for path in ("/status", "/stats"):
-        json.loads(body(made.control("GET", path)), parse_constant=pytest.fail)
-    body(made.control("GET", "/metrics"))
+        json.loads(body(made.control(Request("GET", path))), parse_constant=pytest.fail)
+    body(made.control(Request("GET", "/metrics")))
 
 
 def test_public_pages_are_made_once_in_a_while_and_others_at_once(supervisor):
     made = Routes(supervisor)
-    assert made.public("GET", "/stats") is made.public("HEAD", "/stats")
-    assert made.public("GET", "/metrics") is made.public("GET", "/metrics")
-    assert made.control("GET", "/stats") is not made.control("GET", "/stats")
-    kept = made.public("GET", "/stats")
+    assert made.public(Request("GET", "/stats")) is made.public(Request("HEAD", "/stats"))
+    assert made.public(Request("GET", "/metrics")) is made.public(Request("GET", "/metrics"))
+    assert made.control(Request("GET", "/stats")) is not made.control(Request("GET", "/stats"))
+    kept = made.public(Request("GET", "/stats"))
     time.sleep(0.11)
-    assert made.public("GET", "/stats") is not kept
+    assert made.public(Request("GET", "/stats")) is not kept
 
 
 def test_the_public_door_tells_nothing_that_the_application_has_said(supervisor):
@@ -158,9 +175,9 @@ def test_the_public_door_tells_nothing_that_the_application_has_said(supervisor)
     supervisor.history.note(lifecycle.Notice.EXITED, {**data, "ordered": None})
     made = Routes(supervisor)
     for path in ("/status", "/stats"):
-        assert "s3cret" in body(made.control("GET", path))
-        assert "s3cret" not in body(made.public("GET", path))
-    told = json.loads(body(made.control("GET", "/status")))
+        assert "s3cret" in body(made.control(Request("GET", path)))
+        assert "s3cret" not in body(made.public(Request("GET", path)))
+    told = json.loads(body(made.control(Request("GET", "/status"))))
     assert (told["last_roll"]["why"], told["last_exits"][0]["reason"]) == ("s3cret", "s3cret")
     assert told["last_exits"][0].keys() == {"slot", "state", "reason", "kind", "failed", "time"}
 
@@ -168,8 +185,14 @@ def test_the_public_door_tells_nothing_that_the_application_has_said(supervisor)
 def test_why_a_roll_was_refused_is_not_for_the_public(supervisor):
     supervisor.history.refused(2, "mooring.toml: s3cret")
     made = Routes(supervisor)
-    assert json.loads(body(made.control("GET", "/status")))["last_roll"]["why"] == "mooring.toml: s3cret"
-    assert "the settings were refused" in json.loads(body(made.public("GET", "/status")))["last_roll"]["why"]
+    assert (
+        json.loads(body(made.control(Request("GET", "/status"))))["last_roll"]["why"]
+        == "mooring.toml: s3cret"
+    )
+    assert (
+        "the settings were refused"
+        in json.loads(body(made.public(Request("GET", "/status"))))["last_roll"]["why"]
+    )
 
 
 # -- the application's own metrics -------------------------------------------------------------------------
@@ -189,9 +212,9 @@ def test_scrapes_that_wait_share_one_question_and_one_page(supervisor):
     made, asked = Routes(supervisor), Asked()
     made.app_metrics = asked
     one, two, three = (
-        made.public("GET", "/metrics"),
-        made.public("GET", "/metrics"),
-        made.control("GET", "/metrics"),
+        made.public(Request("GET", "/metrics")),
+        made.public(Request("GET", "/metrics")),
+        made.control(Request("GET", "/metrics")),
     )
     assert isinstance(one, Deferred)
     assert one is two is three
@@ -199,28 +222,28 @@ def test_scrapes_that_wait_share_one_question_and_one_page(supervisor):
     assert one.answer is not None
     assert body(one.answer).endswith("\nshop_total 1\n")
     assert body(one.answer).startswith("# HELP mooring_")
-    assert made.public("GET", "/metrics") is one.answer
-    assert isinstance(made.control("GET", "/metrics"), Deferred)
+    assert made.public(Request("GET", "/metrics")) is one.answer
+    assert isinstance(made.control(Request("GET", "/metrics")), Deferred)
     assert len(asked.tells) == 2
 
 
 def test_metrics_that_are_there_are_an_answer_at_once(supervisor):
     made = Routes(supervisor)
     made.app_metrics = lambda tell: tell(b"shop_total 1\n")
-    assert body(made.public("GET", "/metrics")).endswith("\nshop_total 1\n")
+    assert body(made.public(Request("GET", "/metrics"))).endswith("\nshop_total 1\n")
 
 
 def test_metrics_that_do_not_come_leave_the_rest_of_the_page(supervisor):
     made, asked = Routes(supervisor), Asked()
     made.app_metrics = asked
-    waiting = made.public("GET", "/metrics")
+    waiting = made.public(Request("GET", "/metrics"))
     assert isinstance(waiting, Deferred)
     assert 1 < waiting.deadline - time.monotonic() < 9  # below Prometheus' own 10
     waiting.complete(waiting.expired())
     asked.tells[0](b"late 1\n")
     assert "mooring_app_metrics_up 0\n" in body(waiting.answer)
     assert "late" not in body(waiting.answer)
-    again = made.public("GET", "/metrics")
+    again = made.public(Request("GET", "/metrics"))
     assert isinstance(again, Deferred)
     assert again is not waiting
 
@@ -234,12 +257,12 @@ def test_a_mistake_in_a_page_that_comes_later_is_an_answer_too(supervisor, monke
     made, asked = Routes(supervisor), Asked()
     made.app_metrics = asked
     monkeypatch.setattr(routes.stats, "collect", mistaken)
-    told, expired = made.public("GET", "/metrics"), None
+    told, expired = made.public(Request("GET", "/metrics")), None
     asked.tells[0](b"shop_total 1\n")
     assert isinstance(told, Deferred)
     assert told.answer is not None
     assert told.answer.status == 500
-    expired = made.public("GET", "/metrics")
+    expired = made.public(Request("GET", "/metrics"))
     assert isinstance(expired, Deferred)
     assert expired.expired().status == 500
 

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from mooring.admin import server
-from mooring.admin.answers import Answer, Deferred, parse
+from mooring.admin.answers import Answer, Deferred, Request, parse
 from mooring.admin.server import Admin
 
 
@@ -28,10 +28,10 @@ class Served:
         self.selector = selectors.DefaultSelector()
         self.errors: list[Exception] = []
         self.admin = Admin(self.selector, self.errors.append)
-        self.door = self.admin.open(listener, lambda method, path: self.answer(method, path))
+        self.door = self.admin.open(listener, lambda request: self.answer(request))
 
-    def answer(self, method: str, path: str) -> Answer | Deferred:
-        return Answer(200, f"{method} {path}")
+    def answer(self, request: Request) -> Answer | Deferred:
+        return Answer(200, f"{request.method} {request.path}")
 
     def turn(self, times: int = 3) -> int:
         """Turn the loop, as the supervisor does; how many events there were."""
@@ -149,9 +149,20 @@ def test_junk_is_a_bad_request(served, junk):
 
 
 def test_the_absolute_form_is_understood():
-    assert parse(b"GET http://host:9/metrics?x=http://y HTTP/1.1\r\n\r\n") == ("GET", "/metrics")
-    assert parse(b"GET http://host HTTP/1.1\r\n\r\n") == ("GET", "/")
-    assert parse(b"GET /a?u=http://y HTTP/1.0\r\n\r\n") == ("GET", "/a")
+    assert parse(b"GET http://host:9/metrics?x=http://y HTTP/1.1\r\n\r\n") == Request(
+        "GET", "/metrics", "host:9"
+    )
+    assert parse(b"GET http://host HTTP/1.1\r\n\r\n") == Request("GET", "/", "host")
+    assert parse(b"GET /a?u=http://y HTTP/1.0\r\n\r\n") == Request("GET", "/a")
+
+
+def test_a_heads_host_and_authorization_are_read():
+    head = b"GET / HTTP/1.1\r\nX: 1\r\nHOST:\t shop:9 \r\nAuthorization: Bearer a:b\r\n\r\nHost: body"
+    assert parse(head) == Request("GET", "/", "shop:9", "Bearer a:b")
+
+
+def test_two_hosts_are_a_bad_request(served):
+    assert served.ask(b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n").startswith(b"HTTP/1.1 400")
 
 
 def test_too_long_a_head_is_refused_and_the_refusal_arrives(served):
@@ -177,7 +188,7 @@ def test_who_sends_without_end_is_dropped(served):
 
 
 def test_a_pipelined_request_is_left_and_spoils_no_answer(served):
-    served.answer = lambda method, path: Answer(200, path * 20_000)
+    served.answer = lambda request: Answer(200, request.path * 20_000)
     answer = served.ask(b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n" + b"z" * 30_000)
     assert answer.endswith(b"/a/a\n")
     assert answer.count(b"HTTP/1.1 200") == 1
@@ -205,7 +216,7 @@ def test_a_client_that_closes_early_is_forgotten(served):
 
 
 def test_a_reset_is_no_error(tcp):
-    tcp.answer = lambda method, path: Answer(200, "x" * 5_000_000)
+    tcp.answer = lambda _request: Answer(200, "x" * 5_000_000)
     for sent in (b"", b"GET", GET):
         client = tcp.connect()
         client.sendall(sent)
@@ -217,7 +228,7 @@ def test_a_reset_is_no_error(tcp):
 
 
 def test_a_page_that_fails_is_an_internal_error(served):
-    def fail(_method: str, _path: str) -> Answer:
+    def fail(_request: Request) -> Answer:
         raise ValueError("secret")
 
     served.answer = fail
@@ -248,7 +259,7 @@ def test_a_slow_head_has_five_seconds_in_all(served, later):
 
 
 def test_who_never_reads_a_big_answer_is_dropped_in_time(served, later):
-    served.answer = lambda method, path: Answer(200, "x" * 20_000_000)
+    served.answer = lambda _request: Answer(200, "x" * 20_000_000)
     with served.connect() as client:
         client.sendall(GET)
         served.turn(10)
@@ -294,7 +305,7 @@ def test_idle_clients_give_way_to_one_that_asks(served):
 
 
 def test_clients_that_do_not_read_give_way(served):
-    served.answer = lambda method, path: Answer(200, "x" * (20_000_000 if path == "/big" else 1))
+    served.answer = lambda request: Answer(200, "x" * (20_000_000 if request.path == "/big" else 1))
     held = [served.connect() for _ in range(16)]
     for sock in held:
         sock.sendall(b"GET /big HTTP/1.1\r\n\r\n")
@@ -309,7 +320,7 @@ def test_a_full_door_leaves_the_others_open(served, tmp_path):
     other.bind(str(tmp_path / "other"))
     other.listen(1)
     other.setblocking(False)
-    served.admin.open(other, lambda method, path: Answer(200, "other"))
+    served.admin.open(other, lambda _request: Answer(200, "other"))
     held = [served.connect() for _ in range(40)]
     served.turn(30)
     with socket.socket(socket.AF_UNIX) as client:
@@ -384,7 +395,7 @@ def deferred(seconds: float = 5.0) -> Deferred:
 
 def test_a_deferred_answer_reaches_all_who_wait_for_it(served):
     answer = deferred()
-    served.answer = lambda method, path: answer
+    served.answer = lambda _request: answer
     with served.connect() as one, served.connect() as two:
         served.turn()
         one.sendall(GET)
@@ -400,7 +411,7 @@ def test_a_deferred_answer_reaches_all_who_wait_for_it(served):
 
 def test_a_deferred_answer_that_does_not_come_is_given_up_in_time(served):
     answer = deferred(0.2)
-    served.answer = lambda method, path: answer
+    served.answer = lambda _request: answer
     began = time.monotonic()
     assert served.ask(GET).startswith(b"HTTP/1.1 503")
     assert 0.2 <= time.monotonic() - began < 4
@@ -410,13 +421,13 @@ def test_a_deferred_answer_that_does_not_come_is_given_up_in_time(served):
 def test_a_deferred_answer_that_is_there_already_is_sent_at_once(served):
     answer = deferred()
     answer.complete(Answer(200, "there"))
-    served.answer = lambda method, path: answer
+    served.answer = lambda _request: answer
     assert served.ask(GET).endswith(b"there\n")
 
 
 def test_who_waits_for_a_deferred_answer_may_leave(tcp):
     answer = deferred()
-    tcp.answer = lambda method, path: answer
+    tcp.answer = lambda _request: answer
     client = tcp.connect()
     client.sendall(GET)
     tcp.turn()

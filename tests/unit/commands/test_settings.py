@@ -9,17 +9,20 @@ import pytest
 from mooring.commands.settings import as_markdown, as_text
 from mooring.settings.table import ROWS, restart_text
 
-CELLS = {cells[1].strip(" `"): cells for cells in (line.split(" | ") for line in as_markdown().splitlines())
+CELLS = {cells[0].strip("|` ").partition("`")[0]: cells
+         for cells in (line.split(" | ") for line in as_markdown().splitlines())
          if len(cells) > 1}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_setting_that_only_a_restart_changes_says_so_in_its_row(name: str) -> None:
     row = ROWS[name]
-    *_, needs, text = CELLS[row.option]
+    *_, option, _, needs, text = CELLS[row.variables[0]]
+    assert option.strip(" `") == ("" if row.secret else row.option)
     assert needs == restart_text(row)
     assert text.startswith(row.help.replace("|", "\\|"))
-    (told,) = re.findall(rf"\({row.option}\)\n((?:      .*\n)+)", as_text())
+    first = ", ".join(row.variables) + ("" if row.secret else f"  ({row.option})")
+    (told,) = re.findall(rf"^  {re.escape(first)}\n((?:      .*\n)+)", as_text(), re.MULTILINE)
     assert told.count("Needs a restart: ") == bool(row.restart)
     assert told.endswith(f"      Needs a restart: {needs}\n" if row.restart else "\n")
 

@@ -38,8 +38,8 @@ class TestGranian:
         from mooring.settings.table import Settings
 
         given = 7  # up to py_threads_idle_timeout: granian.Pool
-        assert len(options(Settings(), websockets=True)) + given == len(self.WORKER)
-        assert len(options(Settings(), websockets=False)) + given == len(self.WORKER)
+        assert len(options(Settings(), 100, websockets=True)) + given == len(self.WORKER)
+        assert len(options(Settings(), 100, websockets=False)) + given == len(self.WORKER)
 
     def test_socket_holder_takes_a_descriptor(self):
         with socket.socket() as sock:

@@ -168,6 +168,7 @@ def test_files_are_reopened_at_the_same_descriptor(tmp_path: Path):
     fd = files.open(str(path), 2)
     assert files.open("-", 1) == 1
     os.write(fd, b"old\n")
+    assert path.stat().st_mode & 0o777 == 0o640  # lines tell who asked for what
     path.rename(tmp_path / "log.1")
     assert files.reopen() == []
     os.write(fd, b"new\n")

@@ -22,6 +22,8 @@ from mooring.scoreboard.row import (
     HISTOGRAM,
     METHOD_BASE,
     RAISED,
+    REFUSALS,
+    REFUSED,
     REJECTED,
     TIMED_OUT,
 )
@@ -53,6 +55,7 @@ FULL: dict[str, Any] = {
         {base + digit: 100.0 * digit + base for base in METHOD_BASE.values() for digit in range(1, 6)}
         | {HISTOGRAM + bucket: float(bucket + 1) for bucket in range(BUCKETS)}
         | {DURATIONS: 12345.678, DROPPED: 3.0, RAISED: 4.0, REJECTED: 5.0, TIMED_OUT: 6.0}
+        | {REFUSED + number: number + 7.0 for number in range(len(REFUSALS))}
     ),
     "in_flight": 17,
     "websockets": 2,

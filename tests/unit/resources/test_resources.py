@@ -264,6 +264,7 @@ def test_json_has_every_reading_with_value_and_source(tmp_path: Path) -> None:
         "memory_limit",
         "host_memory",
         "kubernetes",
+        "descriptors",
     ]
     assert all(set(reading) == {"value", "source"} for reading in shown.values())
     assert shown["cpu_quota"] == {"value": 1.5, "source": f"{TOP}/cpu.max"}

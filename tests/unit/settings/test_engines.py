@@ -30,6 +30,7 @@ ALLOWED = {
     "plan/server_config/worker_classes.py": "whether a worker class is gunicorn's, and older images' engines",
     "logs/configuration.py": "users' logging configurations name the logger uvicorn.access",
     "instrument/handshake.py": "libraries for WebSockets look for gunicorn's key in the environ",
+    "instrument/wsgi_deadline.py": "gunicorn gives the connection in the environ",
     "logs/access/line.py": "the forms of a log line have names like these",
 }
 

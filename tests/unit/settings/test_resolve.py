@@ -203,6 +203,59 @@ def test_other_variables_are_not_warned_about(tmp_path: Path) -> None:
     assert resolve({}, environ, tmp_path).warnings == ()
 
 
+def test_any_value_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "port"
+    path.write_text("  81\n")
+    resolved = resolve({}, {"MOORING_PORT_FILE": str(path), "PORT": "82"}, tmp_path)
+    assert resolved.settings.port == 81
+    assert resolved.origin_name("port") == "MOORING_PORT_FILE"
+    assert resolved.warnings == ()
+    assert resolve({"port": "83"}, {"MOORING_PORT_FILE": str(path)}, tmp_path).settings.port == 83
+
+
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [
+        (b"", "the file is empty"),
+        (b" \n", "the file is empty"),
+        (b"\xff", "the file is not UTF-8 text"),
+        (b"8" * 65_537, "the file has more than 65536 bytes"),
+        (b"hunter2", "(not shown): expected"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_file_that_holds_no_value_is_named_and_its_text_is_not(
+    tmp_path: Path, data: bytes | None, wrong: str
+) -> None:
+    path = tmp_path / "held"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({}, {"MOORING_PORT_FILE": str(path)}, tmp_path)
+    assert f"MOORING_PORT_FILE={path}: {wrong}" in str(caught.value) or wrong in str(caught.value)
+    assert "MOORING_PORT_FILE=" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert str(caught.value).count("MOORING_PORT_FILE") == 1
+
+
+def test_a_value_and_its_file_are_not_both_given(tmp_path: Path) -> None:
+    (tmp_path / "held").write_text("81")
+    environ = {"MOORING_PORT_FILE": str(tmp_path / "held"), "MOORING_PORT": "81"}
+    with pytest.raises(ConfigurationError, match="MOORING_PORT is set too; unset one of them"):
+        resolve({}, environ, tmp_path)
+
+
+@pytest.mark.parametrize("name", [row.name for row in ROWS.values() if row.secret])
+def test_a_secret_is_refused_on_the_command_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve({name: "hunter2"}, {}, tmp_path)
+    option = ROWS[name].option
+    assert str(caught.value) == (
+        f"bad settings: {option}: every user of the machine can read a command line; set "
+        f"{ROWS[name].canonical}, or {ROWS[name].canonical}_FILE to the path of a file that holds it"
+    )
+
+
 def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         resolve({}, {"MOORING_TLS_KEY_PASSWORD": "hunter2", "PORT": "x"}, tmp_path)

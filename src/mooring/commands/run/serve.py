@@ -54,6 +54,8 @@ def serve(made: Replanned, invocation: Invocation, context: Context, queue: Sign
         last.callback(listeners.close_listeners, opened)
         runtime = instance.open_instance(plan.settings, opened[0].address, context.environ)
         last.callback(runtime.close)
+        if runtime.warning:
+            log.warning(runtime.warning)
         ports = open_ports(plan.settings, context.environ)
         last.callback(ports.close)
         metrics = _metrics_folder(plan, context, runtime.path)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mooring.admin import instance
+from mooring.admin.access import Access
 from mooring.admin.ports import Ports
 from mooring.admin.routes import Routes
 from mooring.admin.server import Admin
@@ -77,7 +78,7 @@ def supervise(
     supervisor.on_fit = lambda fitted: announce(fitted, opened.urls, context.log)
     supervisor.on_reopen = lambda: _reopen(context.files, context.log, workers)
     supervisor.on_measure = SurgeMeasure(supervisor).measure
-    routes = Routes(supervisor)
+    routes = Routes(supervisor, _access(settings))
     if workers.access is not None:
         supervisor.add(workers.access)
     hangs = HangWatch(supervisor)
@@ -125,7 +126,7 @@ def _admin(supervisor: Supervisor, routes: Routes, opened: Opened) -> Admin:
     owner = os.geteuid()
     admin.open(runtime.socket, routes.control, allowed=lambda peer: instance.peer_allowed(peer, owner))
     for listener in ports.admin:
-        admin.open(listener.socket, routes.public)
+        admin.open(listener.socket, partial(routes.public, tcp=listener.address.kind == "tcp"))
     for listener in ports.probes:
         admin.open(listener.socket, routes.probe)
     supervisor.admin_urls = [listener.url(tls=False) for listener in ports.admin]
@@ -135,6 +136,12 @@ def _admin(supervisor: Supervisor, routes: Routes, opened: Opened) -> Admin:
     if ports.probes:
         log.info(f"liveness and readiness: {', '.join(supervisor.probe_urls)}")
     return admin
+
+
+def _access(settings: Settings) -> Access:
+    """Who may read at MOORING_ADMIN_BIND; a name that it is bound to is one of its names."""
+    bound = [address.host for address in settings.admin_bind or () if address.host]
+    return Access([*bound, *settings.admin_hosts], settings.admin_token)
 
 
 def _metrics(

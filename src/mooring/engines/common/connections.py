@@ -11,6 +11,7 @@ import _socket  # gevent replaces the class in the module socket
 import array
 import contextlib
 import fcntl
+import math
 import os
 import struct
 import termios
@@ -31,6 +32,32 @@ class Bytes(NamedTuple):
 
     sent: int
     received: int
+
+
+_NUMBERS = struct.Struct("=B23xI16xI4xI64xQQ8xI")  # tcp_info: as above; unacked, and notsent_bytes
+_CLOSE_WAIT = 8
+_FIRST = 1  # what bytes_acked may be before anything was sent: the handshake's
+
+
+class Numbers(NamedTuple):
+    """What the kernel tells of a TCP connection; times in seconds.
+
+    `open`: the client has not closed it. `queued`: whether bytes wait that the client has not taken.
+    """
+
+    fd: int
+    peer: tuple[str, int]
+    open: bool
+    queued: bool
+    sent_ago: float
+    received_ago: float
+    acked: int
+    received: int
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing was ever sent to the client."""
+        return self.acked <= _FIRST and not self.queued
 
 
 Traffic = dict[tuple[int, Any], Bytes]  # of each connection, by its descriptor and the client's address
@@ -65,8 +92,37 @@ class Connections:
     def traffic(self) -> Traffic:
         """How far each connection is. Of a unix socket: what waits in its queues."""
         return {
-            (fd, name): _waiting(fd) if silence is None else _passed(fd) for fd, name, silence in self._each()
+            (fd, name): _waiting(fd) if silence is None else passed(fd) for fd, name, silence in self._each()
         }
+
+    def numbers(self) -> Iterator[Numbers]:
+        """Each TCP connection's numbers; none where the kernel does not tell."""
+        size, unpack = _NUMBERS.size, _NUMBERS.unpack
+        for number in descriptors():
+            try:
+                sock = _socket.socket(fileno=number)
+            except OSError:
+                continue
+            try:
+                if (
+                    sock.type != _socket.SOCK_STREAM
+                    or sock.family == _socket.AF_UNIX
+                    or not self._is_ours(sock)
+                ):
+                    continue
+                name = sock.getpeername()
+                found = unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, size))
+            except (OSError, struct.error):
+                continue
+            finally:
+                sock.detach()
+            state, unacked, sent, received, acked, size_in, unsent = found
+            if state in (_ESTABLISHED, _CLOSE_WAIT):
+                peer = name[0].partition("%")[0], name[1]  # without the zone of a link's address
+                queued = bool(unacked or unsent)
+                yield Numbers(
+                    number, peer, state == _ESTABLISHED, queued, sent / 1000, received / 1000, acked, size_in
+                )
 
     def _each(self) -> Iterator[tuple[int, Any, float | None]]:
         for number in descriptors():
@@ -122,7 +178,7 @@ def unread(fd: int) -> bool:
     return waiting[0] > 0
 
 
-def _passed(fd: int) -> Bytes:
+def passed(fd: int) -> Bytes:
     """Bytes that a TCP client has acknowledged and sent; zeros where the kernel does not tell."""
     sock = _socket.socket(fileno=fd)
     try:
@@ -141,6 +197,19 @@ def _waiting(fd: int) -> Bytes:
             fcntl.ioctl(fd, request, waiting)
         found.append(waiting[0])
     return Bytes(*found)
+
+
+def sent_ago(fd: int) -> float:
+    """Seconds since data was last sent, or since the connection was made; no number where it is not known."""
+    sock = _socket.socket(fileno=fd)
+    try:
+        return float(
+            _TIMES.unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TIMES.size))[1] / 1000
+        )
+    except (OSError, struct.error):
+        return math.nan
+    finally:
+        sock.detach()
 
 
 def silence_of(sock: Any) -> float | None:

@@ -16,7 +16,9 @@ from typing import Any
 
 from mooring.application.model import Send
 
-TOO_BIG = 1009  # RFC 6455, 7.4.1
+POLICY, TOO_BIG, UNANSWERED = 1008, 1009, 1011  # close codes: RFC 6455, 7.4.1
+FRAGMENTS = 10_000  # the most of one message
+PING = 20.0  # seconds of silence until a client is asked, and again until its connection ends
 SILENCE = 0.5  # seconds without a byte after which a refused client is taken to have sent all of its message
 LINGER = 15.0  # seconds that it may send on at most: a close before that would reset it, with 1009 unread
 _AGAIN = 60.0  # seconds between two log lines

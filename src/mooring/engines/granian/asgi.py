@@ -11,10 +11,10 @@ from granian._futures import _new_cbscheduler
 from mooring.application.model import Message
 from mooring.engines import Serving
 from mooring.engines.common import event_loop
-from mooring.engines.common.connections import Connections
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import StopRequest, warn_of_cut
+from mooring.engines.common.watch import Watch
 from mooring.engines.granian.pool import LOG, Pool
 from mooring.engines.granian.scope import handler
 from mooring.engines.granian.websocket import Live
@@ -36,9 +36,10 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest, poo
     lifespan = _Engine(application)
     if not await lifespan.startup(stopping):
         return
-    settings = serving.plan.settings
-    live = Live(settings.websocket_max_size, Connections(serving.doors.names))
     loop = asyncio.get_running_loop()
+    live = Live(serving, loop)
+    watch = Watch(serving, live.busy, loop.call_soon_threadsafe)
+    live.multiplexed, live.answered = watch.multiplexed, watch.answered
     stopped = asyncio.Semaphore(0)
     new_scheduler: Any = _new_cbscheduler
     schedulers = []
@@ -51,6 +52,7 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest, poo
         loop.call_soon_threadsafe(stopped.release)
 
     pool.start(schedulers, loop, one_stopped)
+    watch.start()
     if not stop.requested:
         serving.ready()
     await stopping.wait()

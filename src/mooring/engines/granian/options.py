@@ -9,20 +9,23 @@ from typing import Any
 
 from granian.http import HTTP1Settings, HTTP2Settings
 
+from mooring.engines.common.watch import accepted_connections
 from mooring.errors import ConfigurationError
 from mooring.settings.table import Settings
 from mooring.system.memfd import memory
 
+_LEAST, _SIZE = 8192, 1 << 19  # bytes of a head: the least that hyper takes, and for no limit
+_LONGEST = 86_400.0  # seconds: for no limit
 
-def options(settings: Settings, *, websockets: bool) -> list[Any]:
+
+def options(settings: Settings, connections: int, *, websockets: bool) -> list[Any]:
     """The arguments `backpressure` to `metrics` of granian's ASGI worker."""
-    # A connection holds its place while it idles, so this bounds connections, not requests.
-    backpressure = max(1024, settings.backlog)
     return [
-        backpressure,
+        # A connection holds its place while it idles: the watch ends the oldest idle ones before that.
+        accepted_connections(connections),
         settings.http,
         http1(settings),
-        HTTP2Settings(),
+        http2(settings),
         websockets,
         None,
         *tls(settings),
@@ -31,10 +34,19 @@ def options(settings: Settings, *, websockets: bool) -> list[Any]:
 
 
 def http1(settings: Settings) -> HTTP1Settings:
-    """Granian has no keep-alive timeout: the timeout for the next request's head stands for it."""
-    if settings.keep_alive == 0:
-        return HTTP1Settings(keep_alive=False)
-    return HTTP1Settings(header_read_timeout=max(1, round(settings.keep_alive * 1000)))
+    """Granian's time for a head counts from the answer before; the watch tells a head from idle time."""
+    longest = _LONGEST if not settings.head_timeout else settings.keep_alive + settings.head_timeout
+    return HTTP1Settings(
+        header_read_timeout=max(1, round(longest * 1000)),
+        keep_alive=settings.keep_alive != 0,
+        max_buffer_size=max(_LEAST, settings.max_head or _SIZE),
+    )
+
+
+def http2(settings: Settings) -> HTTP2Settings:
+    """Granian's own limit for a head is 16 MiB; it ends floods of resets and of empty frames by itself."""
+    most = settings.max_head
+    return HTTP2Settings(max_headers_size=min(most, 2**31)) if most else HTTP2Settings()
 
 
 def tls(settings: Settings) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from mooring.errors import ConfigurationError
 
 _EMPTYING = 0.25  # seconds: they need some microseconds, or no more connections may be open
 
+_ASK = 20  # seconds of silence until a client is asked, and again
 LOG = logging.getLogger("_granian")  # granian's own name
 
 
@@ -38,9 +39,12 @@ class Pool:
     def start(self, schedulers: Sequence[Any], loop: Any, stopped: Callable[[], None]) -> None:
         """Accept on every socket; `stopped` is called, in any thread, for each worker that has stopped."""
         kind: Any = _granian.ASGIWorker  # for WSGI too: request.py
-        settings = options(self._serving.plan.settings, websockets=self._websockets)
+        plan = self._serving.plan
+        settings = options(plan.settings, plan.max_connections, websockets=self._websockets)
         for number, (sock, scheduler) in enumerate(zip(self._serving.sockets, schedulers, strict=True), 1):
             uds = sock.family == socket.AF_UNIX
+            if not uds:
+                _ask_silent_clients(sock)
             fd = os.dup(sock.fileno())  # granian closes what it is given
             holder: Any = SocketHolder
             holder = holder(fd, uds, self._serving.plan.settings.backlog)
@@ -69,3 +73,14 @@ def _explained(error: BaseException) -> BaseException:
     if type(error).__name__ == "PanicException":
         return ConfigurationError(f"granian cannot use the TLS certificate, key or client CA: {error}")
     return error
+
+
+def _ask_silent_clients(listener: socket.socket) -> None:
+    """Have the kernel ask silent clients whether they are still there: granian sends WebSockets no pings.
+
+    Connections have this of their listener: tcp(7).
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+        listener.setsockopt(socket.IPPROTO_TCP, option, _ASK)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, borrow, is_open
+from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, TIME, Answer
 from mooring.instrument.request_exit import traced
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
@@ -24,6 +26,8 @@ _PROTOCOLS = {"1": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2"}
 # CGI's names; of several headers the first counts.
 _ONCE = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 _KEPT = 1 << 20  # bytes of a body that is not read, kept while its answer is streamed
+
+_REFUSED = "the client did not send the request's body in time, or it is too large"
 
 Environ = dict[str, Any]
 Handle = Callable[[Any, Environ], None]
@@ -39,42 +43,66 @@ class Loop:
     call_soon_threadsafe = call_soon
 
 
-def scheduler(handle: Handle, threads: int, connections: Connections, moved: Callable[[], None]) -> Any:
+class RefusedError(Exception):
+    """A request that the application does not get, or not further; `reason` is for the count."""
+
+    def __init__(self, refusal: Answer, reason: str, detail: str = "") -> None:
+        super().__init__(detail or refusal.phrase)
+        self.refusal, self.reason, self.detail = refusal, reason, detail
+
+
+class Rules:
+    """What the scheduler needs of the worker: its limits, and whom to tell of what is refused."""
+
+    def __init__(self, serving: Serving) -> None:
+        settings = serving.plan.settings
+        self.fields, self.most = settings.max_fields, settings.max_body
+        self.refused, self.moved = serving.refused, serving.moved
+        self.connections = Connections(serving.doors.names)
+        self.waiting = deque[Any]()  # requests for which there is no thread yet
+
+
+def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
     """The function that granian calls for each request, in one of its threads, with what it calls a watcher.
 
     At most `threads` requests are in `handle` at once; others wait, but not in a thread. It never raises,
-    since granian does not look. `moved` is called for each part of a body.
+    since granian does not look.
     """
 
     def body_of(proto: Any) -> Body:
-        return Body(proto, moved)
+        return Body(proto, rules.moved, rules)
 
     def stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes]) -> None:
-        _stream(exchange, status, headers, chunks, connections)
+        _stream(exchange, status, headers, chunks, rules.connections)
 
-    waiting = deque[Any]()
+    def failed(watcher: Any, error: BaseException) -> None:
+        _failed(watcher, error, rules)
+
+    waiting = rules.waiting
     if accelerator.c is not None:
         return accelerator.c.Requests(
             handle=handle,
             threads=threads,
             waiting=waiting,
-            environ_of=environ_of,
+            fields=rules.fields,
+            environ_of=lambda scope: environ_of(scope, rules.fields),
             body_of=body_of,
             stream=stream,
             encode=encoded,
             failed=failed,
         )
-    return _scheduler(handle, threads, waiting, body_of, stream)
+    return _scheduler(handle, threads, rules, body_of, stream, failed)
 
 
-def _scheduler(
+def _scheduler(  # noqa: PLR0917
     handle: Handle,
     threads: int,
-    waiting: deque[Any],
+    rules: Rules,
     body_of: Callable[[Any], Body],
     stream: Callable[..., None],
+    failed: Callable[[Any, BaseException], None],
 ) -> Callable[[Any], None]:
-    lock = native("_thread", "allocate_lock")()
+    waiting, lock = rules.waiting, native("_thread", "allocate_lock")()
     active = 0
 
     def schedule(watcher: Any) -> None:
@@ -92,7 +120,7 @@ def _scheduler(
 
     def serve(watcher: Any) -> None:
         try:
-            environ = environ_of(watcher.scope)
+            environ = environ_of(watcher.scope, rules.fields)
             body = None
             if has_body(environ):
                 environ["wsgi.input"] = body = body_of(watcher.proto)
@@ -103,15 +131,21 @@ def _scheduler(
     return schedule
 
 
-def failed(watcher: Any, error: BaseException) -> None:
-    """Have granian log the error, and answer with 500 where nothing was sent."""
+def _failed(watcher: Any, error: BaseException, rules: Rules) -> None:
+    """Have granian log the error, and answer with 500 where nothing was sent; or refuse the request."""
     with contextlib.suppress(BaseException):
-        watcher.err(traced(error))
+        if not isinstance(error, RefusedError):
+            watcher.err(traced(error))
+            return
+        rules.refused(error.reason, watcher.scope["client"], error.detail)
+        for message in error.refusal.messages():
+            watcher.proto.send(message)
 
 
-def environ_of(scope: dict[str, Any]) -> Environ:
+def environ_of(scope: dict[str, Any], fields: int = 1000) -> Environ:
     """The environ that a scope of granian's means, without what is the same for all requests.
 
+    Raises RefusedError for more header fields than that, and for two Hosts.
     A name with an underscore would become another header's key: it is dropped, as other servers do.
     """
     raw, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
@@ -128,6 +162,8 @@ def environ_of(scope: dict[str, Any]) -> Environ:
         "QUERY_STRING": query,
         "wsgi.url_scheme": scope["scheme"],
     }
+    if len(scope["headers"]) > fields:
+        raise RefusedError(FIELDS, "head_fields")
     for name, value in scope["headers"]:
         key = key_of(name)
         if key is None:
@@ -135,6 +171,8 @@ def environ_of(scope: dict[str, Any]) -> Environ:
         text = value.decode("latin-1")
         if key not in environ:
             environ[key] = text
+        elif key == "HTTP_HOST" and scope["http_version"] != "2":
+            raise RefusedError(MALFORMED, "malformed", "two Hosts")
         elif key.startswith("HTTP_"):  # cookies cannot be joined by commas: RFC 9113, 8.2.3
             environ[key] += ("; " if key == "HTTP_COOKIE" else ",") + text
     return environ
@@ -169,20 +207,59 @@ def waited(awaitable: Any) -> Any:
         except StopIteration as stop:
             return stop.value
         return None
-    gate = native("_thread", "allocate_lock")()
-    gate.acquire()
-    awaitable.add_done_callback(lambda _: gate.release())
-    gate.acquire()
+    gate = Gate()
+    awaitable.add_done_callback(lambda _: gate.open())
+    gate.wait()
     return awaitable.result()
 
 
+class Gate:
+    """What a thread waits at, until another one opens it; opening it again does nothing."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = native("_thread", "allocate_lock")()
+        self._lock.acquire()
+
+    def wait(self) -> None:
+        """Wait until it is open."""
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Open it; any thread may do so."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
+
 class Body:
-    """A request's body, read as it comes. Not for what PEP 3333 asks of `wsgi.input`: input.py."""
+    """A request's body, read as it comes. Not for what PEP 3333 asks of `wsgi.input`: input.py.
 
-    __slots__ = ("_buffer", "_moved", "_pending", "_proto", "broken", "ended")
+    `waiting`, `received`, `client`, `multiplexed` and `refused` are for the watch: engines/common/watch.py.
+    """
 
-    def __init__(self, proto: Any, moved: Callable[[], None]) -> None:
-        self._proto, self._moved = proto, moved
+    __slots__ = (
+        "_buffer",
+        "_gate",
+        "_moved",
+        "_pending",
+        "_proto",
+        "_rules",
+        "broken",
+        "client",
+        "ended",
+        "multiplexed",
+        "received",
+        "refused",
+        "waiting",
+    )
+
+    def __init__(self, proto: Any, moved: Callable[[], None], rules: Rules | None = None) -> None:
+        self._proto, self._moved, self._rules = proto, moved, rules
+        self._gate: Gate | None = None
+        self.client: tuple[str, int] | None = None
+        self.waiting = self.refused = self.multiplexed = False
+        self.received = 0
         self._buffer = bytearray()
         self._pending: Any = None
         self.ended = False  # no part comes after those in the buffer
@@ -216,14 +293,46 @@ class Body:
         return True
 
     def _take(self) -> None:
+        if self.refused:
+            raise ConnectionResetError(_REFUSED)
         pending, self._pending = self._pending, None
-        message = waited(self._proto.receive() if pending is None else pending)
+        message = self._wait(self._proto.receive() if pending is None else pending)
         if message["type"] == "http.disconnect":
             self.broken = self.ended = True
             return
         self._buffer += message["body"]
+        self.received += len(message["body"])
+        if self._rules is not None and self._rules.most and self.received > self._rules.most:
+            self._rules.refused("body_size", self.client, "")
+            self._refuse(LARGE)
         self.ended = not message["more_body"]
         self._moved()
+
+    def refuse(self) -> None:
+        """See engines/common/watch.py. The thread that waits answers."""
+        gate, self.refused = self._gate, True
+        if gate is not None:
+            gate.open()
+
+    def _wait(self, awaitable: Any) -> Any:
+        if not hasattr(awaitable, "add_done_callback"):
+            return waited(awaitable)
+        gate = self._gate = Gate()
+        self.waiting = True
+        awaitable.add_done_callback(lambda _: gate.open())
+        gate.wait()
+        self.waiting, self._gate = False, None
+        if self.refused:
+            self._refuse(TIME)
+        return awaitable.result()
+
+    def _refuse(self, refusal: Answer) -> None:
+        """Answer, where nothing was sent yet; whatever the application sends after that is dropped."""
+        self.refused = self.ended = True
+        with contextlib.suppress(Exception):
+            for message in refusal.messages():
+                self._proto.send(message)
+        raise ConnectionResetError(_REFUSED)
 
     def _cut(self, size: int) -> bytes:
         data = bytes(memoryview(self._buffer)[:size])
@@ -241,6 +350,8 @@ class Exchange:
 
     def response_bytes(self, status: int, headers: Any, body: bytes) -> None:
         """Send a complete response."""
+        if self.body is not None and self.body.refused:
+            return
         self.proto.send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
         self.proto.send({"type": "http.response.body", "body": body})
 
@@ -254,6 +365,9 @@ def _stream(
 ) -> None:
     proto = exchange.proto
     body = exchange.body or Body(proto, lambda: None)
+    if body.refused:
+        chunks.close()  # type: ignore[attr-defined]
+        return
     client, fd, begun = peer_of(exchange.scope), None, False
     if exchange.body is not None and not body.ended:
         fd = connections.peers().get(client)

@@ -14,11 +14,14 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, Answer
+from mooring.engines.granian.upload import Upload
 from mooring.engines.granian.websocket import ClientLeftError, Live, WebSocket
 from mooring.instrument import drain
 from mooring.instrument.request_exit import traced
 from mooring.instrument.request_id import is_named
 
+_HOST = b"host"
 _NO_HOST = (b"host", b"")
 _BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body
 _NO_BODY = (b"content-length", b"0")
@@ -48,15 +51,20 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
     """The coroutine function that granian schedules for each request: it takes granian's watcher."""
 
     async def handle(watcher: Any) -> None:
-        live.active += 1
+        live.flying[watcher] = None
         try:
             scope = watcher.scope
             mend(scope, unix)
+            live.flying[watcher] = scope["client"]
+            if live.answered is not None:
+                live.answered.add(scope["client"])
             scope["state"] = state.copy()
-            if live.gate is not None and scope["http_version"] == "2":
-                live.gate.multiplexed = True
+            if scope["http_version"] == "2":
+                live.multiplexed.add(scope["client"])
+                if live.gate is not None:
+                    live.gate.multiplexed = True
             if scope["type"] == "http":
-                await _http(call, scope, watcher.proto)
+                await _http(call, live, scope, watcher.proto)
             else:
                 await _websocket(call, live, scope, watcher.proto)
         except asyncio.CancelledError:
@@ -67,21 +75,44 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
         else:
             watcher.done()
         finally:
-            live.active -= 1
+            del live.flying[watcher]
 
     return handle
 
 
-async def _http(call: Call, scope: dict[str, Any], proto: Any) -> None:
-    ended = False
+async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:  # noqa: C901
+    refusal = _refusal(scope, live)
+    if refusal is not None:
+        for message in refusal.messages():
+            await proto.send(message)
+        return
+    ended, upload = False, None
 
     async def receive() -> Any:
-        nonlocal ended
-        message = await proto.receive()
-        ended = ended or not message.get("more_body")
+        nonlocal ended, upload
+        if ended:
+            return await proto.receive()
+        if upload is None:
+            upload = Upload(proto, scope, live)
+            upload.begun = begun
+            live.uploads.add(upload)
+        try:
+            message = await upload.receive()
+        finally:
+            ended = upload.ended
+            if ended and not upload.refused:
+                live.uploads.discard(upload)
         return message
 
+    begun = False
+
     async def send(message: dict[str, Any]) -> None:
+        nonlocal begun
+        if upload is not None:
+            if upload.refused:
+                return
+            upload.begun = True
+        begun = True
         if _type(message) == "http.response.start":
             if not ended and _has_body(scope):
                 message = _last_of_connection(message)
@@ -92,7 +123,37 @@ async def _http(call: Call, scope: dict[str, Any], proto: Any) -> None:
     async def send_head(message: dict[str, Any]) -> None:
         await send({**message, "body": b""} if _type(message) == "http.response.body" else message)
 
-    await call(scope, receive, send_head if scope["method"] == "HEAD" else send)
+    try:
+        await call(scope, receive, send_head if scope["method"] == "HEAD" else send)
+    finally:
+        if upload is not None:
+            live.uploads.discard(upload)
+
+
+def _refusal(scope: dict[str, Any], live: Live) -> Answer | None:
+    """The answer to a request that the application does not get."""
+    headers, reason, answer = scope["headers"], "", None
+    if len(headers) > live.max_fields:
+        reason, answer = "head_fields", FIELDS
+    elif _has_hosts(headers) and scope["http_version"] != "2":
+        reason, answer = "malformed", MALFORMED
+    elif live.max_body and any(_is_larger(each, live.max_body) for each in headers):
+        reason, answer = "body_size", LARGE
+    if answer is not None:
+        live.refused(reason, scope["client"], "two Hosts" if answer is MALFORMED else "")
+    return answer
+
+
+def _has_hosts(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether there are several Hosts. Granian has a name's values together; most clients send Host first."""
+    for number, header in enumerate(headers, 1):
+        if header[0] == _HOST:
+            return number < len(headers) and headers[number][0] == _HOST
+    return False
+
+
+def _is_larger(header: tuple[bytes, bytes], size: int) -> bool:
+    return header[0] == b"content-length" and header[1].isdigit() and int(header[1]) > size
 
 
 def _type(message: Any) -> object:

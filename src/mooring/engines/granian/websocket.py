@@ -13,8 +13,10 @@ import logging
 import socket
 from typing import Any
 
+from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, borrow, unread
 from mooring.engines.common.gate import Gate
+from mooring.engines.common.watch import Busy
 from mooring.engines.common.websockets import LINGER, SILENCE, TOO_BIG, delays, refused
 
 GOING_AWAY = 1012  # service restart: https://www.iana.org/assignments/websocket
@@ -29,14 +31,32 @@ _reading = set[asyncio.Future[None]]()  # tasks: the event loop alone would not 
 class Live:
     """What is in flight in this process; `gate` is set when the drain begins.
 
-    `max_size` is the most bytes of a message.
+    `flying` has the client of each request and WebSocket, `uploads` the bodies that are read.
     """
 
-    def __init__(self, max_size: int, connections: Connections) -> None:
-        self.max_size, self.connections = max_size, connections
-        self.active = 0
+    def __init__(self, serving: Serving, loop: asyncio.AbstractEventLoop) -> None:
+        settings = serving.plan.settings
+        self.max_size, self.max_body, self.max_fields = (
+            settings.websocket_max_size,
+            settings.max_body,
+            settings.max_fields,
+        )
+        self.connections, self.refused, self.loop = Connections(serving.doors.names), serving.refused, loop
+        self.flying: dict[Any, tuple[str, int] | None] = {}
+        self.uploads = set[Any]()
+        self.multiplexed: set[Any] = set()
+        self.answered: set[Any] | None = None
         self.gate: Gate | None = None
         self.websockets: set[WebSocket] = set()
+
+    @property
+    def active(self) -> int:
+        """How many requests and WebSockets are in flight."""
+        return len(self.flying)
+
+    def busy(self) -> Busy:
+        """What the watch asks for, in its thread."""
+        return Busy(set(self.flying.values()), list(self.uploads))
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""

@@ -18,12 +18,13 @@ from granian import __version__
 from granian._granian import CallbackScheduler
 
 from mooring.engines import Serving
-from mooring.engines.common.connections import Connections
 from mooring.engines.common.gate import Gate
+from mooring.engines.common.refusal import LARGE
 from mooring.engines.common.stop import StopRequest, warn_of_cut
+from mooring.engines.common.watch import Busy, Watch
 from mooring.engines.granian.input import Input
 from mooring.engines.granian.pool import Pool
-from mooring.engines.granian.request import Loop, scheduler
+from mooring.engines.granian.request import Loop, RefusedError, Rules, scheduler
 from mooring.engines.granian.response import (
     Response,
     again,
@@ -57,15 +58,24 @@ def serve(serving: Serving) -> None:
     pool = Pool(serving, threads + 1, websockets=False)  # one is granian's: request.py
     stop = StopRequest(settings.graceful_timeout, pool.leave)
     stop.install(serving)
-    stopped, running, gates = threading.Semaphore(0), set[object](), list[Gate]()
-    handle = handler(serving.load().call, running, serving.plan.threads, gates)
+    stopped, running, gates = threading.Semaphore(0), set[Any](), list[Gate]()
+    multiplexed = list[set[Any]]()
+    handle = handler(
+        serving.load().call, running, serving.plan.threads, gates, multiplexed, settings.max_body
+    )
     loop = Loop()
+    rules = Rules(serving)
+    watch = Watch(serving, lambda: busy(running, rules.waiting))
+    multiplexed.append(watch.multiplexed)
+    if watch.answered is not None:
+        handle = noted(handle, watch.answered)
     kind: Any = Scheduler
     schedule = kind(loop, None, None, None, None)
     # One for all sockets: each has threads of its own, but they take their turns together.
-    schedule._schedule_fn = scheduler(handle, threads, Connections(serving.doors.names), serving.moved)
+    schedule._schedule_fn = scheduler(handle, threads, rules)
     schedulers = [schedule] * len(serving.sockets)
     pool.start(schedulers, loop, stopped.release)
+    watch.start()
     if not stop.requested:
         serving.ready()
     stop.wait()
@@ -82,10 +92,18 @@ def serve(serving: Serving) -> None:
     warn_of_cut(LOG, serving, max(len(running), len(serving.in_flight())))
 
 
-def handler(
-    call: Callable[..., Iterable[bytes]], running: set[object], threads: int, gates: Sequence[Gate] = ()
+def handler(  # noqa: PLR0917
+    call: Callable[..., Iterable[bytes]],
+    running: set[Any],
+    threads: int,
+    gates: Sequence[Gate] = (),
+    multiplexed: Sequence[set[Any]] = (),
+    max_body: int = 0,
 ) -> Handle:
-    """What is called for each request, in granian's threads: with where the answer goes, and the environ."""
+    """What is called for each request, in granian's threads: with where the answer goes, and the environ.
+
+    `running` has where the answers go of the requests in flight.
+    """
     base = {
         "SCRIPT_NAME": "",
         "SERVER_SOFTWARE": f"granian/{__version__}",
@@ -99,14 +117,16 @@ def handler(
 
     def handle(proto: Any, scope: dict[str, Any]) -> None:
         response = Response()
-        running.add(response)
-        multiplexed = scope["SERVER_PROTOCOL"] == "HTTP/2"
-        if gates and multiplexed:
+        running.add(proto)
+        is_multiplexed = scope["SERVER_PROTOCOL"] == "HTTP/2"
+        if gates and is_multiplexed:
             gates[0].multiplexed = True
+        if multiplexed and is_multiplexed:
+            multiplexed[0].add(client_of(proto.scope))
         try:
             environ = {**base, **scope}
-            mend(environ)
-            if not multiplexed and environ["wsgi.input"] is not EMPTY:
+            mend(environ, max_body)
+            if not is_multiplexed and environ["wsgi.input"] is not EMPTY:
                 response.body = environ["wsgi.input"]
             result = call(environ, response.start)
             if environ["REQUEST_METHOD"] == "HEAD":
@@ -117,12 +137,43 @@ def handler(
             else:
                 stream(proto, response, result)
         finally:
-            running.discard(response)
+            running.discard(proto)
 
-    return accelerated(call, base, running, handle) or handle
+    return accelerated(call, base, running, handle, max_body) or handle
 
 
-def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[object], handle: Handle) -> Any:
+def noted(handle: Handle, answered: set[Any]) -> Handle:
+    """`handle`, which notes each client; only with TLS, so that others do without."""
+
+    def handling(proto: Any, scope: dict[str, Any]) -> None:
+        answered.add(client_of(proto.scope))
+        handle(proto, scope)
+
+    return handling
+
+
+def client_of(scope: dict[str, Any]) -> tuple[str, int]:
+    """The client that granian names, as the kernel names it."""
+    host, port = scope["client"]
+    return host, int(port)
+
+
+def busy(running: set[Any], waiting: Iterable[Any]) -> Busy:
+    """What the watch asks for, in its thread: the clients of requests in flight or in the queue."""
+    exchanges = list(running)
+    clients, uploads = {client_of(each.scope) for each in list(waiting)}, []
+    for each in exchanges:
+        client = client_of(each.scope)
+        clients.add(client)
+        if each.body is not None:
+            each.body.client, each.body.multiplexed = client, each.scope["http_version"] == "2"
+            uploads.append(each.body)
+    return Busy(clients, uploads)
+
+
+def accelerated(
+    call: Callable[..., Any], base: dict[str, Any], running: set[Any], handle: Handle, max_body: int
+) -> Any:
     """What `handler` returns, in C; None without the accelerator. It passes uncommon cases to `handle`."""
     if accelerator.c is None:
         return None
@@ -132,7 +183,7 @@ def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[obj
         running=running,
         empty=EMPTY,
         handle=handle,
-        body_of=body_of,
+        body_of=lambda environ: body_of(environ, max_body),
         closing=last_of_connection,
         join=joined,
         cut=cut,
@@ -144,16 +195,21 @@ def accelerated(call: Callable[..., Any], base: dict[str, Any], running: set[obj
     )
 
 
-def mend(environ: dict[str, Any]) -> None:
-    """Correct granian's environ to PEP 3333."""
-    environ["wsgi.input"] = body_of(environ)
+def mend(environ: dict[str, Any], max_body: int = 0) -> None:
+    """Correct granian's environ to PEP 3333. Raises RefusedError for a body that is too large."""
+    environ["wsgi.input"] = body_of(environ, max_body)
     if environ.get("HTTP_HOST") == "":
         del environ["HTTP_HOST"]
 
 
-def body_of(environ: dict[str, Any]) -> Input:
-    """The request's body; EMPTY, one object for all, for an HTTP/1.x request without a body."""
+def body_of(environ: dict[str, Any], max_body: int = 0) -> Input:
+    """The request's body; EMPTY, one object for all, for an HTTP/1.x request without a body.
+
+    Raises RefusedError for a body that is too large.
+    """
     length = body_length(environ)
+    if max_body and length is not None and length > max_body:
+        raise RefusedError(LARGE, "body_size")
     bodiless = length == 0 and environ["SERVER_PROTOCOL"] != "HTTP/2"
     return EMPTY if bodiless else Input(environ["wsgi.input"], length)
 

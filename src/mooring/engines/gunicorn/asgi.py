@@ -15,8 +15,12 @@ from typing import Any
 
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import Gate, Idle
+from mooring.engines.common.max_body import limited
 from mooring.engines.common.stop import warn_of_cut
-from mooring.engines.common.websockets import LINGER, SILENCE, TOO_BIG, delays, refused
+from mooring.engines.common.watch import Watch
+from mooring.engines.common.websockets import delays
+from mooring.engines.gunicorn import asgi_websocket
+from mooring.engines.gunicorn.asgi_requests import Requests
 from mooring.engines.gunicorn.worker import ORDER, MooringWorker
 
 
@@ -64,8 +68,15 @@ class AsgiWorker(MooringWorker):
                 super().connection_made(transport)
 
         gasgi.ASGIProtocol = Protocol
-        install_websocket()
+        asgi_websocket.install(self.mooring_job.serving)
         self.mooring_connections = connections
+        worker: Any = self
+        worker.asgi = limited(worker.asgi, self.mooring_job.serving)
+        requests = Requests(connections, self.loop)
+        requests.watch = Watch(
+            self.mooring_job.serving, requests.busy, self.loop.call_soon_threadsafe, keep_alive=False
+        )
+        requests.watch.start()
         self.mooring_main = asyncio.current_task()
         await super()._serve()  # type: ignore[misc]  # gunicorn's class has it
 
@@ -121,39 +132,6 @@ class AsgiWorker(MooringWorker):
             self.mooring_job.serving.doors, lambda: gasgi.ASGIProtocol(self), worker._get_ssl_context()
         )
         await super()._shutdown()  # type: ignore[misc]
-
-
-def install_websocket() -> None:
-    """Replace gunicorn's WebSocket: a client may send the rest of a message that was refused as too large.
-
-    By itself gunicorn closes the connection: the client, still sending, gets a reset and not the 1009.
-    """
-    from gunicorn.asgi import websocket as module  # here: workers of other classes do without
-
-    base: Any = module.WebSocketProtocol
-
-    class WebSocket(base):  # type: ignore[misc]
-        mooring_refused = False
-
-        async def _send_close(self, code: int, reason: str = "") -> None:
-            if code == TOO_BIG and not self._close_sent:
-                self.mooring_refused, self.close_code = True, code
-                refused(self.log.error_log, self.max_message_size)
-            await super()._send_close(code, reason)
-
-        async def run(self) -> None:
-            await super().run()
-            end = time.monotonic() + LINGER
-            while self.mooring_refused and not self._eof and time.monotonic() < end:
-                self._buffer.clear()
-                self._resume_reading()
-                self._data_event.clear()
-                try:
-                    await asyncio.wait_for(self._data_event.wait(), SILENCE)
-                except TimeoutError:
-                    return
-
-    module.WebSocketProtocol = WebSocket  # type: ignore[misc]
 
 
 async def _after(delay: float, close: Callable[[], Awaitable[None]]) -> None:

@@ -27,6 +27,7 @@ from mooring.application.failure import one_line
 from mooring.engines import Serving
 from mooring.engines.common import tls
 from mooring.engines.common.lifespan import Lifespan
+from mooring.engines.common.watch import accepted_connections
 from mooring.engines.common.websockets import WebSockets
 from mooring.engines.gunicorn import worker_classes
 from mooring.engines.gunicorn.interface import find_interface
@@ -43,6 +44,7 @@ from mooring.settings.engines import REGISTRY
 from mooring.settings.table import Settings
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (gunicorn makes its file there safely, and unlinks it at once)
+_FIELD = 8190  # bytes: gunicorn's own limit of one header field
 
 # By name, so that uvicorn's deprecated module is not imported.
 _MOVED = {
@@ -179,6 +181,9 @@ def defaults(plan: Plan) -> dict[str, Any]:
         "backlog": settings.backlog,
         "websocket_max_message_size": settings.websocket_max_size,
         "max_requests": settings.max_requests,
+        "limit_request_fields": settings.max_fields,
+        "limit_request_field_size": min(settings.max_head or _FIELD, _FIELD),
+        "worker_connections": accepted_connections(plan.max_connections),
         "max_requests_jitter": _jitter(settings),
         "loglevel": "warning" if quiet else settings.log_level,
         "errorlog": "-",  # mooring's handler has the file open; gunicorn's user may lack the permission

@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 import weakref
 from types import FrameType
 from typing import Any
 
 from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
 
 from mooring.engines import Serving
-from mooring.engines.common import event_loop
+from mooring.engines.common import event_loop, max_body, watch
 from mooring.engines.common.gate import Gate
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.websockets import delays
+from mooring.engines.gunicorn.uvicorn_requests import Requests
+from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+from mooring.engines.uvicorn.watch import Watch
 
 _LOG = logging.getLogger("uvicorn.error")
 
@@ -31,6 +36,8 @@ class GatedServer(Server):
         super().__init__(config)
         self.serving = serving
         self.ordered = False  # to drain
+        self.handshake: dict[str, Any] = {}  # TLS: the time of a handshake
+        self.watching: asyncio.Future[None] | None = None
         self.told: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -46,13 +53,52 @@ class GatedServer(Server):
                 "the application has set should_exit: the worker finishes its requests and is replaced"
             )
 
+    def limited(self, application: Any) -> Any:
+        """The application, with the limit on bodies that the user's protocol class does not know."""
+        return application if self.knows_limits else max_body.limited(application, self.serving)
+
+    @property
+    def knows_limits(self) -> bool:
+        """Whether the protocol class is mooring's."""
+        kind = self.config.http
+        return isinstance(kind, type) and issubclass(kind, LimitedHttpToolsProtocol)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with a time for TLS handshakes, and a watch over clients that stall."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        loop, config = asyncio.get_running_loop(), self.config
+        patience = self.serving.plan.settings.head_timeout
+        if config.ssl is not None and patience:
+            self.handshake = {"ssl_handshake_timeout": patience}
+        self.servers = [
+            await loop.create_server(
+                self.protocol, sock=each, ssl=config.ssl, backlog=config.backlog, **self.handshake
+            )
+            for each in sockets or ()
+        ]
+        self.watch(loop)
+        self.started = True
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch mooring's protocol from inside, any other by the kernel's numbers."""
+        connections: Any = self.server_state.connections
+        if self.knows_limits:
+            kind: Any = self.config.http
+            self.watching = asyncio.ensure_future(Watch(connections, kind.limits).run())
+            return
+        requests = Requests(connections, loop)
+        requests.watch = watch.Watch(self.serving, requests.busy, loop.call_soon_threadsafe, keep_alive=False)
+        requests.watch.start()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain; requests in flight have the configuration's `timeout_graceful_shutdown`, in seconds."""
         state: Any = self.server_state
         loop = asyncio.get_running_loop()
         self.serving.drain.begin()
         await event_loop.stop_accepting(self.servers)
-        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl)
+        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl, **self.handshake)
         reaper = asyncio.ensure_future(
             event_loop.reap(lambda: [each.transport for each in state.connections])
         )
@@ -65,6 +111,8 @@ class GatedServer(Server):
         self.config.timeout_graceful_shutdown = max(0, end - loop.time())  # type: ignore[assignment]
         await super().shutdown(sockets)
         reaper.cancel()
+        if self.watching is not None:
+            self.watching.cancel()
 
     def protocol(self) -> asyncio.Protocol:
         """What uvicorn makes for each connection."""

@@ -26,12 +26,13 @@ from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, Traffic, silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
+from mooring.engines.gunicorn.requests import Requests
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
 from mooring.system import forks
 from mooring.system.unpatched import native
 
 if TYPE_CHECKING:
-    from mooring.plan.plan import Plan
+    from mooring.engines import Serving
 
 
 UVICORN = "0.54."
@@ -47,7 +48,7 @@ def worker_class(base: Any, job: GunicornJob) -> type:
         body["CONFIG_KWARGS"] = {**plain, **base.CONFIG_KWARGS}
         mixins = (OtherUvicornWorker,)
     elif hasattr(base, "CONFIG_KWARGS"):
-        body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving.plan)
+        body["CONFIG_KWARGS"] = _uvicorn_options(base.CONFIG_KWARGS, job.serving)
         mixins = (UvicornWorker,)
     if hasattr(base, "run_for_one"):
         mixins = (SyncWorker,)
@@ -82,17 +83,16 @@ def uses_another_uvicorn() -> bool:
     return not version.startswith(UVICORN)
 
 
-def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _uvicorn_options(own: dict[str, Any], serving: Serving) -> dict[str, Any]:
     """Uvicorn's options: mooring's values, and over them those of the user's worker class (`own`)."""
-    from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
-    from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
+    from mooring.engines.uvicorn import httptools, websockets
 
-    quiet()
-    settings = plan.settings
+    websockets.quiet()
+    plan, settings = serving.plan, serving.plan.settings
     options: dict[str, Any] = {
         "interface": "asgi3",
         "server_header": False,  # the same on every engine
-        "ws": QuietWebSockets,
+        "ws": websockets.limited(serving),
         "ws_max_size": settings.websocket_max_size,
         "proxy_headers": False,  # the instrumentation reads them
         "timeout_graceful_shutdown": for_requests(settings.graceful_timeout),
@@ -103,8 +103,8 @@ def _uvicorn_options(own: dict[str, Any], plan: Plan) -> dict[str, Any]:
         own = {**own, "loop": settings.loop}
     if plan.tls:
         options["ssl_context_factory"] = lambda config, default: tls.context(settings, ["http/1.1"])
-    if own.get("http", "auto") == "auto":
-        own = {**own, "http": LimitedHttpToolsProtocol}
+    if own.get("http", "auto") in {"auto", "httptools"}:
+        own = {**own, "http": httptools.limited(serving)}
     return {**options, **own}
 
 
@@ -156,8 +156,8 @@ class UvicornWorker(MooringWorker):
         from mooring.engines.gunicorn.uvicorn import GatedServer
 
         worker: Any = self
-        worker.config.app = worker.wsgi
         server = self.mooring_uvicorn = GatedServer(worker.config, self.mooring_job.serving)
+        worker.config.app = server.limited(worker.wsgi)
         self.mooring_told.own(server.handle_exit)
         worker._install_sigquit_handler()
         await server.serve(sockets=worker.sockets)
@@ -175,10 +175,21 @@ class SyncWorker(MooringWorker):
 
         A thread sends the heartbeat while bytes of the request in flight pass.
         """
+        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests.start()
         if self.cfg.timeout:
             native("_thread", "start_new_thread")(self.mooring_look, (native("time", "sleep"),))
         super().run()
         self.mooring_serve_queued()
+
+    def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> None:
+        """Send the response to a request."""
+        if not self.mooring_requests.begin(req, client, addr):
+            return
+        try:
+            super().handle_request(listener, req, client, addr)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.end(req, client)
 
     def mooring_look(self, sleep: Any) -> None:
         """Look at the connection, of which there is one: what passes on it is of the request in flight."""
@@ -207,6 +218,12 @@ class ThreadWorker(MooringWorker):
         self.mooring_reading: set[Any] = set()  # a thread is reading their request's head
         super().init_process()
 
+    def run(self) -> None:
+        """Serve, with a watch over clients that stall."""
+        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests.start()
+        super().run()
+
     def handle(self, conn: Any) -> Any:
         """Read a request and send the response, in one of the threads."""
         self.mooring_reading.add(conn)
@@ -218,12 +235,23 @@ class ThreadWorker(MooringWorker):
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Send the response to an HTTP/1 request."""
         self.mooring_reading.discard(conn)
-        return super().handle_request(req, conn)  # type: ignore[misc]
+        sock = conn.sock
+        if not self.mooring_requests.begin(req, sock, conn.client):
+            return False
+        try:
+            return super().handle_request(req, conn)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.end(req, sock)
 
     def handle_http2(self, conn: Any) -> Any:
         """Serve an HTTP/2 connection: gunicorn stays in here for all its requests."""
         self.mooring_reading.discard(conn)
-        return super().handle_http2(conn)  # type: ignore[misc]
+        sock = conn.sock
+        self.mooring_requests.hold(sock, conn.client)
+        try:
+            return super().handle_http2(conn)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.release(sock)
 
     def _cap_keepalive(self, deadline: float) -> None:
         self.mooring_deadline = min(deadline, time.monotonic() + self.mooring_idle)
@@ -298,8 +326,27 @@ class GeventWorker(MooringWorker):
                 handle(context, kind, value, trace)
 
         hub.handle_error = handle_error
+        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests.start()
         super().run()
         gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
+
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
+        """Send the response to a request."""
+        if not self.mooring_requests.begin(req, sock, addr):
+            raise StopIteration
+        try:
+            super().handle_request(listener_name, req, sock, addr)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.end(req, sock)
+
+    def handle_http2(self, listener: Any, client: Any, addr: Any, **more: Any) -> None:
+        """Serve an HTTP/2 connection, for all its requests."""
+        self.mooring_requests.hold(client, addr)
+        try:
+            super().handle_http2(listener, client, addr, **more)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.release(client)
 
     @contextlib.contextmanager
     def timeout_ctx(self) -> Iterator[None]:

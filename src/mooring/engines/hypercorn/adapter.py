@@ -23,8 +23,9 @@ from mooring.engines.common import event_loop
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import StopRequest
 from mooring.engines.common.websockets import WebSockets
-from mooring.engines.hypercorn import h2, websocket
+from mooring.engines.hypercorn import h2, http1, streams, websocket
 from mooring.engines.hypercorn.config import HypercornJob, configuration
+from mooring.engines.hypercorn.limits import Limits
 from mooring.engines.hypercorn.wsgi import WsgiApplication
 from mooring.errors import ApplicationError, ConfigurationError
 from mooring.settings.engines import REGISTRY
@@ -54,10 +55,13 @@ def serve(serving: Serving) -> None:
     check(plan)
     stop = StopRequest(plan.settings.graceful_timeout, serving.doors.close)
     stop.install(serving)
-    h2.install()
-    websocket.install()
     application, name = serving.load(), _worker_class(plan.settings)
     config = configuration(plan)
+    limits = Limits(serving, config.websocket_ping_interval)
+    http1.install(limits)
+    h2.install(limits)
+    streams.install(limits.max_body)
+    websocket.install()
     websockets = WebSockets(application.call)
     lifespan = Lifespan(websockets if application.interface == "asgi" else _no_lifespan, _log)
     app = _wrapped(application, lifespan, config, name)
@@ -69,7 +73,7 @@ def serve(serving: Serving) -> None:
         lifespan.check()  # the trio worker runs on for a moment after a failed startup
         serving.ready()
 
-    job = HypercornJob(serving, app, config, sockets, stop, ready, websockets, threads)
+    job = HypercornJob(serving, app, config, sockets, stop, ready, websockets, threads, limits)
     try:
         if name == "trio":
             import trio

@@ -14,12 +14,12 @@ from mooring.application.failure import one_line
 from mooring.engines import Serving
 from mooring.engines.common.stop import StopRequest
 from mooring.engines.common.websockets import WebSockets
+from mooring.engines.hypercorn.limits import Limits
 from mooring.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
 
-MAX_HEAD = 64 * 1024  # bytes of a request's line and headers; hypercorn's own limit for HTTP/2 is the same
 _ALPN = {"1": ["http/1.1"], "2": ["h2"]}
 
 
@@ -35,6 +35,7 @@ class HypercornJob:
     ready: Callable[[], None]
     websockets: WebSockets
     threads: int | None
+    limits: Limits
 
 
 def configuration(plan: Plan) -> Config:
@@ -47,7 +48,15 @@ def configuration(plan: Plan) -> Config:
     given = set(vars(config))
     for name, value in _decided(plan).items():
         setattr(config, name, value)
-    suggested = {"h11_max_incomplete_size": MAX_HEAD, "include_server_header": False}
+    settings = plan.settings
+    suggested: dict[str, Any] = {"include_server_header": False}
+    if settings.max_head:
+        suggested["h11_max_incomplete_size"] = settings.max_head
+        suggested["h2_max_header_list_size"] = settings.max_head
+    if settings.max_body:
+        suggested["wsgi_max_body_size"] = settings.max_body
+    if settings.head_timeout:
+        suggested["ssl_handshake_timeout"] = settings.head_timeout
     for name, value in suggested.items():
         if name not in given:
             setattr(config, name, value)

@@ -73,7 +73,7 @@ class HypercornGate:
         for each in self._idle.expired(now, marks):
             if each not in self._leaving and not _has_more(each):
                 self._leaving.add(each)
-                actions.append(each._initiate_server_close)
+                actions.append(each.close_idle)
         return actions
 
     def _handshaking(self, known: int) -> bool:

@@ -14,6 +14,8 @@ from mooring.engines.common.gate import LOOK
 from mooring.engines.hypercorn import connections
 from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.gate import HypercornGate
+from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
+from mooring.engines.hypercorn.limits import Watch
 
 
 class _Asyncio:
@@ -67,7 +69,7 @@ async def serve(job: HypercornJob) -> None:
     stop = job.stop
     caught = _Asyncio()
     vars(hypercorn_run)["asyncio"] = caught
-    connections.install(hypercorn_run)
+    connections.install(hypercorn_run, job.limits)
     asyncio.get_running_loop().set_exception_handler(_exception_handler)
     stopping = event_loop.event_of(stop)
     started = asyncio.Event()
@@ -88,6 +90,7 @@ async def serve(job: HypercornJob) -> None:
             closing.extend(asyncio.ensure_future(action()) for action in actions)
             await asyncio.sleep(LOOK)
 
+    watching = asyncio.ensure_future(_watch(Watch(job.limits, connections.connections)))
     worker = asyncio.ensure_future(
         hypercorn_run.worker_serve(job.app, job.config, sockets=job.sockets, shutdown_trigger=until_stopped)
     )
@@ -99,8 +102,19 @@ async def serve(job: HypercornJob) -> None:
         reaper = asyncio.ensure_future(event_loop.reap(lambda: caught.transports))
         await asyncio.wait({worker}, timeout=stop.remaining())
         reaper.cancel()
+    watching.cancel()
     if worker.done() and not worker.cancelled():
         worker.result()
+
+
+async def _watch(watch: Watch) -> None:
+    steps: set[asyncio.Future[Any]] = set()  # a loop has only weak references to its tasks
+    while True:
+        await asyncio.sleep(LOOK_AT_CLIENTS)
+        for step in watch.look():
+            task = asyncio.ensure_future(step())
+            steps.add(task)
+            task.add_done_callback(steps.discard)
 
 
 def _exception_handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import socket
@@ -14,6 +15,8 @@ from mooring.engines.common.gate import LOOK
 from mooring.engines.hypercorn import connections
 from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.gate import HypercornGate
+from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
+from mooring.engines.hypercorn.limits import Step, Watch
 from mooring.system.doors import Doors
 
 
@@ -60,7 +63,7 @@ async def serve(job: HypercornJob) -> None:
     if job.threads is not None:
         trio.to_thread.current_default_thread_limiter().total_tokens = job.threads
     vars(hypercorn_run)["trio"] = caught = _Trio()
-    connections.install(hypercorn_run)
+    connections.install(hypercorn_run, job.limits)
     # trio logs ten tracebacks a second while descriptors have run out; worker/descriptors.py logs it once
     logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
     stopping, started = trio.Event(), trio.Event()
@@ -89,8 +92,22 @@ async def serve(job: HypercornJob) -> None:
                 stop.remaining() if started.is_set() else 0
             )
 
+        async def watch() -> None:
+            looking = Watch(job.limits, connections.connections)
+            while True:
+                await trio.sleep(LOOK_AT_CLIENTS)
+                for step in looking.look():
+                    nursery.start_soon(_attempt, step)
+
         nursery.start_soon(limit)
+        nursery.start_soon(watch)
         await hypercorn_run.worker_serve(
             job.app, job.config, sockets=job.sockets, shutdown_trigger=until_stopped
         )
         nursery.cancel_scope.cancel()
+
+
+async def _attempt(step: Step) -> None:
+    """A step of the watch; its connection may have ended meanwhile."""
+    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+        await step()

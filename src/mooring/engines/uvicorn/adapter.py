@@ -25,12 +25,13 @@ from mooring.engines.common.gate import LOOK, Idle
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.common.websockets import delays
+from mooring.engines.uvicorn import httptools, websockets
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+from mooring.engines.uvicorn.watch import Watch
 from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
 
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
-    from mooring.settings.table import Settings
 
 _log = logging.getLogger("uvicorn.error")
 
@@ -47,16 +48,17 @@ def serve(serving: Serving) -> None:
     stop = StopRequest(settings.graceful_timeout, serving.doors.close)
     lifespan = Lifespan(serving.load().call, _log)
     quiet()
-    server = _Server(_config(lifespan, settings), serving, stop)
+    server = _Server(_config(lifespan, serving), serving, stop)
     stop.install(serving, server.on_signal, server)
     event_loop.run(server.serve(list(serving.sockets)), event_loop.loop_factory(settings.loop), stop)
     lifespan.check()
 
 
-def _config(app: Lifespan, settings: Settings) -> Config:
+def _config(app: Lifespan, serving: Serving) -> Config:
+    settings = serving.plan.settings
     options: dict[str, Any] = {
-        "http": LimitedHttpToolsProtocol,
-        "ws": QuietWebSockets,
+        "http": httptools.limited(serving),
+        "ws": websockets.limited(serving),
         "lifespan": "auto",
         "interface": "asgi3",
         "log_config": None,
@@ -80,6 +82,7 @@ class _Server(Server):
     def __init__(self, config: Config, serving: Serving, stop: StopRequest) -> None:
         super().__init__(config)
         self.serving, self.stop = serving, stop
+        self.handshake: dict[str, Any] = {}  # TLS: the time of a handshake
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """The handler of SIGTERM. Not uvicorn's `handle_exit`, which libraries replace: see
@@ -111,10 +114,17 @@ class _Server(Server):
             app_state=self.lifespan.state,
         )
         loop, config = asyncio.get_running_loop(), self.config
+        given = protocol_class.limits
+        if config.ssl is not None and given.head_timeout:
+            self.handshake = {"ssl_handshake_timeout": given.head_timeout}
         self.servers = [
-            await loop.create_server(self.protocol, sock=listener, ssl=config.ssl, backlog=config.backlog)
+            await loop.create_server(
+                self.protocol, sock=listener, ssl=config.ssl, backlog=config.backlog, **self.handshake
+            )
             for listener in sockets or ()
         ]
+        connections: Any = self.server_state.connections
+        self.watching = asyncio.ensure_future(Watch(connections, given).run())
         self.started = True
         self.serving.ready()
 
@@ -131,7 +141,7 @@ class _Server(Server):
         self.serving.drain.begin()
         kernel = Connections(self.serving.doors.names)
         await event_loop.stop_accepting(self.servers)
-        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl)
+        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl, **self.handshake)
         connections: Any = self.server_state.connections
         reaper = asyncio.ensure_future(event_loop.reap(lambda: [each.transport for each in connections]))
         await self._gate(kernel)
@@ -143,6 +153,7 @@ class _Server(Server):
             _log.error("the lifespan shutdown was cut: the grace period is over")
         finally:
             reaper.cancel()
+            self.watching.cancel()
 
     async def _gate(self, kernel: Connections) -> None:
         """Return when no connection is left, or when requests have no time left."""

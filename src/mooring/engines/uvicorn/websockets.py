@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol without its own access log, and with a close code that reaches the client.
+"""uvicorn's WebSocket protocol without its access log, with limits and with close codes that reach a client.
 
 By itself uvicorn 0.54 closes the connection right after its close frame (1012, and 1009 for a message that is
 too large). Data that the client still sends then resets it, and the client may never read the frame.
@@ -12,24 +12,129 @@ from typing import Any
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import PayloadTooBig
+from websockets.frames import Frame
 
-from mooring.engines.common.websockets import LINGER, TOO_BIG, Silence, refused
+from mooring.engines import Serving
+from mooring.engines.common.linger import linger
+from mooring.engines.common.websockets import FRAGMENTS, LINGER, POLICY, TOO_BIG, Silence, refused
+from mooring.engines.uvicorn import limits
+from mooring.engines.uvicorn.limits import Limits
 
 _LOG = logging.getLogger("uvicorn.error.websockets")
+_SLICE, _TURN = 16 * 1024, 0.01  # bytes that are parsed at once; seconds after which others have their turn
+_PROTOCOL, _UTF8 = 1002, 1007  # close codes: RFC 6455, 7.4.1
 
 
 class QuietWebSockets(WebSocketsSansIOProtocol):
     """The protocol that uvicorn's `auto` chooses today; the others are deprecated or slower."""
 
     restarting = False
+    limits = Limits()
+    sending: object = None  # watch.py
+    sending_since = 0.0
+    lingering = False
     refusing: Silence | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.logger = _LOG
+        self.unparsed = bytearray()
+        self.stepping = False  # whether a step is scheduled
         # The library limits the compressed bytes too, which can be more, and one for an empty last part.
         size = self.config.ws_max_size
         self.conn.max_message_size = size + size // 1000 + 1024
+
+    def data_received(self, data: bytes) -> None:
+        """As uvicorn's, a slice at a time: many small frames take long, and others have their turn between.
+
+        What waits is bounded: meanwhile nothing more is read.
+        """
+        if self.refusing is not None:
+            self.refusing.heard()
+            return
+        if len(data) <= _SLICE and not self.unparsed:
+            super().data_received(data)
+            return
+        self.unparsed += data
+        if not self.stepping:
+            self._step()
+
+    def _step(self) -> None:
+        self.stepping = False
+        end = self.loop.time() + _TURN
+        while self.unparsed and not (self.read_paused or self._ends()):
+            data = bytes(self.unparsed[:_SLICE])
+            del self.unparsed[:_SLICE]
+            super().data_received(data)
+            if self.loop.time() >= end:
+                break
+        if self._ends():
+            self.unparsed.clear()
+        elif self.unparsed:
+            if not self.read_paused:
+                self.transport.pause_reading()
+                self.stepping = True
+                self.loop.call_soon(self._step)
+        elif not (self.read_paused or self.transport.is_closing()):
+            self.transport.resume_reading()
+
+    def _ends(self) -> bool:
+        return self.lingering or self.disconnected or self.refusing is not None
+
+    async def receive(self) -> Any:
+        """As uvicorn's; what was read but not parsed comes before what is to be read."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self._go_on()
+        return message
+
+    def _go_on(self) -> None:
+        if not self.unparsed:
+            self.transport.resume_reading()
+        elif not self.stepping:
+            self.stepping = True
+            self.loop.call_soon(self._step)
+
+    def handle_cont(self, event: Frame) -> None:
+        """As uvicorn's; a message in too many fragments is refused."""
+        if self._ends():
+            return
+        if len(self.frames) >= FRAGMENTS:
+            self.frames = []
+            self.conn.fail(POLICY, "too many fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
+
+    def handle_parser_exception(self) -> None:
+        """As uvicorn's; counted, and with a close that the client can read."""
+        if not self.close_sent and isinstance(self.conn.parser_exc, PayloadTooBig):
+            self.refuse()
+            return
+        closed = self.conn.close_sent
+        if self._ends() or closed is None:
+            return
+        reason = "malformed" if closed.code in (_PROTOCOL, _UTF8) else "websocket"
+        self.limits.refused(reason, self.client, f"{closed.code} {closed.reason}")
+        self.lingering = True
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        linger(self, self.transport)
+
+    def keepalive_timeout(self) -> None:
+        """As uvicorn's, counted; but an application that reads slowly keeps the answer to a ping waiting."""
+        if self.read_paused or self.unparsed:
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 1.0, self.keepalive_timeout)
+            return
+        if not (self.close_sent or self.transport.is_closing()):
+            self.limits.refused("websocket", self.client, "no answer to a ping")
+        super().keepalive_timeout()
+
+    def idle_since(self) -> None:
+        """Never closed for a new connection (limits.py)."""
 
     @property
     def open(self) -> bool:
@@ -48,22 +153,8 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         self.close_sent = True
         if self.read_paused:
             self.read_paused = False
-            self.transport.resume_reading()
+            self._go_on()
         self.close_timer = self.loop.call_later(patience, self.transport.close)
-
-    def data_received(self, data: bytes) -> None:
-        """As uvicorn's; what comes of a message that was refused is dropped."""
-        if self.refusing is not None:
-            self.refusing.heard()
-            return
-        super().data_received(data)
-
-    def handle_parser_exception(self) -> None:
-        """As uvicorn's; but a message that is too large is logged, and its client may send the rest of it."""
-        if self.close_sent or not isinstance(self.conn.parser_exc, PayloadTooBig):
-            super().handle_parser_exception()
-        else:
-            self.refuse()
 
     def send_receive_event_to_app(self) -> None:
         """As uvicorn's, for a message that is not too large."""
@@ -77,6 +168,8 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
     def refuse(self) -> None:
         """Send the close frame, and drop what the client sends until it is silent."""
         refused(_LOG, self.config.ws_max_size)
+        self.limits.refused("websocket", self.client, "a message that is too large")
+        self.unparsed.clear()
         self.stop_keepalive()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": TOO_BIG, "reason": ""})
         self.transport.write(b"".join(self.conn.data_to_send()))
@@ -103,3 +196,8 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
 def quiet() -> None:
     """Log only warnings and errors of WebSockets. Call it after the level of uvicorn's log is set."""
     _LOG.setLevel(max(logging.getLogger("uvicorn.error").getEffectiveLevel(), logging.WARNING))
+
+
+def limited(serving: Serving) -> type[QuietWebSockets]:
+    """The protocol with a worker's limits."""
+    return type(QuietWebSockets.__name__, (QuietWebSockets,), {"limits": limits.of(serving)})

@@ -6,6 +6,8 @@ import socket
 import struct
 import threading
 import time
+from collections import deque
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -59,8 +61,11 @@ class Watcher:
         self.errors.append(error)
 
 
-def scheduler(handle, threads=2):
-    return request.scheduler(handle, threads, None, lambda: None)
+def scheduler(handle, threads=2, fields=1000):
+    rules = SimpleNamespace(
+        fields=fields, most=0, waiting=deque(), connections=None, moved=lambda: None, refused=lambda *_: None
+    )
+    return request.scheduler(handle, threads, rules)
 
 
 @pytest.fixture(params=["c", "python"])
@@ -271,6 +276,24 @@ def test_a_client_that_leaves_is_noticed_and_nothing_of_its_body_is_lost():
     assert body.read(9) == b"abcd"
     leaving.bring({"type": "http.disconnect"})
     assert body.left()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([(b"x-a", b"1"), (b"host", b"x"), (b"host", b"y")], 400),
+        ([(b"x-%d" % number, b"1") for number in range(4)], 431),
+        ([(b"host", b"x"), (b"x-a", b"1"), (b"x-a", b"2")], None),
+    ],
+)
+def test_what_is_refused_does_not_reach_the_application(headers, status):
+    called = []
+    watcher = Watcher(scope(*headers))
+    scheduler(lambda *given: called.append(given), fields=3)(watcher)
+    assert [each["status"] for each in watcher.proto.told if "status" in each] == ([status] if status else [])
+    assert bool(called) == (status is None)
+    assert not watcher.errors
 
 
 class Exchanged(Proto):

@@ -1,0 +1,94 @@
+"""The requests in flight of gunicorn's own ASGI worker, as the watch over stalled clients needs them.
+
+Everything is read off gunicorn's protocol objects once a second; requests do nothing for it. See
+engines/common/watch.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from mooring.engines.common.connections import passed, sent_ago
+from mooring.engines.common.linger import linger
+from mooring.engines.common.refusal import TIME
+from mooring.engines.common.watch import Busy, Peer, Watch
+
+_ROUNDING = 0.02  # seconds: the kernel's clock has coarser steps
+
+
+class Upload:
+    """A request's body: gunicorn's receiver of it."""
+
+    multiplexed = False
+
+    def __init__(self, protocol: Any, client: Peer | None, loop: asyncio.AbstractEventLoop) -> None:
+        self._protocol, self.receiver, self._loop = protocol, protocol._body_receiver, loop
+        self.client, self.refused = client, False
+        self._before = self._passed()
+        self._began = loop.time()
+
+    def _passed(self) -> int:
+        sock = self._protocol.transport.get_extra_info("socket")
+        return 0 if sock is None else passed(sock.fileno()).received
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the application waits for a part, and not for the client's end."""
+        receiver = self.receiver
+        return receiver._waiter is not None and not receiver._body_finished
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come since the first look."""
+        return self._passed() - self._before
+
+    def refuse(self) -> None:
+        """End the wait. Called in the watch's thread."""
+        self.refused = True
+        self._loop.call_soon_threadsafe(self._refuse)
+
+    def _refuse(self) -> None:
+        transport, receiver = self._protocol.transport, self.receiver
+        sock = transport.get_extra_info("socket")
+        begun = sock is None or sent_ago(sock.fileno()) < self._loop.time() - self._began - _ROUNDING
+        if not begun and not transport.is_closing():
+            transport.write(TIME.raw)
+        receiver._body_wait_expired = True
+        receiver._wake_waiter()
+        linger(self._protocol, transport)
+
+
+class Requests:
+    """Those in flight in one worker: of these `connections`."""
+
+    def __init__(self, connections: WeakSet[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._connections, self._loop = connections, loop
+        self._uploads = WeakKeyDictionary[Any, Upload]()
+        self.watch: Watch | None = None
+
+    def busy(self) -> Busy:
+        """What the watch asks for, in its thread."""
+        clients, uploads = set[Peer | None](), []
+        for reference in list(self._connections.data):  # type: ignore[attr-defined]
+            protocol = reference()
+            transport = protocol and protocol.transport
+            if not transport or protocol._closed:
+                continue
+            name = transport.get_extra_info("peername")
+            client = (name[0].partition("%")[0], name[1]) if isinstance(name, tuple) else None
+            waits = protocol._awaiting_request
+            answered = None if self.watch is None else self.watch.answered
+            if answered is not None and (protocol.req_count > 1 or not waits):
+                answered.add(client)
+            if waits:
+                continue
+            clients.add(client)
+            receiver = protocol._body_receiver
+            if receiver is not None and not receiver._complete:
+                known = self._uploads.get(protocol)
+                if known is None or known.receiver is not receiver:
+                    known = self._uploads[protocol] = Upload(protocol, client, self._loop)
+                uploads.append(known)
+        return Busy(clients, uploads)

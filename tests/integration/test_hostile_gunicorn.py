@@ -1,0 +1,123 @@
+"""Hostile clients on gunicorn's worker classes, and good ones beside them."""
+
+from __future__ import annotations
+
+import pytest
+from certificates import Authority
+from harness import eventually
+from hostile import (
+    CHUNKED,
+    GOOD,
+    HEAD,
+    POST,
+    Target,
+    at_once,
+    closed,
+    follows_events,
+    open_websocket,
+    read_all,
+)
+from variants import ALL
+
+GUNICORN = [each for each in ALL if each.engine == "gunicorn"]
+THREADED = [each for each in GUNICORN if each.worker_class != "sync"]
+everywhere = pytest.mark.parametrize("variant", GUNICORN, ids=str)
+threaded = pytest.mark.parametrize("variant", THREADED, ids=str)
+
+
+def start(mooring, variant, tls=None, **more):
+    threads = {} if variant.worker_class == "sync" else {"MOORING_THREADS": "12"}
+    return Target(mooring, variant.interface, tls, **variant.environ, **threads, **more)
+
+
+@everywhere
+def test_time(variant, mooring):
+    target = start(mooring, variant)
+
+    def ends(first, drip=b"", answer=b" 408 "):
+        found, _ = closed(target, first, drip)
+        assert answer in found, (first, found)
+
+    def takes_nothing():
+        with target.connect(size=4096) as sock:
+            sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            while not target.refused("send_timeout"):
+                if variant.worker_class != "sync":
+                    target.serves()
+
+    attacks = [
+        lambda: ends(b"", answer=b""),
+        lambda: ends(HEAD),
+        lambda: ends(HEAD + b"X-A: ", b"b"),
+        lambda: ends(POST),
+        lambda: ends(CHUNKED + b"5\r\nab"),
+        takes_nothing,
+    ]
+    if variant.worker_class == "sync":  # one connection at a time
+        for each in attacks:
+            each()
+    else:
+        at_once([*attacks, target.serves])
+    assert target.refused("head_timeout") == 3
+    assert target.refused("body_timeout") == 2
+    target.serves()
+
+
+@threaded
+def test_time_over_tls(variant, mooring, tmp_path):
+    target = start(mooring, variant, Authority(tmp_path).issue(1000))
+    at_once([lambda: closed(target, HEAD), lambda: closed(target, b"")])
+    assert b" 408 " in closed(target, POST)[0]
+    assert target.refused("head_timeout") == 2
+    target.serves()
+
+
+@everywhere
+def test_size(variant, mooring):
+    target = start(mooring, variant)
+    fields = b"".join(b"X-%d: 1\r\n" % number for number in range(60))
+    heads = [
+        (HEAD + fields + b"\r\n", (b" 431 ", b" 400 ")),
+        (HEAD + b"X-A: " + b"v" * 20_000 + b"\r\n\r\n", (b" 431 ", b" 400 ")),
+        (HEAD + b"Host: y\r\n\r\n", (b" 400 ",)),
+    ]
+    for data, statuses in [
+        *heads,
+        (POST.replace(b"90000", b"100001"), (b" 413 ",)),
+        (CHUNKED + (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 4, (b" 413 ",)),
+    ]:
+        found, _ = closed(target, data)
+        assert any(each in found.partition(b"\r\n")[0] for each in statuses), (statuses, found)
+    assert target.refused("body_size") == 2
+
+
+@pytest.mark.parametrize("variant", [each for each in GUNICORN if each.interface == "asgi"], ids=str)
+def test_a_message_of_many_fragments_is_refused(variant, mooring):
+    target = start(mooring, variant)
+    with open_websocket(target) as sock:
+        sock.sendall(b"\x02\x81\0\0\0\0x" + b"\x00\x81\0\0\0\0x" * 10_100)
+        assert b"\x03\xf0" in read_all(sock)  # 1008
+    eventually(lambda: target.refused("websocket") == 1, "it is counted")
+
+
+@threaded
+def test_number(variant, mooring):
+    target = start(mooring, variant, MOORING_MAX_CONNECTIONS="20", MOORING_HEAD_TIMEOUT="30")
+    silent = [target.connect() for _ in range(60)]
+    for each in silent[:30]:
+        assert each.recv(1) == b""
+    target.serves()
+    assert target.refused("connections") >= 30
+    assert target.is_full()
+    for each in silent:
+        each.close()
+    eventually(lambda: not target.is_full(), "it is not full any more")
+
+
+@threaded
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+def test_good_clients(variant, secure, mooring, tmp_path):
+    target = start(mooring, variant, Authority(tmp_path).issue(1000) if secure else None)
+    good = [*GOOD, follows_events] if variant.interface == "asgi" else GOOD
+    at_once([lambda each=each: each(target) for each in good])
+    assert not sum(map(target.refused, ("head_timeout", "body_timeout", "send_timeout", "connections")))
