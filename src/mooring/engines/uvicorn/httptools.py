@@ -120,7 +120,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's; then see whether there is room."""
         super().connection_made(transport)
-        self.flow = Flow(transport, self)
+        self.flow: Flow = Flow(transport, self)
         self.made = self.since = self.loop.time()
         most = self.limits.max_connections
         if 0 < most < len(self.connections):

@@ -1,7 +1,8 @@
 """What uvicorn's HTTP/1 protocol reads, and when: so much as is worked on, and no more.
 
 By itself uvicorn 0.54 parses all that was read at once, some 14,000 pipelined requests in 256 KiB, and reads
-on after each of their responses. Nothing here is on the path of a usual request. For httptools.py alone.
+on after each of their responses; uvloop reads up to 32 times before another connection has its turn. Nothing
+here is on the path of a usual request. For httptools.py alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 
 SLICE, _ALL = 8 * 1024, -1  # bytes that are parsed at once; what stands for: look at all that comes
+_TURN = 0.005  # seconds after which others have their turn: a chunk of a byte takes long
 _QUEUE = 16  # requests that wait: with so many, nothing more is read
 _SHARE = 8  # a long head is parsed in parts of this share of it, since httptools copies a field at each
 
@@ -41,7 +43,12 @@ class Flow(FlowControl):
         portions = self._owner.portions
         if not (self._owner.pipeline or (portions is not None and portions.rest)):
             super().resume_reading()
-        elif not self._asked:
+        else:
+            self.take_turns()
+
+    def take_turns(self) -> None:
+        """Go on behind what the loop has to do for others."""
+        if not self._asked:
             self._asked = True
             self._owner.loop.call_soon(self._go_on)
 
@@ -83,19 +90,25 @@ class Portions:
         owner, rest = self._owner, self.rest
         if self._working:
             return
-        self._working = True
+        self._working, clock = True, owner.loop.time
+        end = clock() + _TURN
         while rest and len(owner.pipeline) < _QUEUE and not self._waits():
             known = self._known()
             size = known if known >= SLICE else max(SLICE, owner.unfinished // _SHARE)
             data = bytes(memoryview(rest)[:size])
             del rest[:size]
             owner.data_received(data, portion=True)
-            if owner.refusal is not None or owner.upgrading or owner.transport.is_closing():
+            if _is_over(owner):
                 rest.clear()
+            if clock() >= end:
+                break
         self._working = False
         owner.whole = _ALL if rest or owner.unfinished > SLICE else min(SLICE, owner.max_head)
         if len(owner.pipeline) >= _QUEUE:
             owner.flow.pause_reading()
+        elif clock() >= end and not owner.flow.read_paused and not _is_over(owner):
+            owner.flow.pause_reading()
+            owner.flow.take_turns()
 
     def _waits(self) -> bool:
         """Whether this is a small part of a long head's field."""
@@ -111,6 +124,10 @@ class Portions:
         if not owner.length or owner.cycle is None or not owner.cycle.more_body:
             return 0
         return max(0, int(owner.length) + owner.began - owner.taken)
+
+
+def _is_over(owner: LimitedHttpToolsProtocol) -> bool:
+    return owner.refusal is not None or owner.upgrading or owner.transport.is_closing()
 
 
 class Trailers(list[tuple[bytes, bytes]]):
