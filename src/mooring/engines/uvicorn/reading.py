@@ -18,7 +18,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 if TYPE_CHECKING:
     from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 
-SLICE, _ALL = 8 * 1024, -1  # bytes that are parsed at once; what stands for: look at all that comes
+SLICE, ALL = 8 * 1024, -1  # bytes that are parsed at once; what stands for: look at all that comes
 _TURN = 0.005  # seconds after which others have their turn: a chunk of a byte takes long
 _QUEUE = 16  # requests that wait: with so many, nothing more is read
 _SHARE = 8  # a long head is parsed in parts of this share of it, since httptools copies a field at each
@@ -103,7 +103,7 @@ class Portions:
             if clock() >= end:
                 break
         self._working = False
-        owner.whole = _ALL if rest or owner.unfinished > SLICE else min(SLICE, owner.max_head)
+        owner.whole = ALL if rest or owner.unfinished > SLICE else min(SLICE, owner.max_head)
         if len(owner.pipeline) >= _QUEUE:
             owner.flow.pause_reading()
         elif clock() >= end and not owner.flow.read_paused and not _is_over(owner):
