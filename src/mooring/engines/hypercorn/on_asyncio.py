@@ -14,6 +14,7 @@ from mooring.engines.common.gate import LOOK
 from mooring.engines.hypercorn import connections
 from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.gate import HypercornGate
+from mooring.engines.hypercorn.handshake import Handshake
 from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
 from mooring.engines.hypercorn.limits import Watch
 
@@ -24,13 +25,19 @@ class _Asyncio:
     def __init__(self) -> None:
         self.servers: list[asyncio.Server] = []
         self.transports: set[asyncio.WriteTransport] = set()
-        self.caught: Callable[..., Any] | None = None
-        self.tls: dict[str, Any] = {}
+        self.protocol: Callable[[], asyncio.BaseProtocol] | None = None  # for each connection
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
 
-    async def start_server(self, callback: Callable[..., Any], **options: Any) -> _Listener:
+    async def start_server(
+        self,
+        callback: Callable[..., Any],
+        *,
+        ssl: Any = None,
+        ssl_handshake_timeout: Any = None,
+        **options: Any,
+    ) -> _Listener:
         async def caught(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             transport = writer.transport
             event_loop.close_once(transport)
@@ -40,15 +47,13 @@ class _Asyncio:
             finally:
                 self.transports.discard(transport)
 
-        self.caught = caught
-        self.tls = {name: options.get(name) for name in ("ssl", "ssl_handshake_timeout")}
-        server = await asyncio.start_server(caught, **options)
+        def made() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), caught)
+
+        self.protocol = made if ssl is None else lambda: Handshake(made, ssl, ssl_handshake_timeout)
+        server = await asyncio.get_running_loop().create_server(self.protocol, **options)
         self.servers.append(server)
         return _Listener(server)
-
-    def protocol(self) -> asyncio.StreamReaderProtocol:
-        """What `start_server` makes for each connection."""
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self.caught)
 
 
 class _Listener:
@@ -82,9 +87,8 @@ async def serve(job: HypercornJob) -> None:
         job.serving.drain.begin()
         gate = HypercornGate(job)
         await event_loop.stop_accepting(caught.servers)
-        tls = caught.tls
-        timeout = {"ssl_handshake_timeout": tls["ssl_handshake_timeout"]} if tls["ssl"] else {}
-        await event_loop.adopt(job.serving.doors, caught.protocol, tls["ssl"], **timeout)
+        if caught.protocol is not None:
+            await event_loop.adopt(job.serving.doors, caught.protocol)
         await asyncio.sleep(LOOK)
         while (actions := gate.look()) is not None:
             closing.extend(asyncio.ensure_future(action()) for action in actions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import socket
@@ -18,6 +17,8 @@ from mooring.engines.hypercorn.gate import HypercornGate
 from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
 from mooring.engines.hypercorn.limits import Step, Watch
 from mooring.system.doors import Doors
+
+_LOG = logging.getLogger("hypercorn.error")
 
 
 def abandoned(sync_spawn: Any) -> Any:
@@ -35,9 +36,13 @@ class _Trio:
         return getattr(trio, name)
 
     async def serve_listeners(self, handler: Any, listeners: Any, **options: Any) -> None:
-        self.handler, self.listeners, self.nursery = handler, listeners, options["handler_nursery"]
+        self._handler, self.listeners, self.nursery = handler, listeners, options["handler_nursery"]
         with self.accepting:
-            await trio.serve_listeners(handler, listeners, **options)
+            await trio.serve_listeners(self.handler, listeners, **options)
+
+    async def handler(self, stream: Any) -> None:
+        """As hypercorn's, but the failure of one connection does not end the worker."""
+        await _contained(functools.partial(self._handler, stream))
 
     def adopt(self, doors: Doors) -> None:
         """Serve the connections that were queued when the doors closed."""
@@ -97,7 +102,7 @@ async def serve(job: HypercornJob) -> None:
             while True:
                 await trio.sleep(LOOK_AT_CLIENTS)
                 for step in looking.look():
-                    nursery.start_soon(_attempt, step)
+                    nursery.start_soon(_contained, step)
 
         nursery.start_soon(limit)
         nursery.start_soon(watch)
@@ -107,7 +112,11 @@ async def serve(job: HypercornJob) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _attempt(step: Step) -> None:
-    """A step of the watch; its connection may have ended meanwhile."""
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+async def _contained(step: Step) -> None:
+    """Run a step for a connection. Its failure is its own; that it has ended meanwhile is none."""
+    try:
         await step()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return
+    except Exception as error:
+        _LOG.error("a connection has failed", exc_info=error)
