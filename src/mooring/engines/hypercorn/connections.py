@@ -90,7 +90,8 @@ class Member:
 
     def fileno(self) -> int:
         """The descriptor, -1 if it is closed."""
-        found: int = self.socket().fileno()
+        sock = self.socket()  # None: a loop has forgotten it
+        found: int = -1 if sock is None else sock.fileno()
         return found
 
     def client(self) -> object:
@@ -109,6 +110,7 @@ class Member:
 class _Limited(Member):
     """The mixin for hypercorn's TCPServer, on asyncio and on trio."""
 
+    busy: tuple[type[Exception], ...] = ()  # set on the class: trio's, where another task says that it ends
     head_at: float | None = None
     taken: object = None
     taken_at = 0.0
@@ -148,8 +150,10 @@ class _Limited(Member):
 
     async def _read_data(self) -> None:
         server: Any = super()
-        await server._read_data()
-        self._left = True
+        try:
+            await server._read_data()
+        finally:
+            self._left = True
         await self.idle_task.stop()  # type: ignore[attr-defined]
 
     async def protocol_send(self, event: Any) -> None:
@@ -167,7 +171,10 @@ class _Limited(Member):
                     await self._end(LINGER, DROPPED)
                     return
         server: Any = super()
-        await server.protocol_send(event)
+        try:
+            await server.protocol_send(event)
+        except self.busy:
+            await self.protocol.handle(Closed())  # type: ignore[attr-defined]
 
     def _wrong(self) -> tuple[str, int, str] | None:
         """Why hypercorn closes a connection, if that is because of what the client has sent."""
@@ -306,9 +313,9 @@ async def _nothing(*_: object) -> None:
     return
 
 
-def install(run: ModuleType, limits: Limits) -> None:
+def install(run: ModuleType, limits: Limits, *busy: type[Exception]) -> None:
     """Make `worker_serve` of `run`, one of hypercorn's run modules, use this mixin."""
-    Member.limits = limits
+    Member.limits, _Limited.busy = limits, busy
     original = vars(run)["TCPServer"]
     if not issubclass(original, _Limited):
         vars(run)["TCPServer"] = type("TCPServer", (_Limited, original), {})

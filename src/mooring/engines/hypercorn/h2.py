@@ -17,7 +17,7 @@ from h2 import exceptions
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.frame_buffer import FrameBuffer
-from hypercorn.events import RawData, Updated
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
@@ -102,7 +102,13 @@ class DrainingH2Protocol(H2Protocol):
             await of(self).refuse("malformed", 0, f"HTTP2-Settings: {error}")
 
     async def handle(self, event: Any) -> None:
-        """As hypercorn's, but after TURN frames others have their turn."""
+        """As hypercorn's, but after TURN frames others have their turn, and no application waits for a client
+        that has left to take more.
+        """
+        if type(event) is Closed:
+            self.closed = True
+            for buffer in list(self.stream_buffers.values()):
+                await buffer.close()
         await super().handle(event)
         while self._frames.left <= 0 and type(event) is RawData:
             await self.context.sleep(0)

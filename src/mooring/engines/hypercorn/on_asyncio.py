@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypercorn.asyncio import run as hypercorn_run
+from hypercorn.events import Closed
 
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import LOOK
@@ -44,6 +45,8 @@ class _Asyncio:
             self.transports.add(transport)
             try:
                 await callback(reader, writer)
+            except asyncio.CancelledError:  # at the end of a drain; asyncio before 3.12 fails at such a task
+                transport.abort()
             finally:
                 self.transports.discard(transport)
 
@@ -93,6 +96,7 @@ async def serve(job: HypercornJob) -> None:
         while (actions := gate.look()) is not None:
             closing.extend(asyncio.ensure_future(action()) for action in actions)
             await asyncio.sleep(LOOK)
+        closing.append(asyncio.ensure_future(_cut(job.config.graceful_timeout)))
 
     watching = asyncio.ensure_future(_watch(Watch(job.limits, connections.connections)))
     worker = asyncio.ensure_future(
@@ -109,6 +113,15 @@ async def serve(job: HypercornJob) -> None:
     watching.cancel()
     if worker.done() and not worker.cancelled():
         worker.result()
+
+
+async def _cut(seconds: float) -> None:
+    """End what hypercorn's cancellation then does not: it waits for clients that take nothing."""
+    await asyncio.sleep(seconds + LOOK)
+    left = tuple(connections.connections)
+    for each in left:
+        each.cut()
+    await asyncio.gather(*(each.protocol.handle(Closed()) for each in left if hasattr(each, "protocol")))
 
 
 async def _watch(watch: Watch) -> None:

@@ -68,7 +68,7 @@ async def serve(job: HypercornJob) -> None:
     if job.threads is not None:
         trio.to_thread.current_default_thread_limiter().total_tokens = job.threads
     vars(hypercorn_run)["trio"] = caught = _Trio()
-    connections.install(hypercorn_run, job.limits)
+    connections.install(hypercorn_run, job.limits, trio.BusyResourceError)
     # trio logs ten tracebacks a second while descriptors have run out; worker/descriptors.py logs it once
     logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
     stopping, started = trio.Event(), trio.Event()
@@ -88,8 +88,9 @@ async def serve(job: HypercornJob) -> None:
             await trio.sleep(LOOK)
             while (actions := gate.look()) is not None:
                 for action in actions:
-                    nursery.start_soon(action)
+                    nursery.start_soon(_contained, action)
                 await trio.sleep(LOOK)
+            nursery.start_soon(_cut, job.config.graceful_timeout)
 
         async def limit() -> None:
             await stopping.wait()
@@ -112,11 +113,18 @@ async def serve(job: HypercornJob) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def _cut(seconds: float) -> None:
+    """End what hypercorn's cancellation then does not: a send to a client that takes nothing is shielded."""
+    await trio.sleep(seconds + LOOK)
+    for each in tuple(connections.connections):
+        each.cut()
+
+
 async def _contained(step: Step) -> None:
     """Run a step for a connection. Its failure is its own; that it has ended meanwhile is none."""
     try:
         await step()
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
         return
     except Exception as error:
         _LOG.error("a connection has failed", exc_info=error)
