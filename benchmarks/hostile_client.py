@@ -20,7 +20,7 @@ _KEPT = 2**16  # bytes of answers that are looked at
 # linux/inet_diag.h, linux/sock_diag.h: a question for one TCP socket by its addresses
 _DIAG, _BY_FAMILY, _REQUEST, _TCP, _IPV4 = 4, 20, 1, 6, 2
 _ASKED = struct.Struct("=IHHII BBBBI HH16s16sI8s".replace(" ", ""))
-_INODE = slice(16 + 68, 16 + 72)
+_STATE, _LISTEN, _INODE = 17, 10, slice(16 + 68, 16 + 72)
 
 
 class Ending(NamedTuple):
@@ -61,6 +61,7 @@ class _Connection:
         self.units: Iterator[bytes] | None = attack.units()
         self.pending = memoryview(b"")
         self.due = self.looked = 0.0
+        self.accepted = False
         self.words, self.after, self.bytes_sent = "", 0.0, 0
 
     def run(self, began: float, until: float) -> Ending:
@@ -112,7 +113,9 @@ class _Connection:
         if self.attack.reads or now - self.looked < 0.5:
             return False
         self.looked = now
-        return not is_owned(self.port, self.own)
+        inode = owner(self.port, self.own)
+        self.accepted |= bool(inode)
+        return inode is None or (not inode and self.accepted)
 
     def _notice(self, began: float, closed: bool) -> None:
         if self.words or not (closed or self.came):
@@ -127,8 +130,8 @@ class _Connection:
         del self.came[:left]
 
 
-def is_owned(port: int, other: int) -> bool:
-    """Whether a process has the server's end of a connection: sock_diag(7)."""
+def owner(port: int, other: int) -> int | None:
+    """The inode of the server's end of a connection, 0 where no process has it, None where it is gone: sock_diag(7)."""
     local = socket.inet_aton("127.0.0.1")
     places = (socket.htons(port), socket.htons(other), local, local, 0, b"\xff" * 8)
     asked = _ASKED.pack(_ASKED.size, _BY_FAMILY, _REQUEST, 1, 0, _IPV4, _TCP, 0, 0, 2**32 - 1, *places)
@@ -136,7 +139,9 @@ def is_owned(port: int, other: int) -> bool:
         sock.send(asked)
         answer = sock.recv(8192)
     found, inode = struct.unpack_from("=H", answer, 4)[0], answer[_INODE]
-    return bool(found == _BY_FAMILY and int.from_bytes(inode, sys.byteorder))
+    if found != _BY_FAMILY or answer[_STATE] == _LISTEN:  # a listener is found where there is no connection
+        return None
+    return int.from_bytes(inode, sys.byteorder)
 
 
 def told(data: bytearray, kind: str) -> tuple[str, int]:

@@ -113,12 +113,10 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
+def make_certificate(certificate: Path, key: Path) -> None:
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
-    return certificate, key
 
 
 def _executable(name: str) -> str | None:
@@ -135,7 +133,9 @@ def is_here(name: str) -> bool:
 def running(name: str, kind: str, folder: Path) -> Iterator[Target]:
     """Run a server for an attack of a kind: http, ws, h2 or tls. Raises SystemExit where it does not answer."""
     server, (port, h2, secure) = SERVERS[name], free_ports(3)
-    certificate, key = make_certificate(folder)
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    if kind == "tls" or name == "nginx":
+        make_certificate(certificate, key)
     places = {"port": port, "folder": folder, "certificate": certificate, "key": key}
     command = server.command
     if name == "nginx":

@@ -24,9 +24,12 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
             size = len(message.get("bytes") or message.get("text") or "")
             await send({"type": "websocket.send", "text": str(size)})
         return None
-    while (message := await receive()).get("more_body"):
+    more = True
+    while more:
+        message = await receive()
         if message["type"] == "http.disconnect":
             return None
+        more = message.get("more_body", False)
     large = scope["path"] == "/large"
     size = len(CHUNK) * CHUNKS if large else 2
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % size)]
