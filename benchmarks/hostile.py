@@ -2,12 +2,13 @@
 
     python benchmarks/hostile.py [--servers REGEX] [--attacks REGEX] [--again]
 
-Each cell is an instance of its own with one worker, attacked over 127.0.0.1 (hostile_attacks.py) by a process of a
-lower priority, while a well-behaved client asks 20 times a second, each time over a new connection. What waits is
-watched for --wait seconds; a flood goes on for --flood seconds, and begins anew where the server has ended it.
---again measures those cells alone, one at a time, where the client's p99 was above 1 s, and keeps the better.
+Each cell is an instance of its own with one worker, attacked over 127.0.0.1 (hostile_attacks.py) by a process
+of a lower priority, while a well-behaved client asks 20 times a second, each time over a new connection. What
+waits is watched for --wait seconds; a flood goes on for --flood seconds, and begins anew where the server has
+ended it. --again measures those cells alone, one at a time, where the client's p99 was above 1 s, and keeps the
+better.
 
-The figures are merged into benchmarks/results/hostile.json, and docs/security.md's tables are written from it.
+The figures are merged into benchmarks/results/hostile.json; docs/security.md's tables are written from it.
 """
 
 from __future__ import annotations
@@ -194,7 +195,9 @@ def wanted(options: argparse.Namespace, cells: dict[str, Any]) -> list[tuple[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--servers", default="", help="a regular expression of their names")
     parser.add_argument("--attacks", default="", help="a regular expression of their names")
     parser.add_argument("--again", action="store_true", help="only what was slow, one at a time")

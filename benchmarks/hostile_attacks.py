@@ -1,4 +1,4 @@
-"""The attacks of benchmarks/hostile.py: what a client sends, at what pace, and whether it reads the answers."""
+"""The attacks of benchmarks/hostile.py: what a client sends, at what pace, whether it reads the answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hyperframe import frame
 
 
 class Attack(NamedTuple):
-    """`units` gives what is sent, one each `pace` seconds; at once where the pace is 0, and then it is a flood.
+    """`units` gives what is sent, one each `pace` seconds; without a pause where that is 0: a flood.
 
-    `kind`: http, ws (after a handshake), h2 (without TLS) or tls. `reads`: whether the client takes the answers.
+    `kind`: http, ws (after a handshake), h2 (without TLS) or tls. `reads`: whether it takes the answers.
     `alone`: one request with a verdict, where nothing is to be held up.
     """
 
@@ -55,9 +55,9 @@ def _endless(first: bytes, more: Callable[[int], bytes], together: int = 1) -> C
 
 # -- WebSocket: RFC 6455, 5.2; a client's frames are masked, here with zeros --------------------------------
 
-_HANDSHAKE = (
-    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-    b"Sec-WebSocket-Key: " + base64.b64encode(bytes(16)) + b"\r\n\r\n"
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + base64.b64encode(bytes(16)) + b"\r\n\r\n"
 )
 
 
@@ -134,7 +134,9 @@ ATTACKS = {
     "handshake": Attack("half a TLS handshake, then nothing", "tls", _one(b"\x16\x03\x01\x02\0\x01"), 1.0),
     "unanswered pings": Attack("a WebSocket that answers no ping", "ws", _one(), 1.0),
     "huge head": Attack("a header without end", "http", _endless(_HEAD + b"X-A: ", lambda _: b"v" * _STEP)),
-    "many fields": Attack("header fields without end", "http", _endless(_HEAD, lambda n: b"X-%07d: v\r\n" % n, 4000)),
+    "many fields": Attack(
+        "header fields without end", "http", _endless(_HEAD, lambda n: b"X-%07d: v\r\n" % n, 4000)
+    ),
     "hops": Attack(
         "X-Forwarded-For of 100,000 hops",
         "http",
@@ -152,8 +154,12 @@ ATTACKS = {
     "tiny chunks": Attack(
         "a body in chunks of one byte", "http", _endless(_CHUNKED, lambda _: b"1\r\nx\r\n" * 10_000)
     ),
-    "fragments": Attack("a WebSocket message in fragments of one byte", "ws", _endless(b"", _fragments, 5000)),
-    "ping flood": Attack("WebSocket pings without end", "ws", _endless(b"", lambda _: b"\x89\x80\0\0\0\0" * 5000)),
+    "fragments": Attack(
+        "a WebSocket message in fragments of one byte", "ws", _endless(b"", _fragments, 5000)
+    ),
+    "ping flood": Attack(
+        "WebSocket pings without end", "ws", _endless(b"", lambda _: b"\x89\x80\0\0\0\0" * 5000)
+    ),
     "rapid reset": Attack("HTTP/2: requests, each reset at once", "h2", _endless(_PREFACE, _reset, 500)),
     "continuation": Attack("HTTP/2: CONTINUATION without end", "h2", _endless(_PREFACE, _continuation, 1000)),
     "settings": Attack("HTTP/2: SETTINGS without end", "h2", _endless(_PREFACE, _settings, 1000)),
@@ -172,6 +178,7 @@ ATTACKS = {
         _one(_POST + b"Transfer-Encoding:\r\n chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + _SMUGGLED),
         alone=True,
     ),
-    "two hosts": Attack("two Hosts", "http", _one(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"), alone=True),
+    "two hosts": Attack(
+        "two Hosts", "http", _one(b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n"), alone=True
+    ),
 }
-HANDSHAKE = _HANDSHAKE

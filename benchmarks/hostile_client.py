@@ -24,9 +24,9 @@ _STATE, _LISTEN, _INODE = 17, 10, slice(16 + 68, 16 + 72)
 
 
 class Ending(NamedTuple):
-    """What ended an attack, after how many seconds and bytes sent; `closed`: the connection has ended too.
+    """What ended an attack, after how many seconds and bytes; `closed`: the connection has ended too.
 
-    `words` is a status, GOAWAY or a WebSocket's close with its code, "closed", "cut", or "" where nothing did.
+    `words` is a status, GOAWAY or a WebSocket's close with its code, "closed", "cut", or "": nothing did.
     """
 
     words: str
@@ -131,7 +131,7 @@ class _Connection:
 
 
 def owner(port: int, other: int) -> int | None:
-    """The inode of the server's end of a connection, 0 where no process has it, None where it is gone: sock_diag(7)."""
+    """The inode of the server's end of a connection, 0 where no process has it, None if gone: sock_diag(7)."""
     local = socket.inet_aton("127.0.0.1")
     places = (socket.htons(port), socket.htons(other), local, local, 0, b"\xff" * 8)
     asked = _ASKED.pack(_ASKED.size, _BY_FAMILY, _REQUEST, 1, 0, _IPV4, _TCP, 0, 0, 2**32 - 1, *places)
@@ -184,7 +184,7 @@ def _close(data: bytearray) -> tuple[str, int]:
 
 
 def read_as(attack: Attack, port: int, seconds: float = 1.5) -> Ending:
-    """Send one request that can be read in two ways: the statuses of the answers, and whether it stays open."""
+    """Send a request that can be read in two ways: the answers' statuses, and whether it stays open."""
     began, came, closed = time.monotonic(), b"", False
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         sock.sendall(b"".join(attack.units()))

@@ -1,4 +1,4 @@
-"""The servers that benchmarks/hostile.py attacks: each bare and with its defaults, and mooring on each engine.
+"""What benchmarks/hostile.py attacks: servers bare and with their defaults, and mooring on each engine.
 
 One worker each. What is set besides the application and the address is what serving it takes: an interface, a
 worker class (and 8 threads where gunicorn has threads at all, which are mooring's own number for one core).
@@ -24,7 +24,7 @@ PATIENCE = 60.0  # seconds, for a start on a busy machine
 
 
 class Server(NamedTuple):
-    """`command` and `tls` have places for {port}, {certificate} and {key}; `speaks` names http, ws, h2, tls."""
+    """`command` and `tls` have places such as {port} and {key}; `speaks` names http, ws, h2, tls."""
 
     command: str
     speaks: str
@@ -84,8 +84,8 @@ SERVERS = {
     ),
 }
 
-# All that nginx needs to say for itself; a body goes to an upstream, so that nginx reads it. Debian builds it with
-# 512 connections a worker where nothing is said.
+# All that nginx needs to be told; a body goes to an upstream, so that nginx reads it. Where nothing is said it has
+# 512 connections a worker.
 _NGINX = """
 daemon off; master_process on; worker_processes 1; error_log {folder}/error.log; pid {folder}/pid;
 events {{ }}
@@ -114,7 +114,16 @@ def free_ports(number: int) -> list[int]:
 
 
 def make_certificate(certificate: Path, key: Path) -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
     command += ["-days", "2", "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
 
@@ -131,7 +140,7 @@ def is_here(name: str) -> bool:
 
 @contextmanager
 def running(name: str, kind: str, folder: Path) -> Iterator[Target]:
-    """Run a server for an attack of a kind: http, ws, h2 or tls. Raises SystemExit where it does not answer."""
+    """Run a server for an attack of a kind: http, ws, h2 or tls. Raises SystemExit if it does not answer."""
     server, (port, h2, secure) = SERVERS[name], free_ports(3)
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     if kind == "tls" or name == "nginx":
@@ -149,14 +158,17 @@ def running(name: str, kind: str, folder: Path) -> Iterator[Target]:
     environ = {**os.environ, **dict(each.split("=", 1) for each in server.environ.split())}
     environ["MOORING_RUNTIME_DIR"] = str(folder)
     attacked = {"h2": h2, "tls": secure}.get(kind, port) if name == "nginx" else port
-    with (folder / "log").open("wb") as log, subprocess.Popen(
-        [_executable(words[0]) or words[0], *words[1:]],
-        cwd=APPS,
-        env=environ,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    ) as process:
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            [_executable(words[0]) or words[0], *words[1:]],
+            cwd=APPS,
+            env=environ,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             target = Target(process.pid, attacked, port, kind == "tls" and name != "nginx")
             _wait(process, port)

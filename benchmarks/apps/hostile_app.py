@@ -16,19 +16,20 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
-        return await send({"type": "lifespan.shutdown.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] != "websocket.disconnect":
             size = len(message.get("bytes") or message.get("text") or "")
             await send({"type": "websocket.send", "text": str(size)})
-        return None
+        return
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return None
+            return
         more = message.get("more_body", False)
     large = scope["path"] == "/large"
     size = len(CHUNK) * CHUNKS if large else 2
@@ -36,7 +37,7 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for _ in range(CHUNKS if large else 0):
         await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
-    return await send({"type": "http.response.body", "body": b"" if large else b"ok"})
+    await send({"type": "http.response.body", "body": b"" if large else b"ok"})
 
 
 def wsgi(environ: Any, start_response: Any) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""The program that attacks servers (benchmarks/hostile.py) runs, and sees what is there: a few attacks, short limits."""
+"""The program that attacks servers (benchmarks/hostile.py) sees what is there: a few attacks, short limits."""
 
 from __future__ import annotations
 
@@ -13,16 +13,26 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks/hostile.py"
 
 def test_it_sees_what_ends_an_attack_and_what_does_not(tmp_path: Path):
     results = tmp_path / "hostile.json"
-    words = ["--servers", "^mooring, uvicorn$", "--attacks", "^(stalled head|stalled body|unread answer|many fields|two hosts)$"]
+    words = [
+        "--servers",
+        "^mooring, uvicorn$",
+        "--attacks",
+        "^(stalled head|stalled body|unread answer|many fields|two hosts)$",
+    ]
     words += ["--wait", "20", "--flood", "1", "--results", str(results), "--no-docs"]
     limits = {"MOORING_HEAD_TIMEOUT": "1", "MOORING_SEND_TIMEOUT": "1", "MOORING_BODY_TIMEOUT": "0"}
     done = subprocess.run(
-        [sys.executable, BENCHMARK, *words], env=os.environ | limits, capture_output=True, text=True, check=False
+        [sys.executable, BENCHMARK, *words],
+        env=os.environ | limits,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     cells = json.loads(results.read_text())["cells"]["mooring, uvicorn"]
     assert {title: cell["ended"] for title, cell in cells.items()} == {
-        "stalled head": "408", "stalled body": "", "unread answer": "cut", "many fields": "431", "two hosts": "400",
+        "stalled head": "408", "stalled body": "", "unread answer": "cut",
+        "many fields": "431", "two hosts": "400",
     }  # fmt: skip
     assert all(cell["closed"] for title, cell in cells.items() if title != "stalled body")
     assert cells["many fields"]["sent"] < 10_000_000

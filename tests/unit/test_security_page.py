@@ -39,7 +39,15 @@ def test_each_setting_that_is_named_is_one():
     named = set(re.findall(r"\b(MOORING_[A-Z_]+[A-Z])\b", PAGE)) - {"MOORING_X_FILE"}
     assert named
     assert named <= names | files
-    limits = {"HEAD_TIMEOUT", "BODY_TIMEOUT", "SEND_TIMEOUT", "MAX_HEAD", "MAX_FIELDS", "MAX_BODY", "MAX_CONNECTIONS"}
+    limits = {
+        "HEAD_TIMEOUT",
+        "BODY_TIMEOUT",
+        "SEND_TIMEOUT",
+        "MAX_HEAD",
+        "MAX_FIELDS",
+        "MAX_BODY",
+        "MAX_CONNECTIONS",
+    }
     assert {f"MOORING_{name}" for name in limits} <= named
 
 
