@@ -5,8 +5,8 @@
 Each cell is an instance of its own with one worker, attacked over 127.0.0.1 (hostile_attacks.py) by a process
 of a lower priority, while a well-behaved client asks 20 times a second, each time over a new connection. What
 waits is watched for --wait seconds; a flood goes on for --flood seconds, and begins anew where the server has
-ended it. --again measures those cells alone, one at a time, where the client's p99 was above 1 s, and keeps the
-better.
+ended it. --again measures alone, one at a time, those cells where the client's p99 was above 1 s, and keeps
+the better.
 
 The figures are merged into benchmarks/results/hostile.json; docs/security.md's tables are written from it.
 """
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from hostile_attacks import ATTACKS, Attack
-from hostile_client import Ending, attack_once, be_modest, be_silent, read_as
+from hostile_client import Ending, attack_once, be_many, be_modest, read_as
 from hostile_servers import SERVERS, Target, is_here, running, versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,7 +134,7 @@ def _watch(target: Target, go: Any, pipe: Any) -> None:
 
 def _attack(attack: Attack, port: int, wait: float, flood: float) -> Ending:
     if attack.connections > 1:
-        return be_silent(attack.connections, port, wait)
+        return be_many(attack, port, wait)
     if attack.alone:
         return read_as(attack, port)
     if not attack.floods:

@@ -111,6 +111,13 @@ ATTACKS = {
     "stalled body": Attack(
         "half a body, then nothing", "http", _one(_POST + b"Content-Length: 90000\r\n\r\nabc"), 1.0
     ),
+    "stalled bodies": Attack(
+        "50 connections, each with half a body",
+        "http",
+        _one(_POST + b"Content-Length: 90000\r\n\r\nabc"),
+        1.0,
+        connections=50,
+    ),
     "slow body": Attack(
         "a body, a byte a second",
         "http",

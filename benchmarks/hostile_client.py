@@ -131,7 +131,7 @@ class _Connection:
 
 
 def owner(port: int, other: int) -> int | None:
-    """The inode of the server's end of a connection, 0 where no process has it, None if gone: sock_diag(7)."""
+    """The inode of the server's end of a connection, 0 where no process has it, None: gone; sock_diag(7)."""
     local = socket.inet_aton("127.0.0.1")
     places = (socket.htons(port), socket.htons(other), local, local, 0, b"\xff" * 8)
     asked = _ASKED.pack(_ASKED.size, _BY_FAMILY, _REQUEST, 1, 0, _IPV4, _TCP, 0, 0, 2**32 - 1, *places)
@@ -201,9 +201,9 @@ def read_as(attack: Attack, port: int, seconds: float = 1.5) -> Ending:
     return Ending(words, time.monotonic() - began, 0, closed)
 
 
-def be_silent(connections: int, port: int, seconds: float) -> Ending:
-    """Open many connections, send nothing, and wait until the server has ended all of them."""
-    began = time.monotonic()
+def be_many(attack: Attack, port: int, seconds: float) -> Ending:
+    """Open many connections, send what each sends at first, and wait until the server has ended all of them."""
+    began, first, connections = time.monotonic(), b"".join(attack.units()), attack.connections
     socks: dict[int, socket.socket] = {}
     poll = select.poll()
     for _ in range(connections):
@@ -211,6 +211,7 @@ def be_silent(connections: int, port: int, seconds: float) -> Ending:
         sock.settimeout(1)
         try:
             sock.connect(("127.0.0.1", port))
+            sock.sendall(first)
         except OSError:
             sock.close()
             break

@@ -84,8 +84,8 @@ SERVERS = {
     ),
 }
 
-# All that nginx needs to be told; a body goes to an upstream, so that nginx reads it. Where nothing is said it has
-# 512 connections a worker.
+# What nginx needs to be told; a body goes to an upstream, so that nginx reads it. By default it has 512
+# connections a worker.
 _NGINX = """
 daemon off; master_process on; worker_processes 1; error_log {folder}/error.log; pid {folder}/pid;
 events {{ }}

@@ -11,7 +11,7 @@ from hostile_attacks import ATTACKS, Attack
 from hostile_servers import SERVERS
 
 RESULTS = Path(__file__).parent / "results/hostile.json"
-SLOW, GROWN = 1.0, 32.0  # seconds and MiB from which a cell is bold
+SLOW, GROWN, UNANSWERED = 1.0, 64.0, 15.0  # seconds and MiB from which a cell is bold; PATIENCE
 
 # Each bare server beside mooring on it.
 _ORDER = [
@@ -68,12 +68,15 @@ def _end(attack: Attack, cell: dict[str, Any], limits: dict[str, Any]) -> str:
         return f"goes on{amount}" if attack.floods else f"not in {limits['wait']:g} s"
     if not attack.floods or seconds >= 2:
         amount = f", {seconds:.0f} s{amount}"
-    return f"{words}{amount}{'' if cell['closed'] else ', stays open'}".replace("_", " ")
+    stays = "" if cell["closed"] or " left" in words else ", stays open"
+    return f"{'GOAWAY' if words.startswith('GOAWAY') else words}{amount}{stays}"
 
 
 def _others(attack: Attack, cell: dict[str, Any], limits: dict[str, Any]) -> str:
     p99, grown = cell["p99"] or 0.0, cell["grown"]
     parts = [f"{p99:.1f} s" if p99 >= 1 else f"{1000 * p99:.0f} ms"]
+    if p99 >= UNANSWERED:
+        parts = [f"over {UNANSWERED:.0f} s"]
     if grown >= 1:
         parts.append(f"+{grown:.0f} MiB")
     if cell["failed"]:

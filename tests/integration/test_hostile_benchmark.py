@@ -1,4 +1,4 @@
-"""The program that attacks servers (benchmarks/hostile.py) sees what is there: a few attacks, short limits."""
+"""The program that attacks servers (benchmarks/hostile.py) sees what is there: in a few attacks."""
 
 from __future__ import annotations
 
