@@ -202,7 +202,7 @@ def read_as(attack: Attack, port: int, seconds: float = 1.5) -> Ending:
 
 
 def be_many(attack: Attack, port: int, seconds: float) -> Ending:
-    """Open many connections, send what each sends at first, and wait until the server has ended all of them."""
+    """Open many connections, send the first of each, and wait until the server has ended all."""
     began, first, connections = time.monotonic(), b"".join(attack.units()), attack.connections
     socks: dict[int, socket.socket] = {}
     poll = select.poll()
