@@ -203,7 +203,7 @@ def read_as(attack: Attack, port: int, seconds: float = 1.5) -> Ending:
 
 def be_many(attack: Attack, port: int, seconds: float) -> Ending:
     """Open many connections, send the first of each, and wait until the server has ended all."""
-    began, first, connections = time.monotonic(), b"".join(attack.units()), attack.connections
+    first, connections = b"".join(attack.units()), attack.connections
     socks: dict[int, socket.socket] = {}
     poll = select.poll()
     for _ in range(connections):
@@ -217,7 +217,7 @@ def be_many(attack: Attack, port: int, seconds: float) -> Ending:
             break
         poll.register(sock, select.POLLIN)
         socks[sock.fileno()] = sock
-    opened, words = len(socks), "closed"
+    opened, words, began = len(socks), "closed", time.monotonic()
     while socks and time.monotonic() - began < seconds:
         for fd, _ in poll.poll(200):
             sock = socks[fd]
