@@ -70,8 +70,8 @@ class Others:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.asked: list[tuple[float, bool]] = []
-        for _ in range(30):
-            ask(target)
+        if not all(ask(target)[1] for _ in range(30)):
+            raise SystemExit("it does not answer a well-behaved client before the attack")
         self.before = resident(target.pid)
         self.most = dict(self.before)
         self._stop = threading.Event()
@@ -153,6 +153,7 @@ def measure(name: str, title: str, wait: float, flood: float) -> dict[str, Any]:
         go, (here, there) = fork.Event(), fork.Pipe()
         others = fork.Process(target=_watch, args=(target, go, there))
         others.start()
+        there.close()  # so that its end is seen here
         here.recv()
         be_modest()
         go.set()
@@ -217,7 +218,8 @@ def main() -> None:
             running_cells = {pool.submit(_in_a_process, *each, options): each for each in group}
             for future in concurrent.futures.as_completed(running_cells):
                 name, title = running_cells[future]
-                cell = future.result()
+                if (cell := future.result()) is None:
+                    continue
                 print(f"{name:32} {title:18} {json.dumps(cell)}", flush=True)
                 if options.again and cell.get("p99", 99) > cells[name][title]["p99"]:
                     continue
@@ -230,12 +232,13 @@ def main() -> None:
         subprocess.run([sys.executable, ROOT / "scripts/make_docs.py"], check=True)
 
 
-def _in_a_process(name: str, title: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A cell by this program anew: processes are forked there, and here are threads."""
+def _in_a_process(name: str, title: str, options: argparse.Namespace) -> dict[str, Any] | None:
+    """A cell by this program anew: processes are forked there, and here are threads. None where it fails."""
     words = ["--cell", name, title, str(options.wait), str(options.flood)]
     done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{name}, {title}: {done.stderr}")
+        print(f"{name}, {title}: {done.stderr}", file=sys.stderr, flush=True)
+        return None
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
