@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -83,3 +84,16 @@ def test_the_examples_on_the_page_are_such_lines():
     examples = re.findall(r"^\[2026.*refused.*$", PAGE, re.MULTILINE)
     assert examples
     assert all(re.search(line, re.sub(date, "", each, count=1)) for each in examples)
+
+
+def test_none_of_moorings_cells_is_bold():
+    """What the page says of the figures that lie beside it. They are measured by hand, not here."""
+    cells = json.loads((ROOT / "benchmarks/results/hostile.json").read_text())["cells"]
+    ours = {name: of for name, of in cells.items() if name.startswith("mooring, ")}
+    assert len(ours) == 6
+    figures = [cell for of in ours.values() for cell in of.values() if "p99" in cell]
+    assert len(figures) > 100
+    for cell in figures:
+        assert cell["p99"] < 1.0
+        assert cell["grown"] < 64
+        assert cell["failed"] == cell["lost"] == 0
