@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 
-if TYPE_CHECKING:
-    from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+Owner = Any  # a LimitedHttpToolsProtocol of httptools.py, which imports this file
 
 SLICE, ALL = 8 * 1024, -1  # bytes that are parsed at once; what stands for: look at all that comes
 _TURN = 0.005  # seconds after which others have their turn: a chunk of a byte takes long
@@ -32,7 +31,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 class Flow(FlowControl):
     """Reads on after a pause as soon as few requests wait: uvicorn asks for it after each response."""
 
-    def __init__(self, transport: asyncio.Transport, owner: LimitedHttpToolsProtocol) -> None:
+    def __init__(self, transport: asyncio.Transport, owner: Owner) -> None:
         super().__init__(transport)
         self._owner, self._asked = owner, False
 
@@ -71,7 +70,7 @@ class Flow(FlowControl):
 class Portions:
     """What was read and is parsed bit by bit: much at once, behind requests that wait, or a long head."""
 
-    def __init__(self, owner: LimitedHttpToolsProtocol) -> None:
+    def __init__(self, owner: Owner) -> None:
         self.rest = bytearray()
         self._owner, self._working = owner, False
 
@@ -126,7 +125,7 @@ class Portions:
         return max(0, int(owner.length) + owner.began - owner.taken)
 
 
-def _is_over(owner: LimitedHttpToolsProtocol) -> bool:
+def _is_over(owner: Owner) -> bool:
     return owner.refusal is not None or owner.upgrading or owner.transport.is_closing()
 
 
@@ -140,7 +139,7 @@ class Trailers(list[tuple[bytes, bytes]]):
 class Body:
     """Has a new parser go on behind a head: with the body that `field` describes, if there is one."""
 
-    def __init__(self, owner: LimitedHttpToolsProtocol, field: bytes) -> None:
+    def __init__(self, owner: Owner, field: bytes) -> None:
         self._begun = False
         self.on_body, self.on_message_complete = owner.on_body, owner.on_message_complete
         self._owner = owner
