@@ -122,8 +122,8 @@ class Portions:
         owner = self._owner
         if not owner.length or owner.cycle is None or not owner.cycle.more_body:
             return 0
-        known: int = int(owner.length) + owner.began - owner.taken
-        return max(0, known)
+        left: int = int(owner.length) + owner.began - owner.taken
+        return max(0, left)
 
 
 def _is_over(owner: Owner) -> bool:
