@@ -4,7 +4,7 @@ and reasons, a request's environ on granian, in C as in Python.
 
 from __future__ import annotations
 
-import asyncio
+import types
 from collections import deque
 from types import SimpleNamespace
 
@@ -25,12 +25,13 @@ from mooring.scoreboard.row import REFUSALS
 MAX_HEAD, MAX_FIELDS, MAX_BODY = 2048, 20, 1000
 
 
-def pieces(data: bytes):
+def pieces(data: bytes, digits: int = 3):
     """A connection's bytes as they come: a text `*NUMBER` repeats the piece before it."""
     found = data.split(b"\0")
     for piece, then in zip(found, [*found[1:], b""], strict=True):
-        if not piece.startswith(b"*"):
-            yield from [piece] * (int(then[1:4]) if then.startswith(b"*") and then[1:4].isdigit() else 1)
+        if piece and not piece.startswith(b"*"):
+            times = then[1 : 1 + digits] if then.startswith(b"*") else b"1"
+            yield from [piece] * (int(times) if times.isdigit() else 1)
 
 
 # -- hypercorn ---------------------------------------------------------------------------------------------
@@ -40,8 +41,25 @@ http1.install(_limits)
 streams.install(MAX_BODY)
 
 
+class _Event:
+    """Waits for nobody: what waits is not run on."""
+
+    async def clear(self) -> None:
+        pass
+
+    async def wait(self) -> None:
+        await _forever()
+
+    set = clear
+
+
+@types.coroutine
+def _forever():
+    yield
+
+
 class _Context:
-    event_class = asyncio.Event
+    event_class = _Event
     terminated = SimpleNamespace(is_set=lambda: False)
 
     async def mark_request(self) -> None:
@@ -69,13 +87,14 @@ class _Connection:
         return put
 
 
-def _run(coroutine) -> None:
-    """Run what never waits here."""
+def _run(coroutine) -> bool:
+    """Whether it has run to its end; else it waits for the end of a request before it reads the next."""
     try:
         coroutine.send(None)
     except StopIteration:
-        return
-    coroutine.close()  # it waits for the end of a request before the next: PAUSED
+        return True
+    coroutine.close()
+    return False
 
 
 _hypercorn = HypercornConfig()
@@ -88,13 +107,13 @@ def hypercorn_head(data: bytes) -> None:
         *(None, _hypercorn, _Context(), connection, {}, False, ("127.0.0.1", 1), ("127.0.0.1", 2)),
         connection.send,
     )
-    came = 0
-    for piece in pieces(data):
-        if connection.refused or connection.closed:
+    came, reads = 0, True
+    for piece in pieces(data, 2):
+        if connection.refused or connection.closed or not reads:
             break
         came += len(piece)
         try:
-            _run(protocol.handle(events.RawData(data=piece)))
+            reads = _run(protocol.handle(events.RawData(data=piece)))
         except (H2CProtocolRequiredError, H2ProtocolAssumedError):
             return  # another protocol from here on
         scope = getattr(protocol.stream, "scope", None)
@@ -123,7 +142,7 @@ class _Source(Unreader):
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
-        self._pieces = deque(pieces(data))
+        self._pieces = deque(pieces(data, 2))
 
     def chunk(self, size_hint=None) -> bytes:
         return self._pieces.popleft() if self._pieces else b""

@@ -6,7 +6,7 @@ import functools
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hostile
 import pytest
@@ -15,31 +15,53 @@ from harness import PATIENCE, Starter, eventually
 from hostile import CHUNKED, HEAD, POST, Target
 from hyperframe import frame
 
-VARIANTS = [
-    ("asgi", "asyncio", False),
-    ("asgi", "uvloop", False),
-    ("asgi", "trio", False),
-    ("wsgi", "asyncio", False),
-    ("wsgi", "trio", False),
-    ("asgi", "asyncio", True),
-    ("asgi", "uvloop", True),
-    ("asgi", "trio", True),
-]
+Variant = tuple[str, str, bool]
+WHOLE: Variant = ("asgi", "asyncio", False)
+LOOPS: list[Variant] = [("asgi", "uvloop", False), ("asgi", "trio", False), ("asgi", "asyncio", True)]
+REST: list[Variant] = [("wsgi", "asyncio", False), ("asgi", "trio", True)]
+RARE: list[Variant] = [("wsgi", "trio", False), ("asgi", "uvloop", True)]
 
 
-def name(variant: tuple[str, str, bool]) -> str:
+def name(variant: Variant) -> str:
     return "-".join([*variant[:2], *(["tls"] if variant[2] else [])])
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids=name)
-def target(request, tmp_path_factory) -> Iterator[Target]:
-    interface, worker_class, tls = request.param
-    starter = Starter()
-    pair = Authority(tmp_path_factory.mktemp("tls")).issue(7) if tls else None
-    more = {"MOORING_ENGINE": "hypercorn", "WORKER_CLASS": worker_class}
-    yield Target(starter, interface, pair, **more)
-    left = starter.close()
-    assert not left
+def variants(*usual: Variant) -> pytest.MarkDecorator:
+    """The test on these variants; on all others in the long run."""
+    others = [each for each in [WHOLE, *LOOPS, *REST, *RARE] if each not in usual]
+    params = [pytest.param(each, id=name(each)) for each in usual]
+    params += [pytest.param(each, id=name(each), marks=pytest.mark.longrun) for each in others]
+    return pytest.mark.parametrize("target", params, indirect=True)
+
+
+def worker_classes(*usual: str) -> pytest.MarkDecorator:
+    """The same for tests with a server of their own."""
+    others = {"asyncio", "uvloop", "trio"} - {*usual}
+    params = [*usual, *(pytest.param(each, marks=pytest.mark.longrun) for each in sorted(others))]
+    return pytest.mark.parametrize("worker_class", params)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory) -> Iterator[Callable[[Variant], Target]]:
+    """Servers that are started when they are wanted, and shared."""
+    started: dict[Variant, tuple[Starter, Target]] = {}
+
+    def get(variant: Variant) -> Target:
+        if variant not in started:
+            interface, worker_class, tls = variant
+            pair = Authority(tmp_path_factory.mktemp("tls")).issue(7) if tls else None
+            more = {"MOORING_ENGINE": "hypercorn", "WORKER_CLASS": worker_class}
+            starter = Starter()
+            started[variant] = starter, Target(starter, interface, pair, **more)
+        return started[variant][1]
+
+    yield get
+    assert not [left for starter, _ in started.values() for left in starter.close()]
+
+
+@pytest.fixture
+def target(request, servers) -> Target:
+    return servers(request.param)
 
 
 def ended(target: Target, reason: str, data: bytes, drip: bytes = b"", status: bytes = b"408") -> None:
@@ -61,9 +83,12 @@ SLOW = {
 }
 
 
-def test_slow_clients_are_answered_or_closed(target: Target):
-    before = {reason: target.refused(reason) for reason in ("head_timeout", "body_timeout")}
-    works = []
+@variants(WHOLE, *LOOPS[1:], REST[0])
+def test_slow_clients_are_ended_and_good_ones_are_not(target: Target):
+    others = ("websocket", "connections", "malformed")
+    before = {reason: target.refused(reason) for reason in ("head_timeout", "body_timeout", *others)}
+    cut = target.refused("send_timeout")
+    works: list[Callable[[], object]] = [functools.partial(takes_nothing, target)]
     for _, data, drip, status in SLOW.values():
 
         def work(data=data, drip=drip, status=status) -> None:
@@ -71,28 +96,20 @@ def test_slow_clients_are_answered_or_closed(target: Target):
             assert not status or answer.split(b" ")[1:2] == [status], (data, answer)
 
         works.append(work)
-    hostile.at_once(works)
+    good = hostile.GOOD_ASGI if target.interface == "asgi" else hostile.GOOD
+    hostile.at_once([*works, *(functools.partial(each, target) for each in good)])
     for reason, counted in before.items():
         new = [each for each in SLOW.values() if each[0] == reason]
-        assert target.refused(reason) == counted + len(new)
+        assert target.refused(reason) == counted + len(new), reason
+    assert target.refused("send_timeout") == cut + 1
     assert "refused 127.0.0.1: head timeout" in target.app.stderr + target.app.stdout
 
 
-def test_a_client_that_takes_nothing_is_cut(target: Target):
-    before = target.refused("send_timeout")
+def takes_nothing(target: Target) -> None:
     with target.connect(size=4096) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        eventually(lambda: target.refused("send_timeout") == before + 1, "it is cut")
-        sock.settimeout(PATIENCE)
+        eventually(lambda: target.refused("send_timeout"), "it is cut")
         assert len(hostile.read_all(sock)) < hostile.LARGE
-
-
-def test_good_clients_are_not_hit(target: Target):
-    reasons = ("head_timeout", "body_timeout", "send_timeout", "websocket", "connections")
-    before = [target.refused(reason) for reason in reasons]
-    good = hostile.GOOD_ASGI if target.interface == "asgi" else hostile.GOOD
-    hostile.at_once([functools.partial(each, target) for each in good])
-    assert [target.refused(reason) for reason in reasons] == before
 
 
 MALFORMED = {
@@ -103,12 +120,14 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("shape", MALFORMED)
-def test_a_request_with_two_readings_is_refused(target: Target, shape: str):
-    data = b"POST /body HTTP/1.1\r\nHost: x\r\n" + MALFORMED[shape] + HEAD + b"\r\n"
-    ended(target, "malformed", data, status=b"400")
+@variants(WHOLE)
+def test_a_request_with_two_readings_is_refused(target: Target):
+    for shape in MALFORMED.values():
+        data = b"POST /body HTTP/1.1\r\nHost: x\r\n" + shape + HEAD + b"\r\n"
+        ended(target, "malformed", data, status=b"400")
 
 
+@variants(WHOLE, *LOOPS, *REST)
 def test_large_heads_and_bodies_are_refused(target: Target):
     ended(target, "head_size", HEAD + b"X-A: " + b"v" * 20_000 + b"\r\n\r\n", status=b"431")
     fields = b"".join(b"X-%d: v\r\n" % number for number in range(60))
@@ -129,16 +148,18 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("shape", ENDLESS)
-def test_what_brings_no_body_is_bounded(target: Target, shape: str):
-    taken, _ = hostile.flooded(target, *ENDLESS[shape])
-    assert taken < 16_000_000  # the kernels' buffers are in it
+@variants(WHOLE, LOOPS[1])
+def test_what_brings_no_body_is_bounded(target: Target):
+    for shape, (head, unit) in ENDLESS.items():
+        taken, _ = hostile.flooded(target, head, unit)
+        assert taken < 16_000_000, shape  # the kernels' buffers are in it
     assert target.serves() < 3
 
 
+@variants(WHOLE, LOOPS[1])
 def test_a_message_of_many_fragments_is_refused(target: Target):
     if target.interface == "wsgi":
-        return
+        return  # it has none
     before = target.refused("websocket")
     with hostile.open_websocket(target) as sock:
         sock.sendall(b"\x02\x81\0\0\0\0x" + b"\x00\x81\0\0\0\0x" * 10_100)
@@ -146,8 +167,10 @@ def test_a_message_of_many_fragments_is_refused(target: Target):
     eventually(lambda: target.refused("websocket") == before + 1, "it is counted")
 
 
-@pytest.mark.parametrize("flood", [*hostile.FLOODS, hostile.large_list], ids=lambda flood: flood.__name__)
-def test_http2_floods_end_with_goaway(target: Target, flood):
+HTTP2 = [*hostile.FLOODS, hostile.large_list]
+
+
+def ends_with_goaway(target: Target, flood: Callable[[int], bytes]) -> None:
     before = target.refused("http2")
     slowest, done = [0.0], threading.Event()
 
@@ -157,9 +180,11 @@ def test_http2_floods_end_with_goaway(target: Target, flood):
 
     thread = threading.Thread(target=neighbour)
     thread.start()
-    answer = hostile.http2_flood(target, flood)
-    done.set()
-    thread.join()
+    try:
+        answer = hostile.http2_flood(target, flood, 20_000)
+    finally:
+        done.set()
+        thread.join()
     goaway = [each for each in answer if isinstance(each, frame.GoAwayFrame)]
     assert goaway, answer[-3:]
     assert goaway[0].error_code
@@ -167,7 +192,19 @@ def test_http2_floods_end_with_goaway(target: Target, flood):
     assert slowest[0] < 3
 
 
-@pytest.mark.parametrize("worker_class", ["asyncio", "uvloop", "trio"])
+@variants(WHOLE)
+@pytest.mark.parametrize("flood", HTTP2, ids=lambda flood: flood.__name__)
+def test_http2_floods_end_with_goaway(target: Target, flood):
+    ends_with_goaway(target, flood)
+
+
+@variants(*LOOPS)
+def test_http2_floods_end_on_each_loop_and_over_tls(target: Target):
+    ends_with_goaway(target, hostile.rapid_reset)
+    ends_with_goaway(target, hostile.continuations)
+
+
+@worker_classes("asyncio", "trio")
 def test_pings_without_answers_end_a_websocket(mooring, worker_class):
     target = Target(
         mooring,
@@ -183,7 +220,7 @@ def test_pings_without_answers_end_a_websocket(mooring, worker_class):
     eventually(lambda: target.refused("websocket") == 1, "it is counted")
 
 
-@pytest.mark.parametrize("worker_class", ["asyncio", "uvloop", "trio"])
+@worker_classes("asyncio", "trio")
 def test_the_oldest_silent_connection_makes_room(mooring, worker_class):
     target = Target(
         mooring,
@@ -204,7 +241,7 @@ def test_the_oldest_silent_connection_makes_room(mooring, worker_class):
     eventually(lambda: not target.is_full(), "it is not full any more")
 
 
-@pytest.mark.parametrize("worker_class", ["asyncio", "uvloop", "trio"])
+@worker_classes("asyncio", "uvloop", "trio")
 def test_a_tls_handshake_has_the_time_of_a_head(mooring, tmp_path, worker_class):
     pair = Authority(tmp_path).issue(7)
     target = Target(mooring, "asgi", pair, MOORING_ENGINE="hypercorn", WORKER_CLASS=worker_class)
