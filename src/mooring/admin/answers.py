@@ -129,8 +129,8 @@ def parse(head: bytes) -> Request | None:
             return None
         fields[name] = value.strip(" \t")
     path, host = words[1].partition("?")[0], fields.get("host", "")
-    # The absolute form, which a server has to accept: 3.2.2. A page in a browser chooses the path, which begins
-    # with "/" and may have a URL in it; so only the Host field says under which name the browser knows this.
+    # The absolute form, which a server has to accept: 3.2.2. A page in a browser chooses the path, which may
+    # have a URL in it; so the Host field alone says under which name the browser knows this.
     if _ABSOLUTE.match(path):
         target, _, path = path.partition("://")[2].partition("/")
         path, host = f"/{path}", host or target
