@@ -194,6 +194,16 @@ def test_lines_for_a_closed_stdout_are_counted_and_told_of_once(mooring):
     assert app.stderr.count("the access log cannot be written: lines are dropped") == 1
 
 
+def test_records_for_a_closed_stderr_are_counted(mooring):
+    app = mooring.start(
+        "run", files={"main.py": ASGI_APP}, options={"stderr": None, "preexec_fn": lambda: os.close(2)},
+    )  # fmt: skip
+    app.wait_status(lambda s: s["state"] == "serving")
+    page = app.control(path="/metrics").text
+    assert re.search(r"\nmooring_log_dropped_records_total [1-9]", page)
+    assert app.stop() == 0
+
+
 # -- rotation ----------------------------------------------------------------------------------------------
 
 

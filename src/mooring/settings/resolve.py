@@ -161,7 +161,7 @@ class _Reader:
 
 def _content(path: str) -> bytes:
     """At most `_LARGEST` bytes of a file, and one more. Raises OSError, for a pipe too: it may never end."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY), "rb") as file:
+    with open(path, "rb", opener=lambda *given: os.open(given[0], given[1] | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         return file.read(_LARGEST + 1)

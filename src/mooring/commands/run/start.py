@@ -63,6 +63,7 @@ def open_log(settings: Settings, files: LogFiles, environ: Mapping[str, str] | N
     Raises ConfigurationError where its file cannot be opened.
     """
     fd = _log_fd(files, settings.error_log, 2, "error_log")
+    fd = standard.without_reader() if fd in standard.closed else fd
     return Log(
         fd,
         level=settings.log_level,
