@@ -27,7 +27,9 @@ def fill(path):
 def lost(app):
     """The metric that counts the records of all processes."""
     lines = app.control(path="/metrics").text.splitlines()
-    return next(int(each.split()[1]) for each in lines if each.startswith("mooring_log_dropped_records_total "))
+    return next(
+        int(each.split()[1]) for each in lines if each.startswith("mooring_log_dropped_records_total ")
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root and mount(8)")

@@ -140,7 +140,7 @@ METRICS = (
            lambda collected: _each(collected.rolls)),
     Metric("access_log_dropped_lines_total", "counter", (), "Access log lines that a slow reader has cost.",
            lambda collected: _one(collected.totals[DROPPED])),
-    Metric("log_dropped_records_total", "counter", (), "Records of mooring's own log that have found no room.",
+    Metric("log_dropped_records_total", "counter", (), "Records of mooring's own log that found no room.",
            lambda collected: _one(collected.log_dropped)),
     Metric("http_requests_rejected_total", "counter", (), "Requests refused with 503: too many at once.",
            lambda collected: _one(collected.totals[REJECTED])),
