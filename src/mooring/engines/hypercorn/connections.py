@@ -54,7 +54,7 @@ class _Limited:
         server: Any = super()
         try:
             if len(connections) > self.limits.max_connections and not self._make_room():
-                self.limits.refused("connections", None, "the worker is full of requests")
+                self.limits.refused("connections", self.client(), "the worker is full of requests")
                 self.cut()
                 return
             await server.run()
@@ -224,7 +224,11 @@ class _Limited:
     def client(self) -> object:
         """The client's address, None for a unix socket."""
         protocol: Any = getattr(self, "protocol", None)
-        return None if protocol is None else protocol.client
+        if protocol is not None:
+            return protocol.client
+        with contextlib.suppress(Exception):  # closed meanwhile
+            return self._socket().getpeername() or None
+        return None
 
     def _socket(self) -> Any:
         writer: Any = getattr(self, "writer", None)
