@@ -56,7 +56,7 @@ def _texts(data: bytes, count: int) -> list[bytes]:
 
 class _Transport:
     def __init__(self) -> None:
-        self.written, self.closed = b"", False
+        self.written, self.closed, self.paused = b"", False, False
 
     def get_extra_info(self, name, default=None):
         return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
@@ -82,9 +82,13 @@ class _Transport:
         self.closed = True
 
     def pause_reading(self) -> None:
-        pass
+        self.paused = True
 
-    resume_reading = write_eof = pause_reading
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def write_eof(self) -> None:
+        pass
 
 
 class _Timer:
@@ -93,6 +97,17 @@ class _Timer:
 
 
 class _Loop:
+    def __init__(self) -> None:
+        self.soon: list = []
+
+    def call_soon(self, call, *given) -> None:
+        self.soon.append((call, given))
+
+    def turn(self) -> None:
+        calls, self.soon = self.soon, []
+        for call, given in calls:
+            call(*given)
+
     def create_task(self, coroutine, **_how):
         coroutine.close()
         return self
@@ -125,6 +140,7 @@ def head(data: bytes) -> None:
         if transport.closed or protocol.refusal is not None:
             break
         protocol.data_received(piece)
+        loop.turn()
         kept = 0 if transport.closed or protocol.refusal is not None else protocol.unfinished
         assert kept <= protocol.max_head, "a head is larger than its limit"
         protocol.mark()
@@ -138,6 +154,7 @@ class _Running(_Loop):
     """Notes the requests that run: the application of those whose body has come answers at once."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.heads, self.cycle = 0, None
 
     def create_task(self, coroutine, **how):
@@ -148,6 +165,7 @@ class _Running(_Loop):
         while (cycle := self.cycle) is not None and not (cycle.more_body or cycle.disconnected):
             self.cycle, cycle.response_started, cycle.response_complete = None, True, True
             cycle.on_response()
+            self.turn()
 
 
 _MOST, _FIELDS, _BODY = 512, 20, 1000
@@ -168,7 +186,7 @@ def body(data: bytes) -> None:
     protocol.connection_made(transport)
     came = 0
     for piece in pieces(data):
-        if transport.closed or protocol.refusal is not None:
+        if transport.closed or transport.paused or protocol.refusal is not None:
             break
         came += len(piece)
         protocol.data_received(piece)
@@ -176,6 +194,8 @@ def body(data: bytes) -> None:
             assert protocol.taken - protocol.began <= _BODY or protocol.refusal is not None
             assert len(protocol.cycle.scope["headers"]) <= _FIELDS + 1
             protocol.cycle.body = b""
+            protocol.flow.resume_reading()  # as receive() does
+        loop.turn()
         loop.answer()
         beside = (loop.heads + 2) * (_MOST + len(piece)) + 2 * _MOST
         assert protocol.refusal is not None or came <= beside + 10 * protocol.taken, "no end"
