@@ -19,7 +19,7 @@ from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedEr
 from mooring.engines.granian.request import RefusedError, Rules, environ_of, scheduler
 from mooring.engines.gunicorn.refused import reason_of
 from mooring.engines.gunicorn.requests import Upload
-from mooring.engines.hypercorn import http1, streams
+from mooring.engines.hypercorn import http1, streams, websocket
 from mooring.scoreboard.row import REFUSALS
 
 MAX_HEAD, MAX_FIELDS, MAX_BODY = 2048, 20, 1000
@@ -39,6 +39,7 @@ def pieces(data: bytes, digits: int = 3):
 _limits = SimpleNamespace(max_head=MAX_HEAD, max_fields=MAX_FIELDS, max_body=MAX_BODY)
 http1.install(_limits)
 streams.install(MAX_BODY)
+websocket.install()
 
 
 class _Event:
@@ -77,7 +78,7 @@ class _Connection:
 
     async def refuse(self, reason: str, status: int = 0, _detail: str = "") -> None:
         assert reason in REFUSALS
-        assert status in (400, 413, 431)
+        assert status in (0, 400, 413, 431)
         self.refused = reason
 
     async def spawn_app(self, *_what):
