@@ -61,7 +61,7 @@ sanitize: $(STAMP)
 
 # For each of TARGETS (by default all), what comes first.
 RUNS ?= 5000000
-SECONDS ?= 150
+SECONDS ?= 110
 
 ## What parses foreign bytes, fed by atheris: some 10 million inputs in 25 minutes.
 fuzz: $(STAMP)

@@ -74,7 +74,8 @@ def supervisor(scoreboard: Totals) -> Any:
         serial: SimpleNamespace(pid=10_000 + serial, report=None, plan=plan) for serial in fleet.workers
     }
     workers = SimpleNamespace(scoreboard=scoreboard, handles=handles, totals=scoreboard.totals)
-    return SimpleNamespace(fleet=fleet, workers=workers, plan=plan, history=History())
+    own_log = SimpleNamespace(lost=0)
+    return SimpleNamespace(fleet=fleet, workers=workers, plan=plan, history=History(), log=own_log)
 
 
 def milliseconds(make: Callable[[], bytes], runs: int) -> tuple[float, float, int]:

@@ -13,6 +13,7 @@ import click
 from mooring import __version__
 from mooring.errors import ConfigurationError, MooringError
 from mooring.settings.table import ROWS, Setting, default_text
+from mooring.system import standard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +106,7 @@ def _open_standard_descriptors() -> None:
     """Open /dev/null as 0, 1 and 2 if they are closed: else a listener gets that number, and log lines."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
+        standard.closed.add(fd)
     os.close(fd)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

@@ -7,15 +7,23 @@ start from, and those that have found something. Not for making inputs: parsers.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import errno
+import ipaddress
 import math
+import os
 import re
+from itertools import takewhile
+from pathlib import Path
 
+from engine_targets import granian_environ, gunicorn_body, hypercorn_head, pieces
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from mooring.admin import answers
+from mooring.admin.access import Access
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+from mooring.engines.uvicorn.limits import Limits
 from mooring.errors import ConfigurationError
 from mooring.instrument.proxy import asgi_proxy, wsgi_proxy
 from mooring.logs.access import rules
@@ -33,6 +41,8 @@ from mooring.logs.escape import (
 from mooring.metrics.multiprocess import files, merge, text
 from mooring.resources import usage
 from mooring.resources.reader import read
+from mooring.settings.resolve import resolve_some
+from mooring.settings.table import ROWS
 from mooring.settings.trusted import parse_trusted
 
 
@@ -46,7 +56,7 @@ def _texts(data: bytes, count: int) -> list[bytes]:
 
 class _Transport:
     def __init__(self) -> None:
-        self.written, self.closed = b"", False
+        self.written, self.closed, self.paused = b"", False, False
 
     def get_extra_info(self, name, default=None):
         return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
@@ -72,9 +82,13 @@ class _Transport:
         self.closed = True
 
     def pause_reading(self) -> None:
-        pass
+        self.paused = True
 
-    resume_reading = write_eof = pause_reading
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def write_eof(self) -> None:
+        pass
 
 
 class _Timer:
@@ -83,6 +97,17 @@ class _Timer:
 
 
 class _Loop:
+    def __init__(self) -> None:
+        self.soon: list = []
+
+    def call_soon(self, call, *given) -> None:
+        self.soon.append((call, given))
+
+    def turn(self) -> None:
+        calls, self.soon = self.soon, []
+        for call, given in calls:
+            call(*given)
+
     def create_task(self, coroutine, **_how):
         coroutine.close()
         return self
@@ -111,19 +136,69 @@ def head(data: bytes) -> None:
     asyncio._set_running_loop(loop)
     protocol = LimitedHttpToolsProtocol(_config, ServerState(), {}, _loop=loop)
     protocol.connection_made(transport)
-    pieces = data.split(b"\0")
-    for piece, then in zip(pieces, [*pieces[1:], b""], strict=True):
-        if piece.startswith(b"*"):
-            continue
-        times = int(then[1:4]) if then.startswith(b"*") and re.fullmatch(rb"[0-9]+", then[1:4]) else 1
-        for _ in range(times):
-            if transport.closed or protocol.refusal is not None:
-                break
-            protocol.data_received(piece)
-            kept = 0 if transport.closed or protocol.refusal is not None else protocol.unfinished
-            assert kept <= protocol.max_head, "a head is larger than its limit"
-            protocol.mark()
+    for piece in pieces(data):
+        if transport.closed or protocol.refusal is not None:
+            break
+        protocol.data_received(piece)
+        loop.turn()
+        kept = 0 if transport.closed or protocol.refusal is not None else protocol.unfinished
+        assert kept <= protocol.max_head, "a head is larger than its limit"
+        protocol.mark()
     assert not transport.written or transport.written.startswith(b"HTTP/1.1 4"), transport.written
+    if not transport.closed:
+        protocol.connection_lost(None)
+    asyncio._set_running_loop(None)
+
+
+class _Running(_Loop):
+    """Notes the requests that run: the application of those whose body has come answers at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.cycle = 0, None
+
+    def create_task(self, coroutine, **how):
+        self.heads, self.cycle = self.heads + 1, coroutine.cr_frame.f_locals["self"]
+        return super().create_task(coroutine, **how)
+
+    def answer(self) -> None:
+        while (cycle := self.cycle) is not None and not (cycle.more_body or cycle.disconnected):
+            self.cycle, cycle.response_started, cycle.response_complete = None, True, True
+            cycle.on_response()
+            self.turn()
+
+
+_MOST, _FIELDS, _BODY = 512, 20, 1000
+
+
+class _Small(LimitedHttpToolsProtocol):
+    limits = Limits(max_head=_MOST, max_fields=_FIELDS, max_body=_BODY)
+    __slots__ = ()
+
+
+def body(data: bytes) -> None:
+    """As `head`, with small limits, and an application that reads and answers: what has come beside bodies is
+    bounded, however it was cut into pieces.
+    """
+    loop, transport = _Running(), _Transport()
+    asyncio._set_running_loop(loop)
+    protocol = _Small(_config, ServerState(), {}, _loop=loop)
+    protocol.connection_made(transport)
+    came = 0
+    for piece in pieces(data):
+        if transport.closed or transport.paused or protocol.refusal is not None:
+            break
+        came += len(piece)
+        protocol.data_received(piece)
+        if protocol.cycle is not None:
+            assert protocol.taken - protocol.began <= _BODY or protocol.refusal is not None
+            assert len(protocol.cycle.scope["headers"]) <= _FIELDS + 1
+            protocol.cycle.body = b""
+            protocol.flow.resume_reading()  # as receive() does
+        loop.turn()
+        loop.answer()
+        beside = (loop.heads + 2) * (_MOST + len(piece)) + 2 * _MOST
+        assert protocol.refusal is not None or came <= beside + 10 * protocol.taken, "no end"
     if not transport.closed:
         protocol.connection_lost(None)
     asyncio._set_running_loop(None)
@@ -344,8 +419,15 @@ def cgroups(data: bytes) -> None:
 # -- the admin endpoint ------------------------------------------------------------------------------------
 
 
+_OPEN, _GUARDED = Access(["shop.example"]), Access(token="t0ken-of-a")
+_KNOWN = {"", "localhost", "shop.example"}
+
+
 def admin(data: bytes) -> None:
-    """A request's head: None, or texts; the path has no query, and no text has a line's end."""
+    """A request's head: None, or texts; the path has no query, and no text has a line's end.
+
+    A browser chooses the path, but not the Host: what that does not name is refused.
+    """
     found = answers.parse(data)
     if found is None:
         return
@@ -353,6 +435,47 @@ def admin(data: bytes) -> None:
     assert "?" not in found[1]
     assert not any("\r\n" in each for each in found)
     answers.Answer(404, f"no {found[1]}").encode(head_only=found[0] == "HEAD")
+    lines = takewhile(lambda line: b":" in line, data.split(b"\r\n")[1:])
+    hosts = [line.partition(b":")[2].strip(b" \t") for line in lines if line[:5].lower() == b"host:"]
+    assert len(hosts) <= 1
+    host = hosts[0].decode("latin-1") if hosts else ""
+    assert not host or found.host == host
+    if _OPEN.refuse(found, any_host=False) is None:
+        name = found.host.lower()
+        address = name[1:].partition("]")[0] if name[:1] == "[" else name.partition(":")[0].rstrip(".")
+        assert address in _KNOWN or ipaddress.ip_address(address), found.host
+    if _GUARDED.refuse(found, any_host=True) is None:
+        given = found.authorization.split(" ", 1)[1].encode("latin-1")
+        assert b"t0ken-of-a" in given or b":t0ken-of-a" in binascii.a2b_base64(given)
+
+
+# -- settings from files -----------------------------------------------------------------------------------
+
+_HELD = ("admin_token", "max_head", "admin_hosts", "admin_unix_mode", "tls_key_password", "workers")
+_file = os.memfd_create("setting")
+_path = f"/proc/self/fd/{_file}"
+
+
+def setting_file(data: bytes) -> None:
+    """A setting's number, and the bytes of its file: a value, or one line that does not show them."""
+    name = _HELD[data[0] % len(_HELD)] if data else _HELD[0]
+    content = data[1:]
+    os.ftruncate(_file, 0)
+    os.pwrite(_file, content, 0)
+    said = ""
+    try:
+        found = resolve_some([name], {}, {ROWS[name].from_file: _path}, Path("/"))
+    except ConfigurationError as error:
+        said = str(error)
+    assert "\n" not in said
+    if said:
+        text = content.strip().decode("latin-1")
+        assert len(text) < 12 or not ROWS[name].secret or text not in said
+        return
+    value = getattr(found, name)
+    if ROWS[name].secret:
+        assert value == content.decode().strip()
+    assert value is not None
 
 
 TARGETS = {
@@ -367,5 +490,10 @@ TARGETS = {
         prometheus_name,
         cgroups,
         admin,
+        body,
+        setting_file,
+        hypercorn_head,
+        gunicorn_body,
+        granian_environ,
     )
 }

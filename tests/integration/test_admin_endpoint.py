@@ -78,6 +78,8 @@ def test_a_page_elsewhere_cannot_read_by_a_name_of_its_own(mooring):
             421,
         ]
         assert ask(url, "/status", Host="evil.example:9100").text.startswith("'evil.example:9100' is no name")
+        rebound = ask(url, "/x://127.0.0.1/status", Host="evil.example")  # a path that a page may ask for
+        assert rebound.status == 421
         for name in ("ops.example:80", "OPS.example", "localhost", "127.0.0.1:1", "[::1]"):
             assert ask(url, "/status", Host=name).status == 200
     assert ask(status["probes"][0], "/readyz", Host="evil.example").status == 200

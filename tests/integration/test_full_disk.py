@@ -24,6 +24,14 @@ def fill(path):
     os.close(fd)
 
 
+def lost(app):
+    """The metric that counts the records of all processes."""
+    lines = app.control(path="/metrics").text.splitlines()
+    return next(
+        int(each.split()[1]) for each in lines if each.startswith("mooring_log_dropped_records_total ")
+    )
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root and mount(8)")
 @pytest.mark.parametrize("engine", ["uvicorn", "granian", "hypercorn", "gunicorn"])
 def test_records_that_find_no_room_are_counted_and_told(mooring, engine):
@@ -44,6 +52,7 @@ def test_records_that_find_no_room_are_counted_and_told(mooring, engine):
         filler.unlink()
         app.signal(signal.SIGUSR1)
         eventually(lambda: "dropped: slow reader or full disk" in log.read_text(), "the news")
+        assert lost(app) > 0
         assert app.stop() == 0
         text = log.read_text()
         assert "stopped (asked to stop)" in text
@@ -58,4 +67,5 @@ def test_a_device_that_is_always_full_disturbs_nobody(mooring):
     app.signal(signal.SIGHUP)
     app.wait_status(lambda s: s["generation"] == 2 and s["state"] == "serving")
     assert app.get("/").text == "hello"
+    assert lost(app) > 5  # the supervisor's, and the workers'
     assert app.stop() == 0

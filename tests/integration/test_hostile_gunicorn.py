@@ -89,6 +89,10 @@ def test_size(variant, mooring):
         found, _ = closed(target, data)
         assert any(each in found.partition(b"\r\n")[0] for each in statuses), (statuses, found)
     assert target.refused("body_size") == 2
+    assert target.refused("malformed") == 1
+    assert target.refused("head_fields") + target.refused("head_size") == 2
+    target.app.wait_log("refused 127.0.0.1: malformed")
+    assert "Invalid request from" not in target.app.stderr  # gunicorn's own line, one for each
 
 
 @pytest.mark.parametrize("variant", [each for each in GUNICORN if each.interface == "asgi"], ids=str)

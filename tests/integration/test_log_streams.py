@@ -180,6 +180,30 @@ def test_a_file_as_stderr_is_appended_to_by_all(mooring):
     assert text.rstrip().endswith("stopped (asked to stop)")
 
 
+def test_lines_for_a_closed_stdout_are_counted_and_told_of_once(mooring):
+    app = mooring.run(workers=1, options={"stdout": subprocess.DEVNULL, "preexec_fn": lambda: os.close(1)})
+    for _ in range(5):
+        assert app.get("/").status == 200
+
+    def lost() -> bool:
+        page = app.control(path="/metrics").text
+        return "\nmooring_access_log_dropped_lines_total 5\n" in page
+
+    eventually(lost, "they are counted")
+    assert app.stop() == 0
+    assert app.stderr.count("the access log cannot be written: lines are dropped") == 1
+
+
+def test_records_for_a_closed_stderr_are_counted(mooring):
+    app = mooring.start(
+        "run", files={"main.py": ASGI_APP}, options={"stderr": None, "preexec_fn": lambda: os.close(2)},
+    )  # fmt: skip
+    app.wait_status(lambda s: s["state"] == "serving")
+    page = app.control(path="/metrics").text
+    assert re.search(r"\nmooring_log_dropped_records_total [1-9]", page)
+    assert app.stop() == 0
+
+
 # -- rotation ----------------------------------------------------------------------------------------------
 
 

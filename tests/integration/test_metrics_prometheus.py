@@ -97,6 +97,7 @@ EXPECTED = {
     "mooring_http_requests_total", "mooring_http_request_duration_seconds", "mooring_http_requests_in_flight",
     "mooring_websockets_open", "mooring_workers", "mooring_worker_exits_total", "mooring_worker_memory_bytes",
     "mooring_generation", "mooring_rolls_total", "mooring_access_log_dropped_lines_total",
+    "mooring_log_dropped_records_total",
     "mooring_cpu_limit_cores", "mooring_start_time_seconds", "mooring_info",
 }  # fmt: skip
 

@@ -43,7 +43,7 @@ class Access:
         import hmac  # only where there is a token: it loads OpenSSL's hashes
 
         kind, _, given = authorization.partition(" ")
-        found = given.strip().encode("latin-1", "replace")
+        found = given.strip(" \t").encode("latin-1", "replace")
         if kind.lower() == "basic":
             try:
                 found = binascii.a2b_base64(found).partition(b":")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,8 @@ _PHRASES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
+
+_ABSOLUTE = re.compile("https?://", re.IGNORECASE)
 
 Made = TypeVar("Made")
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
@@ -126,7 +129,9 @@ def parse(head: bytes) -> Request | None:
             return None
         fields[name] = value.strip(" \t")
     path, host = words[1].partition("?")[0], fields.get("host", "")
-    if "://" in path:  # the absolute form, which a server has to accept, and whose host counts: 3.2.2
-        host, _, path = path.partition("://")[2].partition("/")
-        path = f"/{path}"
+    # The absolute form, which a server has to accept: 3.2.2. A page in a browser chooses the path, which may
+    # have a URL in it; so the Host field alone says under which name the browser knows this.
+    if _ABSOLUTE.match(path):
+        target, _, path = path.partition("://")[2].partition("/")
+        path, host = f"/{path}", host or target
     return Request(words[0], path, host, fields.get("authorization", ""))

@@ -14,7 +14,7 @@ from mooring.settings.table import Settings
 from mooring.system.address import Address
 from mooring.system.listeners import Listener, close_listeners, open_listeners
 
-_BACKLOG = 128
+_BACKLOG = 1024  # more than the admin endpoint holds at once, so that a crowd's handshakes are not dropped
 
 
 class Ports(NamedTuple):

@@ -8,6 +8,7 @@ reading. Not for the content of responses: routes.py.
 
 from __future__ import annotations
 
+import resource
 import selectors
 import socket
 import time
@@ -20,6 +21,7 @@ from mooring.supervisor.part import Part
 Responder = Callable[[Request], Answer | Deferred]
 
 READ_TIME, READ_PATIENCE = 5.0, 0.25  # seconds for a request's head; the same where others wait
+_SILENT_PATIENCE = 0.05  # seconds for its first byte where others wait: most requests are there at the accept
 READING, WAITING, WRITING, LINGERING = range(4)
 
 
@@ -61,11 +63,13 @@ class Client:
         self.deferred: Deferred | None = None
         self.swallowed = 0
         self.deadline = now + READ_TIME
-        self.patience = now + READ_PATIENCE
+        self.patience = now + _SILENT_PATIENCE
 
 
 LONGEST_HEAD = 16_384  # bytes; large, because browsers send the cookies of all ports of a host
-CLIENTS = 16
+CLIENTS, LEAST_CLIENTS = 128, 16  # at one door; so few where the process may open few descriptors
+_SHARE = 8  # of the descriptors that the process may open, one in so many is for a door's clients
+WRITERS = 16  # of these, that are sent a response: each takes memory
 WRITE_TIME, LINGER_TIME = 10.0, 1.0  # seconds for sending the response; for the client to close after it
 _WRITE_PATIENCE = 1.0  # seconds without progress in sending, where other clients wait
 _PAUSE = 0.5  # seconds without accepting, after the system refused a descriptor or memory
@@ -91,13 +95,13 @@ class Admin(Part):
         answer: Responder,
         *,
         allowed: Callable[[socket.socket], bool] = lambda _peer: True,
-        most: int = CLIENTS,
+        most: int | None = None,
     ) -> Door:
         """Serve a listener: `answer(request)` gives the response, `allowed(socket)` admits a client.
 
         At most `most` clients are connected at once.
         """
-        door = Door(listener, answer, allowed, most)
+        door = Door(listener, answer, allowed, _most_clients() if most is None else most)
         self.doors.append(door)
         self.selector.register(listener, selectors.EVENT_READ, partial(self._accept, door))
         return door
@@ -205,6 +209,8 @@ class Admin(Part):
         if not data:
             self._drop(client)
             return
+        if not client.inbox:
+            client.patience = client.deadline - READ_TIME + READ_PATIENCE
         client.inbox += data
         end = client.inbox.find(_ENDING, max(0, len(client.inbox) - len(data) - len(_ENDING)))
         if end < 0 and len(client.inbox) < LONGEST_HEAD:
@@ -219,7 +225,7 @@ class Admin(Part):
             self._send(client, found)
             return
         client.state, client.deferred, client.deadline = WAITING, found, found.deadline
-        client.patience = found.deadline
+        client.patience = time.monotonic() + _WRITE_PATIENCE
         self._watch(client, 0)  # else what the client sends now would wake the loop again and again
         found.when_done(partial(self._deferred_done, client))
 
@@ -243,6 +249,9 @@ class Admin(Part):
 
     def _send(self, client: Client, answer: Answer) -> None:
         now = time.monotonic()
+        writing = [each for each in client.door.clients if each.state == WRITING]
+        if len(writing) >= WRITERS:
+            self._drop(min(writing, key=lambda each: each.patience))
         client.outbox = memoryview(answer.encode(head_only=client.head_only))
         client.state, client.deadline, client.patience = WRITING, now + WRITE_TIME, now + _WRITE_PATIENCE
         self._write(client)
@@ -273,3 +282,9 @@ class Admin(Part):
         client.socket.close()
         if door.paused is not None:
             self._resume(door)
+
+
+def _most_clients() -> int:
+    """The most clients of a door: the workers' descriptors come first."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return CLIENTS if limit < 0 else max(LEAST_CLIENTS, min(CLIENTS, limit // _SHARE))

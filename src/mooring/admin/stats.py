@@ -169,6 +169,7 @@ def collect(supervisor: Supervisor, app_metrics_up: bool | None = None) -> Colle
         throttled=resources.cpu_throttled_seconds(),
         memory_limit=plan.resources.memory_limit.value,
         app_metrics_up=app_metrics_up,
+        log_dropped=supervisor.log.lost,
     )
 
 

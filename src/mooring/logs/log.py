@@ -5,6 +5,7 @@ Not the `logging` package: the supervisor must stay small, and must never wait f
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from collections.abc import Container, Iterable, Mapping
@@ -23,7 +24,7 @@ class Log:
     """Writes one record a call to `fd`, which the workers share, or to its own open file description of it.
 
     A record for which the reader leaves no room is dropped and counted in `dropped`; a warning with the
-    number is written as soon as there is room.
+    number is written as soon as there is room. `lost` counts those of all processes that have this log.
     `engines` are the first parts of the names of the engines' loggers.
     """
 
@@ -45,6 +46,13 @@ class Log:
         self.colored = colored
         self.engines = engines
         self.dropped = 0
+        # Shared by all processes that are forked from this one; each has a cell, so that none is overwritten.
+        self._lost = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("d")
+
+    @property
+    def lost(self) -> int:
+        """Records that were dropped in this process, and in those that were forked from it."""
+        return int(sum(self._lost))
 
     def set_level(self, level: str) -> None:
         """Log from this level on; a quiet log never logs below warning."""
@@ -89,6 +97,7 @@ class Log:
         record = Record(at, os.getpid(), level, logger, message, fields, traceback, frozenset(told))
         if not self._sink.write(self.line(record)):
             self.dropped += 1
+            self._lost[os.getpid() % len(self._lost)] += 1
 
     def line(self, record: Record) -> bytes:
         """A record in this log's form."""

@@ -52,6 +52,7 @@ class Collected(NamedTuple):
     throttled: float | None = None  # seconds
     memory_limit: int | None = None  # bytes
     app_metrics_up: bool | None = None
+    log_dropped: int = 0
 
 
 class Metric(NamedTuple):
@@ -139,6 +140,8 @@ METRICS = (
            lambda collected: _each(collected.rolls)),
     Metric("access_log_dropped_lines_total", "counter", (), "Access log lines that a slow reader has cost.",
            lambda collected: _one(collected.totals[DROPPED])),
+    Metric("log_dropped_records_total", "counter", (), "Records of mooring's own log that found no room.",
+           lambda collected: _one(collected.log_dropped)),
     Metric("http_requests_rejected_total", "counter", (), "Requests refused with 503: too many at once.",
            lambda collected: _one(collected.totals[REJECTED])),
     Metric("http_requests_timed_out_total", "counter", (),

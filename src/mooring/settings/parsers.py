@@ -20,6 +20,7 @@ MOST_CORES = 65_536
 
 _TRUE = frozenset({"1", "true", "yes", "on", "y", "t"})
 _FALSE = frozenset({"0", "false", "no", "off", "n", "f"})
+_HOST_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def text(value: str) -> str:
@@ -150,6 +151,14 @@ def octal_mode(value: str) -> int:
     if not value or set(value) - set("01234567") or int(value, 8) > 0o777:
         raise ValueError("permission bits in octal, such as 660")
     return int(value, 8)
+
+
+def host_names(value: str) -> tuple[str, ...]:
+    """Names of hosts as a Host header has them, without a port."""
+    names = items(value)
+    if all(_HOST_NAME.fullmatch(name) for name in names):
+        return names
+    raise ValueError("names of hosts, separated by commas, such as shop.example, each without a port")
 
 
 def items(value: str) -> tuple[str, ...]:

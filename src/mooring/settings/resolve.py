@@ -6,7 +6,10 @@ All bad values are reported at once. Nothing downstream reads the environment ag
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,8 +109,7 @@ class _Reader:
         """The text in the file of MOORING_<NAME>_FILE; an error, and None, where it cannot be used."""
         wrong = ""
         try:
-            with open(path, "rb") as file:
-                data = file.read(_LARGEST + 1)
+            data = _content(path)
             text = data.decode()
         except OSError as error:
             wrong = str(error.strerror)
@@ -118,6 +120,8 @@ class _Reader:
                 wrong = f"the file has more than {_LARGEST} bytes"
             elif not (text.strip() or row.empty_disables):
                 wrong = "the file is empty"
+            elif row.name == "config" and "\n" in text.strip():
+                wrong = f"it should hold a path; {row.canonical} names the configuration file itself"
         if self.environ.get(row.canonical, "").strip():
             wrong = f"{row.canonical} is set too; unset one of them"
         if wrong:
@@ -153,6 +157,14 @@ class _Reader:
         if row.name in self.profile.defaults:
             return self.profile.defaults[row.name], Origin(PROFILE, f"profile:{self.profile.name}")
         return row.default, Origin(DEFAULT, "default")
+
+
+def _content(path: str) -> bytes:
+    """At most `_LARGEST` bytes of a file, and one more. Raises OSError, for a pipe too: it may never end."""
+    with open(path, "rb", opener=lambda *given: os.open(given[0], given[1] | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(_LARGEST + 1)
 
 
 # Prefixes of what Kubernetes sets in every container of a namespace that has a Service called mooring.

@@ -194,7 +194,7 @@ class Settings:
     debugpy: Address | None = _row(DEVELOPMENT, parsers.debug_address, None, "Where to listen for a debugger (VS Code, PyCharm), as [HOST:]PORT: one worker, no timeouts; whoever reaches it can run any code", shown_default="nowhere")  # noqa: RUF009 (frozen)
 
     admin_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where else than on the control socket the admin endpoint answers, for reading only: /livez, /readyz, /status, /metrics", shown_default="nowhere", restart=True)
-    admin_hosts: tuple[str, ...] = _row(INSTANCE, parsers.items, (), "Names, besides addresses, localhost and the one it is bound to, by which /status, /stats and the page are read at admin_bind; the name in a reader's Host header", shown_default="none", restart=True)
+    admin_hosts: tuple[str, ...] = _row(INSTANCE, parsers.host_names, (), "Names, besides addresses, localhost and the one it is bound to, by which /status, /stats and the page are read at admin_bind; the name in a reader's Host header", shown_default="none", restart=True)
     admin_token: str | None = _row(INSTANCE, parsers.text, None, "What a reader at admin_bind must send as a Bearer token, or as a browser's password, for all but /livez and /readyz", secret=True, shown_default="none", restart=True)
     admin_unix_mode: int = _row(INSTANCE, parsers.octal_mode, 0o600, "Permission bits of unix sockets of admin_bind and probe_bind, in octal", shown_default="600", restart=True)
     probe_bind: tuple[Address, ...] | None = _row(INSTANCE, address.parse_bind, None, "Where /livez and /readyz alone are answered", shown_default="nowhere", restart=True)

@@ -41,6 +41,7 @@ from mooring.worker.setup import set_up
 from mooring.worker.wrap import Loaded, collect_garbage, load_wrapped
 
 if TYPE_CHECKING:
+    from mooring.instrument.refusals import Refusals
     from mooring.logs.log import Log
     from mooring.plan.plan import Plan
     from mooring.scoreboard.row import Row
@@ -169,10 +170,13 @@ def _prepare_import(assignment: Assignment) -> None:
         debugger.listen(assignment.plan.settings.debugpy)
 
 
-def _refusals(loaded: Callable[[], Loaded], log: Log) -> Callable[[str, object, str], None]:
+def _refusals(loaded: Callable[[], Loaded], log: Log) -> Refusals:
     from mooring.instrument.refusals import Refusals
 
-    return Refusals(lambda: loaded().row(), log.warning)
+    def warn(line: str, **fields: object) -> None:
+        log.record("warning", line, fields, told=fields)
+
+    return Refusals(lambda: loaded().row(), warn)
 
 
 def _fullness(loaded: Callable[[], Loaded]) -> Callable[[bool], None]:
@@ -232,6 +236,7 @@ def _serve(assignment: Assignment) -> None:
         plan = dataclasses.replace(plan, workers=1)  # the others start once the plan is fitted
     started = plan.workers if plan.has_arbiter else 1
     collect_garbage()
+    refused = _refusals(lambda: loaded[0], assignment.context.log)
     serving = Serving(
         plan,
         load,
@@ -245,12 +250,15 @@ def _serve(assignment: Assignment) -> None:
         metrics=setup.metrics_folder(assignment),
         moved=lambda: heartbeat.moved(loaded[0].row()) if loaded else None,
         in_flight=lambda: loaded[0].row().in_flight(time.monotonic()) if loaded else [],
-        refused=_refusals(lambda: loaded[0], assignment.context.log),
+        refused=refused,
         full=_fullness(lambda: loaded[0]),
         orders=assignment.report,
         leaving=lambda why: tell(assignment.report, "leaving", message=why),
     )
-    _run_engine(load_engine(engine), serving, lambda: serves)
+    try:
+        _run_engine(load_engine(engine), serving, lambda: serves)
+    finally:
+        refused.tell()
 
 
 def _run_engine(engine: Engine, serving: Serving, serves: Callable[[], bool]) -> None:

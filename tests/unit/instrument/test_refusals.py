@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from mooring.instrument import refusals
@@ -25,9 +27,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
+def lines(said):
+    """A `warn` for Refusals, which keeps its lines in a list."""
+    return lambda line, **_fields: said.append(line)
+
+
 def test_each_is_counted_by_its_reason_and_named_with_the_peer():
     row, said = Row(), []
-    refuse = Refusals(lambda: row, said.append)
+    refuse = Refusals(lambda: row, lines(said))
     refuse("head_timeout", ("203.0.113.9", 4711))
     refuse("body_size", ["::1", 1, 0, 0], "MOORING_MAX_BODY=1M")
     refuse("malformed", None, "two\nHosts")
@@ -45,14 +52,33 @@ def test_each_is_counted_by_its_reason_and_named_with_the_peer():
 @pytest.mark.usefixtures("clock")
 def test_a_flood_is_counted_and_has_few_lines(clock: Clock):
     row, said = Row(), []
-    refuse = Refusals(lambda: row, said.append)
+    refuse = Refusals(lambda: row, lines(said))
     for _ in range(1000):
         refuse("connections", "unix")
     assert said == ["refused unix: connections"] * LINES
+    refuse.tell()
+    refuse.tell()
     clock.now += 61
     refuse("connections", "unix")
     assert said[LINES:] == [f"refused {1000 - LINES} more since the last line", "refused unix: connections"]
     assert row.counts()[REFUSED + REFUSALS.index("connections")] == 1001
+
+
+def test_how_many_had_no_line_is_said_without_a_further_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(refusals, "_PERIOD", 0.2)
+    row, said, told = Row(), [], threading.Event()
+
+    def warn(line, **fields):
+        said.append((line, fields))
+        if fields.get("refused"):
+            told.set()
+
+    refuse = Refusals(lambda: row, warn)
+    for _ in range(LINES + 2):
+        refuse("malformed", ("::1", 1), "x" * 1000)
+    assert told.wait(30)
+    assert said[-1] == ("refused 2 more since the last line", {"refused": 2})
+    assert said[0][1] == {"reason": "malformed", "peer": "::1", "detail": "x" * 200}
 
 
 def test_the_cells_are_apart_from_all_others():

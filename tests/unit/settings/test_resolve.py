@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -236,6 +237,20 @@ def test_a_file_that_holds_no_value_is_named_and_its_text_is_not(
     assert "MOORING_PORT_FILE=" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert str(caught.value).count("MOORING_PORT_FILE") == 1
+
+
+def test_a_pipe_and_a_configuration_are_no_settings_file(tmp_path: Path) -> None:
+    """A pipe without a writer would hold the start for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "mooring.toml").write_text('port = 1\nadmin_token = "hunter2"\n')
+    for name, path, said in (
+        ("PORT", "pipe", "no regular file"),
+        ("PORT", "/dev/zero", "no regular file"),
+        ("CONFIG", "mooring.toml", "MOORING_CONFIG names the configuration file itself"),
+    ):
+        with pytest.raises(ConfigurationError, match=said) as caught:
+            resolve({}, {f"MOORING_{name}_FILE": str(tmp_path / path)}, tmp_path)
+        assert "hunter2" not in str(caught.value)
 
 
 def test_a_value_and_its_file_are_not_both_given(tmp_path: Path) -> None:

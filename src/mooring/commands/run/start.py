@@ -15,7 +15,7 @@ from mooring.settings import engines
 from mooring.settings.invocation import Invocation
 from mooring.settings.resolve import resolve
 from mooring.settings.table import Settings
-from mooring.system import accounts
+from mooring.system import accounts, standard
 from mooring.system.signals import SignalQueue, Stopped
 from mooring.worker.context import Context
 
@@ -63,6 +63,7 @@ def open_log(settings: Settings, files: LogFiles, environ: Mapping[str, str] | N
     Raises ConfigurationError where its file cannot be opened.
     """
     fd = _log_fd(files, settings.error_log, 2, "error_log")
+    fd = standard.without_reader() if fd in standard.closed else fd
     return Log(
         fd,
         level=settings.log_level,
@@ -74,8 +75,14 @@ def open_log(settings: Settings, files: LogFiles, environ: Mapping[str, str] | N
 
 
 def open_access(settings: Settings, files: LogFiles) -> int | None:
-    """The access log's descriptor; None where it is off. Raises ConfigurationError."""
-    return None if settings.access_log is None else _log_fd(files, settings.access_log, 1, "access_log")
+    """The access log's descriptor; None where it is off. Raises ConfigurationError.
+
+    Where stdout was closed, it is one that takes nothing: so lost lines are counted, and told of once.
+    """
+    if settings.access_log is None:
+        return None
+    fd = _log_fd(files, settings.access_log, 1, "access_log")
+    return standard.without_reader() if fd in standard.closed else fd
 
 
 def _log_fd(files: LogFiles, path: str | None, default: int, name: str) -> int:

@@ -8,6 +8,10 @@ from typing import Any
 _PIECE = 1 << 20
 
 
+class BodyError(ConnectionResetError):
+    """A body ends too early: its client has left, sent what is no chunk, or was refused."""
+
+
 class Input:
     """A request body as a file. `_rest` is the part of a line that a limited readline() left.
 
@@ -39,7 +43,7 @@ class Input:
     def _take(self, size: int) -> bytes:
         piece = bytes(self._body.read(size))
         if len(piece) < size and self._left is None and getattr(self._body, "broken", False):
-            raise ConnectionResetError("the client has left before the end of the request's body")
+            raise BodyError("the client has left before the end of the request's body")
         self._note(len(piece), len(piece) < size)
         return piece
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, borrow, is_open
 from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, TIME, Answer
+from mooring.engines.granian.input import BodyError
 from mooring.instrument.request_exit import traced
 from mooring.scoreboard import accelerator
 from mooring.system.unpatched import native
@@ -60,6 +61,11 @@ class Rules:
         self.refused, self.moved = serving.refused, serving.moved
         self.connections = Connections(serving.doors.names)
         self.waiting = deque[Any]()  # requests for which there is no thread yet
+        self.running = set[Any]()  # exchanges of those that a thread serves
+
+    def peer_of(self, body: Body) -> tuple[str, int] | None:
+        """The client that sends a body."""
+        return next((peer_of(each.scope) for each in list(self.running) if each.body is body), None)
 
 
 def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
@@ -132,8 +138,18 @@ def _scheduler(  # noqa: PLR0917
 
 
 def _failed(watcher: Any, error: BaseException, rules: Rules) -> None:
-    """Have granian log the error, and answer with 500 where nothing was sent; or refuse the request."""
+    """Have granian log the error, and answer with 500 where nothing was sent; or refuse the request.
+
+    What a client does to its request's body is no failure of the application: there is no traceback.
+    """
     with contextlib.suppress(BaseException):
+        if isinstance(error, BodyError) and str(error) == _REFUSED:
+            return  # it was answered
+        if isinstance(error, BodyError):
+            with contextlib.suppress(Exception):  # an answer has begun
+                for message in MALFORMED.messages():
+                    watcher.proto.send(message)
+                return
         if not isinstance(error, RefusedError):
             watcher.err(traced(error))
             return
@@ -294,7 +310,7 @@ class Body:
 
     def _take(self) -> None:
         if self.refused:
-            raise ConnectionResetError(_REFUSED)
+            raise BodyError(_REFUSED)
         pending, self._pending = self._pending, None
         message = self._wait(self._proto.receive() if pending is None else pending)
         if message["type"] == "http.disconnect":
@@ -303,7 +319,7 @@ class Body:
         self._buffer += message["body"]
         self.received += len(message["body"])
         if self._rules is not None and self._rules.most and self.received > self._rules.most:
-            self._rules.refused("body_size", self.client, "")
+            self._rules.refused("body_size", self._rules.peer_of(self), "")
             self._refuse(LARGE)
         self.ended = not message["more_body"]
         self._moved()
@@ -332,7 +348,7 @@ class Body:
         with contextlib.suppress(Exception):
             for message in refusal.messages():
                 self._proto.send(message)
-        raise ConnectionResetError(_REFUSED)
+        raise BodyError(_REFUSED)
 
     def _cut(self, size: int) -> bytes:
         data = bytes(memoryview(self._buffer)[:size])

@@ -65,6 +65,7 @@ def serve(serving: Serving) -> None:
     )
     loop = Loop()
     rules = Rules(serving)
+    rules.running = running
     watch = Watch(serving, lambda: busy(running, rules.waiting))
     multiplexed.append(watch.multiplexed)
     if watch.answered is not None:

@@ -21,6 +21,7 @@ from mooring.engines.common.watch import Watch
 from mooring.engines.common.websockets import delays
 from mooring.engines.gunicorn import asgi_websocket
 from mooring.engines.gunicorn.asgi_requests import Requests
+from mooring.engines.gunicorn.refused import reason_for
 from mooring.engines.gunicorn.worker import ORDER, MooringWorker
 
 
@@ -58,7 +59,7 @@ class AsgiWorker(MooringWorker):
         if not self.alive:
             return
         gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
-        connections = weakref.WeakSet[Any]()
+        connections, serving = weakref.WeakSet[Any](), self.mooring_job.serving
         base: Any = gasgi.ASGIProtocol
 
         class Protocol(base):  # type: ignore[misc]
@@ -66,6 +67,11 @@ class AsgiWorker(MooringWorker):
                 connections.add(self)
                 event_loop.close_once(transport)
                 super().connection_made(transport)
+
+            def _send_error_response(self, status: int, message: str, *more: Any, **named: Any) -> None:
+                if reason := reason_for(status, message):
+                    serving.refused(reason, self.transport.get_extra_info("peername"), message)
+                super()._send_error_response(status, message, *more, **named)
 
         gasgi.ASGIProtocol = Protocol
         asgi_websocket.install(self.mooring_job.serving)

@@ -14,6 +14,7 @@ from typing import Any
 
 from gunicorn import glogging
 
+from mooring.engines.gunicorn.refused import LINE
 from mooring.logs import bridge, configuration
 
 LOG = logging.getLogger("gunicorn.error")  # gunicorn's own name
@@ -38,6 +39,11 @@ class Logger(glogging.Logger):
                 handler.setFormatter(bridge.Formatter(ours.log))
         if self.logging_conf is not None:
             configuration.apply(self.logging_conf, self.folders)
+
+    def warning(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log a warning; not what the worker has said of a refusal already, at a limited rate."""
+        if not (isinstance(msg, str) and msg.startswith(LINE)):
+            super().warning(msg, *args, **kwargs)
 
     def reopen_files(self) -> None:
         """Reopen mooring's files too, since gunicorn's processes handle SIGUSR1 themselves."""

@@ -26,6 +26,7 @@ from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import reserve
 from mooring.engines.common.told import Told
 from mooring.engines.common.websockets import WebSockets
+from mooring.engines.gunicorn.refused import reason_of
 from mooring.engines.gunicorn.report import Reports
 from mooring.instrument import request_exit
 from mooring.system import lifeline, process
@@ -175,6 +176,12 @@ class MooringWorker(Worker):
         """Leave at once: the arbiter has found that this worker hangs."""
         request_exit.let_pass()
         super().handle_abort(sig, frame)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer what cannot be parsed, or a request that failed."""
+        if reason := reason_of(exc):
+            self.mooring_job.serving.refused(reason, addr, str(exc))
+        super().handle_error(req, client, addr, exc)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Leave at once."""
