@@ -16,6 +16,7 @@ from websockets.frames import Frame
 
 from mooring.engines import Serving
 from mooring.engines.common.linger import linger
+from mooring.engines.common.refusal import MALFORMED
 from mooring.engines.common.websockets import FRAGMENTS, LINGER, POLICY, TOO_BIG, Silence, refused
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Limits
@@ -66,20 +67,31 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
             data = bytes(self.unparsed[:_SLICE])
             del self.unparsed[:_SLICE]
             super().data_received(data)
-            if self.loop.time() >= end:
+            if self.loop.time() >= end or not self.writable.is_set():
                 break
         if self._ends():
             self.unparsed.clear()
         elif self.unparsed:
-            if not self.read_paused:
+            if not self.read_paused and self.writable.is_set():
                 self.transport.pause_reading()
                 self.stepping = True
                 self.loop.call_soon(self._step)
-        elif not (self.read_paused or self.transport.is_closing()):
-            self.transport.resume_reading()
+        elif not self.read_paused:
+            self._go_on()
 
     def _ends(self) -> bool:
         return self.lingering or self.disconnected or self.refusing is not None
+
+    def pause_writing(self) -> None:
+        """As uvicorn's; and read nothing more of a client that takes nothing: its pings are answered."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """As uvicorn's; and go on."""
+        super().resume_writing()
+        if not (self.read_paused or self.transport.is_closing()):
+            self._go_on()
 
     async def receive(self) -> Any:
         """As uvicorn's; what was read but not parsed comes before what is to be read."""
@@ -90,6 +102,8 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         return message
 
     def _go_on(self) -> None:
+        if not self.writable.is_set() or self.transport.is_closing():
+            return
         if not self.unparsed:
             self.transport.resume_reading()
         elif not self.stepping:
@@ -106,6 +120,17 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
+
+    def handle_events(self) -> None:
+        """As uvicorn's, which leaves a head that the library can't read unanswered, and open for ever."""
+        error = self.conn.handshake_exc
+        if error is None or self.handshake_initiated:
+            super().handle_events()
+        elif not self._ends():
+            self.limits.refused("malformed", self.client, str(error.__cause__ or error))
+            self.lingering = self.handshake_complete = self.close_sent = True
+            self.transport.write(MALFORMED.encode(self.default_headers))
+            self.loop.call_soon(linger, self, self.transport)  # uvicorn is about to set the protocol
 
     def handle_parser_exception(self) -> None:
         """As uvicorn's; counted, and with a close that the client can read."""
