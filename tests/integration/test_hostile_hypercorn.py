@@ -326,9 +326,7 @@ def test_a_stream_of_http2_has_limits_of_its_own(target: Target):
 
     hostile.at_once(
         [
-            lambda: last_frames(
-                target, post, *[data(b"x" * 10_000)] * 6, *[data(b"x" * 10_000)] * 6, status=b""
-            ),
+            lambda: last_frames(target, post, *[data(b"x" * 10_000)] * 12),
             lambda: last_frames(target, post),
             lambda: last_frames(target, closed_window),
             lambda: last_frames(target, hostile.headers(1, b"\x42\x07CONNECT\x41\x01x")),
