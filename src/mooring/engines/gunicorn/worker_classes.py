@@ -26,6 +26,7 @@ from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, Traffic, silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
+from mooring.engines.gunicorn.heads import Heads
 from mooring.engines.gunicorn.requests import Requests
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
 from mooring.system import forks
@@ -222,7 +223,18 @@ class ThreadWorker(MooringWorker):
         """Serve, with a watch over clients that stall."""
         self.mooring_requests = Requests(self.mooring_job.serving)
         self.mooring_requests.start()
+        self.mooring_heads = Heads(self, self.mooring_job.serving, super().enqueue_req)  # type: ignore[misc]
         super().run()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Have a connection's next request served, once its head is there."""
+        if not self.mooring_heads.take(conn):
+            super().enqueue_req(conn)  # type: ignore[misc]
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Handle the end of a request, in the main thread."""
+        self.mooring_heads.finished(conn)
+        super().finish_request(conn, fs)  # type: ignore[misc]
 
     def handle(self, conn: Any) -> Any:
         """Read a request and send the response, in one of the threads."""
@@ -268,6 +280,7 @@ class ThreadWorker(MooringWorker):
         super().wait_for_and_dispatch_events(  # type: ignore[misc]
             timeout if self.alive else min(timeout, 0.1)
         )
+        self.mooring_heads.look(self.mooring_deadline, self.mooring_idle)
         if time.monotonic() >= self.mooring_deadline:
             self.mooring_end_reading()
 
@@ -284,6 +297,7 @@ class ThreadWorker(MooringWorker):
         """Close idle connections whose time is over; `force`: all of them, at the end of the grace period."""
         if force:
             warn_of_cut(self.log.error_log, self.mooring_job.serving)
+            self.mooring_heads.close()
         super().murder_keepalived(force)  # type: ignore[misc]
 
     def murder_pending(self) -> None:
