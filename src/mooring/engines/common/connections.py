@@ -230,9 +230,15 @@ def unread(fd: int) -> bool:
 
 
 def passed(fd: int) -> Bytes:
-    """Bytes that a TCP client has acknowledged and sent; zeros where the kernel does not tell."""
+    """Bytes that a client has acknowledged and sent; zeros where the kernel does not tell.
+
+    Of a unix socket's client, what was read of it since a call of `numbers`.
+    """
     sock = _socket.socket(fileno=fd)
     try:
+        if sock.family == _socket.AF_UNIX:
+            left = sock.getsockopt(_socket.SOL_SOCKET, _SO_PEEK_OFF)
+            return Bytes(0, _TOP - left if left >= 0 else 0)
         return Bytes(*_BYTES.unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _BYTES.size)))
     except (OSError, struct.error):
         return Bytes(0, 0)

@@ -388,7 +388,7 @@ class Watch:
             wait.still = 0.0 if came else wait.still + elapsed
             slow = False
             if wait.all >= SECONDS:
-                slow = received - wait.window < RATE * SECONDS
+                slow = 0 <= received - wait.window < RATE * SECONDS
                 wait.all, wait.window = 0.0, received
             if wait.still >= self._body or slow:
                 if not each.multiplexed:

@@ -447,6 +447,7 @@ class Body:
         gate, self.refused = self._gate, True
         gathered = self._gathered
         if gathered is not None:
+            self._pending.cancel()
             with contextlib.suppress(ConnectionResetError):
                 self._refuse(TIME)
             gathered()
@@ -462,6 +463,7 @@ class Body:
         gate.wait()
         self.waiting, self._gate = False, None
         if self.refused:
+            awaitable.cancel()
             self._refuse(TIME)
         return awaitable.result()
 
@@ -469,7 +471,7 @@ class Body:
         """Answer, where nothing was sent yet; whatever the application sends after that is dropped."""
         self.refused = self.ended = True
         with contextlib.suppress(Exception):
-            for message in refusal.messages():
+            for message in refusal.messages(unended=not self.scope["client"][0]):  # see upload.py
                 self._proto.send(message)
         raise ConnectionResetError(_REFUSED)
 

@@ -110,10 +110,14 @@ class Upload:
         return message
 
     async def answer(self, refusal: Answer) -> None:
-        """Refuse the rest of the body."""
+        """Refuse the rest of the body.
+
+        After a whole answer granian would go on waiting for it. Over TCP the watch ends the connection; over a
+        unix socket the answer ends with the request, when granian has dropped the body too.
+        """
         self.refused = self.ended = True
         if not self.begun:
-            for message in refusal.messages():
+            for message in refusal.messages(unended=self.client is None):
                 await self._proto.send(message)
 
     def refuse(self) -> None:

@@ -19,8 +19,9 @@ from mooring.engines.common.max_body import limited
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.watch import Watch
 from mooring.engines.common.websockets import delays
-from mooring.engines.gunicorn import asgi_websocket
+from mooring.engines.gunicorn import asgi_turns, asgi_websocket
 from mooring.engines.gunicorn.asgi_requests import Requests
+from mooring.engines.gunicorn.asgi_turns import Turns
 from mooring.engines.gunicorn.worker import ORDER, MooringWorker
 
 
@@ -61,7 +62,9 @@ class AsgiWorker(MooringWorker):
         connections = weakref.WeakSet[Any]()
         base: Any = gasgi.ASGIProtocol
 
-        class Protocol(base):  # type: ignore[misc]
+        class Protocol(Turns, base):  # type: ignore[misc, valid-type]
+            mooring_serving = self.mooring_job.serving
+
             def connection_made(self, transport: Any) -> None:
                 connections.add(self)
                 event_loop.close_once(transport)
@@ -69,6 +72,7 @@ class AsgiWorker(MooringWorker):
 
         gasgi.ASGIProtocol = Protocol
         asgi_websocket.install(self.mooring_job.serving)
+        asgi_turns.install()
         self.mooring_connections = connections
         worker: Any = self
         worker.asgi = limited(worker.asgi, self.mooring_job.serving)

@@ -7,6 +7,7 @@ engines/common/watch.py.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -52,7 +53,8 @@ class Upload:
     def _refuse(self) -> None:
         transport, receiver = self._protocol.transport, self.receiver
         sock = transport.get_extra_info("socket")
-        begun = sock is None or sent_ago(sock.fileno()) < self._loop.time() - self._began - _ROUNDING
+        is_unix = sock is None or sock.family == socket.AF_UNIX  # the kernel does not tell when it sent
+        begun = is_unix or sent_ago(sock.fileno()) < self._loop.time() - self._began - _ROUNDING
         if not begun and not transport.is_closing():
             transport.write(TIME.raw)
         receiver._body_wait_expired = True
@@ -70,19 +72,21 @@ class Requests:
 
     def busy(self) -> Busy:
         """What the watch asks for, in its thread."""
-        clients, uploads = set[Peer | None](), []
+        clients, uploads, heads = set[Peer | None](), [], set[Peer | None]()
         for reference in list(self._connections.data):  # type: ignore[attr-defined]
             protocol = reference()
             transport = protocol and protocol.transport
             if not transport or protocol._closed:
                 continue
             name = transport.get_extra_info("peername")
-            client = (name[0].partition("%")[0], name[1]) if isinstance(name, tuple) else None
+            client = (name[0].partition("%")[0], name[1]) if isinstance(name, tuple) else _unix(transport)
             waits = protocol._awaiting_request
             answered = None if self.watch is None else self.watch.answered
             if answered is not None and (protocol.req_count > 1 or not waits):
                 answered.add(client)
             if waits:
+                if protocol.req_count <= 1 or getattr(protocol._callback_parser, "_buffer", None):
+                    heads.add(client)
                 continue
             clients.add(client)
             receiver = protocol._body_receiver
@@ -91,4 +95,10 @@ class Requests:
                 if known is None or known.receiver is not receiver:
                     known = self._uploads[protocol] = Upload(protocol, client, self._loop)
                 uploads.append(known)
-        return Busy(clients, uploads)
+        return Busy(clients, uploads, heads)
+
+
+def _unix(transport: Any) -> Peer | None:
+    """The name of a unix socket's connection: see engines/common/connections.py."""
+    sock = transport.get_extra_info("socket")
+    return None if sock is None or sock.fileno() < 0 else ("", sock.fileno())

@@ -26,6 +26,7 @@ from mooring.engines import Serving
 from mooring.engines.common.refusal import DROPPED, FIELDS, LARGE, LINGER, TIME, Answer
 from mooring.engines.common.watch import RATE, SECONDS
 
+_LOOK = 0.5  # seconds between two looks at all bodies
 _SIZE = 65536  # of a read
 _GATHERED = 65536  # bytes of a body that is read before a thread has the request
 _MOST = 2**20  # bytes of a head, where no limit is set
@@ -67,6 +68,7 @@ class Heads:
         self._share = max(1, worker.cfg.threads // 2)
         self._heads: dict[Any, _Client] = {}  # the oldest first
         self._bodies: dict[Any, _Client] = {}
+        self._looked = 0.0
         self._lingering: dict[Any, list[float]] = {}  # until when, and how many bytes more
         self._unfinished = set[Any]()  # connections whose request was given to a thread without its whole body
         cfg = worker.cfg
@@ -100,7 +102,11 @@ class Heads:
 
     def finished(self, conn: Any) -> None:
         """A thread is done with a connection's request."""
-        self._unfinished.discard(conn)
+        if conn in self._unfinished:
+            self._unfinished.discard(conn)
+            for client in self._bodies.values():  # the one that has waited for longest
+                self._give(client)
+                break
 
     def _readable(self, client: _Client, _sock: Any = None) -> None:
         conn = client.conn
@@ -268,13 +274,16 @@ class Heads:
             if now - client.since < self._head:
                 break
             self._refuse(client, "head_timeout", TIME)
-        for client in list(self._bodies.values()):
-            self._look_at_body(client, now)
+        if now - self._looked >= _LOOK:
+            self._looked = now
+            for client in list(self._bodies.values()):
+                self._look_at_body(client, now)
 
     def _look_at_body(self, client: _Client, now: float) -> None:
         if len(self._unfinished) < self._share:
             self._give(client)
-        if client.full or client.conn not in self._bodies:
+            return
+        if client.full:
             return
         began, before = client.window
         slow = False

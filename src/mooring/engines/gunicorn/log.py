@@ -16,6 +16,7 @@ from gunicorn import glogging
 
 from mooring.logs import bridge, configuration
 
+_REFUSED = "Invalid request from ip="
 LOG = logging.getLogger("gunicorn.error")  # gunicorn's own name
 
 
@@ -38,6 +39,11 @@ class Logger(glogging.Logger):
                 handler.setFormatter(bridge.Formatter(ours.log))
         if self.logging_conf is not None:
             configuration.apply(self.logging_conf, self.folders)
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log a warning, but not gunicorn's own for each refused request: they are logged at a limited rate."""
+        if not str(msg).startswith(_REFUSED):
+            super().warning(msg, *args, **kwargs)
 
     def reopen_files(self) -> None:
         """Reopen mooring's files too, since gunicorn's processes handle SIGUSR1 themselves."""

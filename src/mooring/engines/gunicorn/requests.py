@@ -111,6 +111,7 @@ class Requests:
         self._serving, self._most = serving, serving.plan.settings.max_body
         self._flying: dict[Any, Any] = {}
         self._uploads: dict[Any, Upload] = {}
+        self._heads: dict[Any, Any] = {}
         self._watch = Watch(serving, self._busy, keep_alive=False)
         self._answered = self._watch.answered
 
@@ -122,7 +123,7 @@ class Requests:
         """Note a request whose head has come; False if it was refused, and its connection is to be closed."""
         self._flying[sock] = address
         if self._answered is not None:
-            self._answered.add(_peer(address))
+            self._answered.add(_peer(address, sock))
         reader = req.body.reader
         length = getattr(reader, "length", None)
         if length == 0:
@@ -132,7 +133,7 @@ class Requests:
             refuse(sock, LARGE)
             self.end(req, sock)
             return False
-        self._uploads[sock] = Upload(req.unreader, sock, _peer(address), self._serving)
+        self._uploads[sock] = Upload(req.unreader, sock, _peer(address, sock), self._serving)
         return True
 
     def end(self, req: Any, sock: Any) -> None:
@@ -140,6 +141,15 @@ class Requests:
         self._flying.pop(sock, None)
         if self._uploads.pop(sock, None) is not None:
             del req.unreader.chunk
+
+    def connect(self, sock: Any, address: Any) -> None:
+        """Note a connection on which a head is read until `begin`; for unix sockets."""
+        if not isinstance(address, tuple):
+            self._heads[sock] = address
+
+    def disconnect(self, sock: Any) -> None:
+        """Note its end."""
+        self._heads.pop(sock, None)
 
     def hold(self, sock: Any, address: Any) -> None:
         """Note a connection with requests of its own, as in HTTP/2, until its release."""
@@ -150,8 +160,9 @@ class Requests:
         self._flying.pop(sock, None)
 
     def _busy(self) -> Busy:
-        clients = {_peer(each) for each in list(self._flying.values())}
-        return Busy(clients, list(self._uploads.values()))
+        clients = {_peer(address, sock) for sock, address in list(self._flying.items())}
+        heads = {_peer(address, sock) for sock, address in list(self._heads.items())} - clients
+        return Busy(clients, list(self._uploads.values()), heads)
 
 
 def refuse(sock: Any, refusal: Answer) -> None:
@@ -177,6 +188,10 @@ def _response() -> Any:
     return None
 
 
-def _peer(address: Any) -> Peer | None:
+def _peer(address: Any, sock: Any) -> Peer | None:
     """A client's address as the watch has it."""
-    return (address[0].partition("%")[0], address[1]) if isinstance(address, tuple) else None
+    if isinstance(address, tuple):
+        return address[0].partition("%")[0], address[1]
+    with contextlib.suppress(OSError):
+        return "", sock.fileno()
+    return None

@@ -13,11 +13,20 @@ import os
 import queue
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from gunicorn.http.errors import (
+    ConfigurationProblem,
+    InvalidResponseHeader,
+    InvalidResponseHeaderName,
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+)
 from gunicorn.http.wsgi import Response
 from gunicorn.workers.base import Worker
 
@@ -73,6 +82,16 @@ def interface_of(base: type) -> str:
 def for_requests(grace: float) -> float:
     """Seconds of the grace period for requests; the rest is for the lifespan shutdown after them."""
     return grace - reserve(grace)
+
+
+def refusal_of(error: BaseException) -> str:
+    """What gunicorn refuses a client for: one of REFUSALS (scoreboard/row.py); "": it is not the client's."""
+    if isinstance(error, LimitRequestHeaders):
+        return "head_fields"
+    if isinstance(error, LimitRequestLine):
+        return "head_size"
+    ours = isinstance(error, (ConfigurationProblem, InvalidResponseHeader, InvalidResponseHeaderName))
+    return "malformed" if isinstance(error, (ParseException, ssl.SSLError)) and not ours else ""
 
 
 class ClosedListener:
@@ -170,6 +189,13 @@ class MooringWorker(Worker):
         if self.alive:
             response_class.default_headers = default_headers
         super().handle_exit(sig, frame)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer for a request that gunicorn refuses, or that has failed."""
+        reason = refusal_of(exc)
+        if reason:
+            self.mooring_job.serving.refused(reason, addr or None, str(exc) or type(exc).__name__)
+        super().handle_error(req, client, addr, exc)
 
     def handle_abort(self, sig: int, frame: Any) -> None:
         """Leave at once: the arbiter has found that this worker hangs."""

@@ -183,6 +183,14 @@ class SyncWorker(MooringWorker):
         super().run()
         self.mooring_serve_queued()
 
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection: read its one request, and send the response."""
+        self.mooring_requests.connect(client, addr)
+        try:
+            super().handle(listener, client, addr)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.disconnect(client)
+
     def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> None:
         """Send the response to a request."""
         if not self.mooring_requests.begin(req, client, addr):
