@@ -232,7 +232,7 @@ class Heads:
         self._refused(reason, conn.client, "")
         self._forget(client)
         try:
-            if conn.initialized or not self._worker.cfg.is_ssl:
+            if client.data:
                 conn.sock.send(answer.raw)
             if not self._worker.cfg.is_ssl:
                 conn.sock.shutdown(sock.socket.SHUT_WR)
