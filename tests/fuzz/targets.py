@@ -6,6 +6,7 @@ start from, and those that have found something. Not for making inputs: parsers.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import math
 import re
@@ -14,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from mooring.admin import answers
-from mooring.engines.uvicorn.httptools import MAX_HEAD, LimitedHttpToolsProtocol
+from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.errors import ConfigurationError
 from mooring.instrument.proxy import asgi_proxy, wsgi_proxy
 from mooring.logs.access import rules
@@ -63,10 +64,17 @@ class _Transport:
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def set_protocol(self, _protocol) -> None:
+        """What comes after a refusal is dropped by another protocol."""
+        self.closed = True
+
     def pause_reading(self) -> None:
         pass
 
-    resume_reading = set_protocol = pause_reading
+    resume_reading = write_eof = pause_reading
 
 
 class _Timer:
@@ -82,6 +90,9 @@ class _Loop:
     def add_done_callback(self, _call) -> None:
         pass
 
+    def time(self) -> float:
+        return 0.0
+
     def call_later(self, *_what):
         return _Timer()
 
@@ -96,8 +107,9 @@ _config.load()
 
 def head(data: bytes) -> None:
     """Pieces of a connection's bytes: a text `*NUMBER` repeats the piece before it."""
-    protocol = LimitedHttpToolsProtocol(_config, ServerState(), {}, _loop=_Loop())
-    transport = _Transport()
+    loop, transport = _Loop(), _Transport()
+    asyncio._set_running_loop(loop)
+    protocol = LimitedHttpToolsProtocol(_config, ServerState(), {}, _loop=loop)
     protocol.connection_made(transport)
     pieces = data.split(b"\0")
     for piece, then in zip(pieces, [*pieces[1:], b""], strict=True):
@@ -105,14 +117,16 @@ def head(data: bytes) -> None:
             continue
         times = int(then[1:4]) if then.startswith(b"*") and re.fullmatch(rb"[0-9]+", then[1:4]) else 1
         for _ in range(times):
-            if transport.closed:
+            if transport.closed or protocol.refusal is not None:
                 break
             protocol.data_received(piece)
-            assert transport.closed or protocol.unfinished <= MAX_HEAD, "a head is larger than its limit"
+            kept = 0 if transport.closed or protocol.refusal is not None else protocol.unfinished
+            assert kept <= protocol.max_head, "a head is larger than its limit"
             protocol.mark()
     assert not transport.written or transport.written.startswith(b"HTTP/1.1 4"), transport.written
     if not transport.closed:
         protocol.connection_lost(None)
+    asyncio._set_running_loop(None)
 
 
 # -- a proxy's headers -------------------------------------------------------------------------------------

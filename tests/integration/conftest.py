@@ -6,12 +6,18 @@ And `served`: one server for each variant of variants.py, shared by all tests th
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from harness import Starter
 from served import Served
+
+# A shell that has no job control ignores Ctrl-C in what it runs in the background, and each process that is
+# started here would inherit that, until its own first line.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _STARTERS = pytest.StashKey[list[Starter]]()
 

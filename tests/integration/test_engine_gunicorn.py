@@ -524,7 +524,7 @@ def test_without_a_folder_for_temporary_files_it_takes_shared_memory(tmp_path, m
         raise FileNotFoundError
 
     def folder(**environ):
-        plan = SimpleNamespace(settings=resolve({}, environ, tmp_path).settings)
+        plan = SimpleNamespace(settings=resolve({}, environ, tmp_path).settings, max_connections=10)
         return config.defaults(plan).get("worker_tmp_dir")
 
     assert folder() is None

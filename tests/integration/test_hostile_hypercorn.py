@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 
 import hostile
 import pytest
@@ -15,31 +17,53 @@ from harness import PATIENCE, Starter, eventually
 from hostile import CHUNKED, HEAD, POST, Target
 from hyperframe import frame
 
-VARIANTS = [
-    ("asgi", "asyncio", False),
-    ("asgi", "uvloop", False),
-    ("asgi", "trio", False),
-    ("wsgi", "asyncio", False),
-    ("wsgi", "trio", False),
-    ("asgi", "asyncio", True),
-    ("asgi", "uvloop", True),
-    ("asgi", "trio", True),
-]
+Variant = tuple[str, str, bool]
+WHOLE: Variant = ("asgi", "asyncio", False)
+LOOPS: list[Variant] = [("asgi", "uvloop", False), ("asgi", "trio", False), ("asgi", "asyncio", True)]
+REST: list[Variant] = [("wsgi", "asyncio", False), ("asgi", "trio", True)]
+RARE: list[Variant] = [("wsgi", "trio", False), ("asgi", "uvloop", True)]
 
 
-def name(variant: tuple[str, str, bool]) -> str:
+def name(variant: Variant) -> str:
     return "-".join([*variant[:2], *(["tls"] if variant[2] else [])])
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids=name)
-def target(request, tmp_path_factory) -> Iterator[Target]:
-    interface, worker_class, tls = request.param
-    starter = Starter()
-    pair = Authority(tmp_path_factory.mktemp("tls")).issue(7) if tls else None
-    more = {"MOORING_ENGINE": "hypercorn", "WORKER_CLASS": worker_class}
-    yield Target(starter, interface, pair, **more)
-    left = starter.close()
-    assert not left
+def variants(*usual: Variant) -> pytest.MarkDecorator:
+    """The test on these variants; on all others in the long run."""
+    others = [each for each in [WHOLE, *LOOPS, *REST, *RARE] if each not in usual]
+    params = [pytest.param(each, id=name(each)) for each in usual]
+    params += [pytest.param(each, id=name(each), marks=pytest.mark.longrun) for each in others]
+    return pytest.mark.parametrize("target", params, indirect=True)
+
+
+def worker_classes(*usual: str) -> pytest.MarkDecorator:
+    """The same for tests with a server of their own."""
+    others = {"asyncio", "uvloop", "trio"} - {*usual}
+    params = [*usual, *(pytest.param(each, marks=pytest.mark.longrun) for each in sorted(others))]
+    return pytest.mark.parametrize("worker_class", params)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory) -> Iterator[Callable[[Variant], Target]]:
+    """Servers that are started when they are wanted, and shared."""
+    started: dict[Variant, tuple[Starter, Target]] = {}
+
+    def get(variant: Variant) -> Target:
+        if variant not in started:
+            interface, worker_class, tls = variant
+            pair = Authority(tmp_path_factory.mktemp("tls")).issue(7) if tls else None
+            more = {"MOORING_ENGINE": "hypercorn", "WORKER_CLASS": worker_class}
+            starter = Starter()
+            started[variant] = starter, Target(starter, interface, pair, **more)
+        return started[variant][1]
+
+    yield get
+    assert not [left for starter, _ in started.values() for left in starter.close()]
+
+
+@pytest.fixture
+def target(request, servers) -> Target:
+    return servers(request.param)
 
 
 def ended(target: Target, reason: str, data: bytes, drip: bytes = b"", status: bytes = b"408") -> None:
@@ -61,9 +85,12 @@ SLOW = {
 }
 
 
-def test_slow_clients_are_answered_or_closed(target: Target):
-    before = {reason: target.refused(reason) for reason in ("head_timeout", "body_timeout")}
-    works = []
+@variants(WHOLE, *LOOPS[1:], REST[0])
+def test_slow_clients_are_ended_and_good_ones_are_not(target: Target):
+    others = ("websocket", "connections", "malformed")
+    before = {reason: target.refused(reason) for reason in ("head_timeout", "body_timeout", *others)}
+    cut = target.refused("send_timeout")
+    works: list[Callable[[], object]] = [functools.partial(takes_nothing, target)]
     for _, data, drip, status in SLOW.values():
 
         def work(data=data, drip=drip, status=status) -> None:
@@ -71,28 +98,20 @@ def test_slow_clients_are_answered_or_closed(target: Target):
             assert not status or answer.split(b" ")[1:2] == [status], (data, answer)
 
         works.append(work)
-    hostile.at_once(works)
+    good = hostile.GOOD_ASGI if target.interface == "asgi" else hostile.GOOD
+    hostile.at_once([*works, *(functools.partial(each, target) for each in good)])
     for reason, counted in before.items():
         new = [each for each in SLOW.values() if each[0] == reason]
-        assert target.refused(reason) == counted + len(new)
+        assert target.refused(reason) == counted + len(new), reason
+    assert target.refused("send_timeout") == cut + 1
     assert "refused 127.0.0.1: head timeout" in target.app.stderr + target.app.stdout
 
 
-def test_a_client_that_takes_nothing_is_cut(target: Target):
-    before = target.refused("send_timeout")
+def takes_nothing(target: Target) -> None:
     with target.connect(size=4096) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
-        eventually(lambda: target.refused("send_timeout") == before + 1, "it is cut")
-        sock.settimeout(PATIENCE)
+        eventually(lambda: target.refused("send_timeout"), "it is cut")
         assert len(hostile.read_all(sock)) < hostile.LARGE
-
-
-def test_good_clients_are_not_hit(target: Target):
-    reasons = ("head_timeout", "body_timeout", "send_timeout", "websocket", "connections")
-    before = [target.refused(reason) for reason in reasons]
-    good = hostile.GOOD_ASGI if target.interface == "asgi" else hostile.GOOD
-    hostile.at_once([functools.partial(each, target) for each in good])
-    assert [target.refused(reason) for reason in reasons] == before
 
 
 MALFORMED = {
@@ -103,12 +122,14 @@ MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("shape", MALFORMED)
-def test_a_request_with_two_readings_is_refused(target: Target, shape: str):
-    data = b"POST /body HTTP/1.1\r\nHost: x\r\n" + MALFORMED[shape] + HEAD + b"\r\n"
-    ended(target, "malformed", data, status=b"400")
+@variants(WHOLE)
+def test_a_request_with_two_readings_is_refused(target: Target):
+    for shape in MALFORMED.values():
+        data = b"POST /body HTTP/1.1\r\nHost: x\r\n" + shape + HEAD + b"\r\n"
+        ended(target, "malformed", data, status=b"400")
 
 
+@variants(WHOLE, *LOOPS, *REST)
 def test_large_heads_and_bodies_are_refused(target: Target):
     ended(target, "head_size", HEAD + b"X-A: " + b"v" * 20_000 + b"\r\n\r\n", status=b"431")
     fields = b"".join(b"X-%d: v\r\n" % number for number in range(60))
@@ -129,16 +150,18 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("shape", ENDLESS)
-def test_what_brings_no_body_is_bounded(target: Target, shape: str):
-    taken, _ = hostile.flooded(target, *ENDLESS[shape])
-    assert taken < 16_000_000  # the kernels' buffers are in it
+@variants(WHOLE, LOOPS[1])
+def test_what_brings_no_body_is_bounded(target: Target):
+    for shape, (head, unit) in ENDLESS.items():
+        taken, _ = hostile.flooded(target, head, unit)
+        assert taken < 16_000_000, shape  # the kernels' buffers are in it
     assert target.serves() < 3
 
 
+@variants(WHOLE, LOOPS[1])
 def test_a_message_of_many_fragments_is_refused(target: Target):
     if target.interface == "wsgi":
-        return
+        return  # it has none
     before = target.refused("websocket")
     with hostile.open_websocket(target) as sock:
         sock.sendall(b"\x02\x81\0\0\0\0x" + b"\x00\x81\0\0\0\0x" * 10_100)
@@ -146,8 +169,24 @@ def test_a_message_of_many_fragments_is_refused(target: Target):
     eventually(lambda: target.refused("websocket") == before + 1, "it is counted")
 
 
-@pytest.mark.parametrize("flood", [*hostile.FLOODS, hostile.large_list], ids=lambda flood: flood.__name__)
-def test_http2_floods_end_with_goaway(target: Target, flood):
+def window_updates(number: int) -> bytes:
+    return frame.WindowUpdateFrame(0, window_increment=1).serialize()
+
+
+def data_for_nobody(number: int) -> bytes:
+    reset = frame.RstStreamFrame(1, error_code=8).serialize()
+    head = hostile.headers(1, hostile.REQUEST, "END_HEADERS") + reset
+    return (b"" if number else head) + frame.DataFrame(1, b"x").serialize()
+
+
+def resets_by_the_server(number: int) -> bytes:
+    return hostile.headers(2 * number + 1) + frame.DataFrame(2 * number + 1, b"x").serialize()
+
+
+HTTP2 = [*hostile.FLOODS, hostile.large_list, window_updates, data_for_nobody, resets_by_the_server]
+
+
+def ends_with_goaway(target: Target, flood: Callable[[int], bytes]) -> None:
     before = target.refused("http2")
     slowest, done = [0.0], threading.Event()
 
@@ -157,9 +196,11 @@ def test_http2_floods_end_with_goaway(target: Target, flood):
 
     thread = threading.Thread(target=neighbour)
     thread.start()
-    answer = hostile.http2_flood(target, flood)
-    done.set()
-    thread.join()
+    try:
+        answer = hostile.http2_flood(target, flood, 20_000)
+    finally:
+        done.set()
+        thread.join()
     goaway = [each for each in answer if isinstance(each, frame.GoAwayFrame)]
     assert goaway, answer[-3:]
     assert goaway[0].error_code
@@ -167,7 +208,19 @@ def test_http2_floods_end_with_goaway(target: Target, flood):
     assert slowest[0] < 3
 
 
-@pytest.mark.parametrize("worker_class", ["asyncio", "uvloop", "trio"])
+@variants(WHOLE)
+@pytest.mark.parametrize("flood", HTTP2, ids=lambda flood: flood.__name__)
+def test_http2_floods_end_with_goaway(target: Target, flood):
+    ends_with_goaway(target, flood)
+
+
+@variants(*LOOPS)
+def test_http2_floods_end_on_each_loop_and_over_tls(target: Target):
+    ends_with_goaway(target, hostile.rapid_reset)
+    ends_with_goaway(target, hostile.continuations)
+
+
+@worker_classes("asyncio", "trio")
 def test_pings_without_answers_end_a_websocket(mooring, worker_class):
     target = Target(
         mooring,
@@ -183,7 +236,7 @@ def test_pings_without_answers_end_a_websocket(mooring, worker_class):
     eventually(lambda: target.refused("websocket") == 1, "it is counted")
 
 
-@pytest.mark.parametrize("worker_class", ["asyncio", "uvloop", "trio"])
+@worker_classes("asyncio", "trio")
 def test_the_oldest_silent_connection_makes_room(mooring, worker_class):
     target = Target(
         mooring,
@@ -204,11 +257,173 @@ def test_the_oldest_silent_connection_makes_room(mooring, worker_class):
     eventually(lambda: not target.is_full(), "it is not full any more")
 
 
-@pytest.mark.parametrize("worker_class", ["asyncio", "uvloop", "trio"])
-def test_a_tls_handshake_has_the_time_of_a_head(mooring, tmp_path, worker_class):
-    pair = Authority(tmp_path).issue(7)
-    target = Target(mooring, "asgi", pair, MOORING_ENGINE="hypercorn", WORKER_CLASS=worker_class)
-    began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", target.app.port), PATIENCE) as sock:
+@worker_classes("asyncio", "uvloop", "trio")
+def test_a_tls_handshake_counts_and_has_the_time_of_a_head(mooring, tmp_path, worker_class):
+    target = Target(
+        mooring,
+        "asgi",
+        Authority(tmp_path).issue(7),
+        MOORING_ENGINE="hypercorn",
+        WORKER_CLASS=worker_class,
+        MOORING_MAX_CONNECTIONS=10,
+    )
+    address = ("127.0.0.1", target.app.port)
+    with socket.create_connection(address, PATIENCE) as sock:
         assert hostile.read_all(sock) == b""
-    assert time.monotonic() - began > 1
+    assert target.refused("head_timeout") == 1
+    with socket.create_connection(address, PATIENCE) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        hostile.read_all(sock)
+    silent = [socket.create_connection(address, PATIENCE) for _ in range(20)]
+    assert target.serves() < PATIENCE
+    eventually(lambda: target.refused("connections") >= 10, "the oldest make room")
+    for each in silent:
+        each.close()
+    assert "Traceback" not in target.app.stderr
+    assert target.app.stop() == 0
+
+
+STREAM = bytes([0x83, 0x86, 0x41, 1]) + b"x" + b"\x04\x05/body"  # POST /body
+WEBSOCKET = (
+    b"\x42\x07CONNECT\x86\x04\x03/ws\x41\x01x\x00\x09:protocol\x09websocket"
+    b"\x00\x15sec-websocket-version\x0213"
+)
+
+
+def data(payload: bytes) -> bytes:
+    return frame.DataFrame(1, payload).serialize()
+
+
+def last_frames(target: Target, *sent: bytes) -> list[frame.Frame]:
+    """What is answered on stream 1 until it ends, or the connection."""
+    answer = b""
+    with target.connect("h2") as sock:
+        sock.sendall(hostile.PREFACE + frame.SettingsFrame(0).serialize())
+        for each in sent:
+            sock.sendall(each)
+            time.sleep(0.2)  # else a WebSocket's frames come before it is accepted
+        while part := sock.recv(65536):
+            answer += part
+            found = [each for each in hostile.frames(answer) if each.stream_id == 1]
+            if any(isinstance(each, frame.RstStreamFrame) or "END_STREAM" in each.flags for each in found):
+                break
+    return found
+
+
+@variants(WHOLE, LOOPS[1])
+def test_a_stream_of_http2_has_limits_of_its_own(target: Target):
+    reasons = ("body_size", "body_timeout", "send_timeout", "websocket", "malformed")
+    before = {reason: target.refused(reason) for reason in reasons}
+    post = hostile.headers(1, STREAM, "END_HEADERS")
+    opened = hostile.headers(1, WEBSOCKET, "END_HEADERS")
+    large = bytes([0x82, 0x86, 0x41, 1]) + b"x" + b"\x04\x06/large"
+    closed_window = frame.SettingsFrame(0, settings={4: 0}).serialize() + hostile.headers(1, large)
+    fragments = b"\x00\x81\0\0\0\0x" * 2000
+
+    def websocket() -> None:
+        found = last_frames(target, opened, data(b"\x02\x81\0\0\0\0x"), *[data(fragments)] * 6)
+        assert any(b"\x03\xf0" in each.data for each in found if isinstance(each, frame.DataFrame))  # 1008
+
+    hostile.at_once(
+        [
+            lambda: last_frames(
+                target, post, *[data(b"x" * 10_000)] * 6, *[data(b"x" * 10_000)] * 6, status=b""
+            ),
+            lambda: last_frames(target, post),
+            lambda: last_frames(target, closed_window),
+            lambda: last_frames(target, hostile.headers(1, b"\x42\x07CONNECT\x41\x01x")),
+            lambda: last_frames(target, hostile.headers(1, b"\x82\x86\x44\x03/\xff\xfe\x41\x01x")),
+            websocket,
+        ]
+    )
+    counts = {**dict.fromkeys(reasons, 1), "malformed": 2}
+    assert {reason: target.refused(reason) - before[reason] for reason in reasons} == counts
+
+
+UPGRADE = HEAD + b"Connection: Upgrade\r\nUpgrade: "
+KEY = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+UNREADABLE = {
+    "data before the answer": UPGRADE + b"websocket\r\n" + KEY + b"\r\n\x82\x81\0\0\0\0x",
+    "an extension": UPGRADE + b"websocket\r\n" + KEY + b"Sec-WebSocket-Extensions: \xff\r\n\r\n",
+    "no key": UPGRADE + b"websocket\r\n\r\n",
+    "HTTP2-Settings": UPGRADE + b"h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP\r\n\r\n",
+    "a version": b"GET / HTTP/3.7\r\nHost: x\r\n\r\n",
+}
+
+
+@variants(WHOLE, LOOPS[1])
+def test_what_cannot_be_read_ends_its_connection_alone(target: Target):
+    pid = target.app.status()["workers"][0]["pid"]
+    for shape, sent in UNREADABLE.items():
+        before = target.refused("malformed")
+        answer, _ = hostile.closed(target, sent)
+        assert answer.split(b" ")[1] in (b"400", b"101"), shape
+        assert target.refused("malformed") == before + 1, shape
+    assert "Traceback" not in target.app.stderr
+    assert target.app.status()["workers"][0]["pid"] == pid
+
+
+@variants(WHOLE, LOOPS[1])
+def test_a_bomb_in_a_message_is_refused_and_holds_nobody(target: Target):
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = (packer.compress(b"\0" * 60_000_000) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    before = target.refused("websocket")
+    with target.connect() as sock:
+        sock.sendall(
+            UPGRADE + b"websocket\r\n" + KEY + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+        )
+        assert b"permessage-deflate" in sock.recv(4096)
+        for _ in range(3):
+            sock.sendall(b"\xc2\xfe" + len(bomb).to_bytes(2, "big") + b"\0\0\0\0" + bomb)
+        assert target.serves() < 3
+        assert b"\x03\xf1" in hostile.read_all(sock)  # 1009
+    assert target.refused("websocket") == before + 1
+
+
+@variants(WHOLE, LOOPS[1])
+def test_a_flood_of_pings_holds_nobody(target: Target):
+    with hostile.open_websocket(target) as sock:
+        thread = threading.Thread(target=_pinging, args=(sock,))
+        thread.start()
+        slowest = max(target.serves() for _ in range(10))
+        sock.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert slowest < 3
+
+
+def _pinging(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    try:
+        while True:
+            readable, writable, _ = select.select([sock], [sock], [], PATIENCE)
+            if writable:
+                sock.send(b"\x89\x80\0\0\0\0" * 2000)
+            if readable and not sock.recv(65536):
+                return
+    except OSError:
+        return
+
+
+@worker_classes("asyncio", "uvloop", "trio")
+def test_a_stop_ends_in_time_with_clients_that_take_nothing(mooring, worker_class):
+    target = Target(
+        mooring,
+        "asgi",
+        MOORING_ENGINE="hypercorn",
+        WORKER_CLASS=worker_class,
+        MOORING_GRACEFUL_TIMEOUT=3,
+        **{f"MOORING_{each}_TIMEOUT": 60 for each in ("HEAD", "BODY", "SEND")},
+    )
+    first = hostile.PREFACE + frame.SettingsFrame(0, settings={4: 0}).serialize()
+    get = HEAD.replace(b"GET /", b"GET /large") + b"\r\n"
+    heads = [get, HEAD, POST, first + hostile.headers(1, STREAM, "END_HEADERS"), first + hostile.headers(1)]
+    clients = [target.connect(size=4096) for _ in heads]
+    for client, head in zip(clients, heads, strict=True):
+        client.sendall(head)
+    for client in clients[:1]:
+        assert client.recv(1)
+    assert target.app.stop() == 0
+    assert "killing" not in target.app.stderr
+    assert "Traceback" not in target.app.stderr
+    for client in clients:
+        client.close()

@@ -27,11 +27,11 @@ def asgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[Scope], None]:
         client = scope.get("client")
         if not (believes(client[0]) if client and client[0] else nameless):
             return
-        hops: bytes | None = None
+        hops: list[bytes] = []
         proto: bytes | None = None
         for name, value in scope["headers"]:
             if name == b"x-forwarded-for":
-                hops = value if hops is None else hops + b"," + value
+                hops.append(value)
             elif name == b"x-forwarded-proto":
                 proto = value
         if proto is not None:
@@ -39,8 +39,8 @@ def asgi_proxy(trusted: Trusted, *, unix: bool) -> Callable[[Scope], None]:
             if secure is not None:
                 plain = "ws" if scope["type"] == "websocket" else "http"
                 scope["scheme"] = f"{plain}s" if secure else plain
-        if hops is not None:
-            scope["client"] = trusted.client(hops.decode("latin-1")) or client
+        if hops:
+            scope["client"] = trusted.client(b",".join(hops).decode("latin-1")) or client
 
     return apply
 

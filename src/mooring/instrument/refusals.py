@@ -13,6 +13,7 @@ from time import monotonic
 from mooring.logs.escape import escape
 from mooring.scoreboard.row import REFUSALS, REFUSED, Row
 
+_DETAIL = 200  # characters: some are what the client has sent
 _LINES, _PERIOD = 10, 60.0  # so many lines in so many seconds, in one worker
 
 
@@ -40,7 +41,7 @@ class Refusals:
         if silent:
             self._warn(f"refused {silent} more since the last line")
         words = reason.replace("_", " ")
-        self._warn(f"refused {_shown(peer)}: {words}{f': {escape(detail)}' if detail else ''}")
+        self._warn(f"refused {_shown(peer)}: {words}{f': {escape(detail[:_DETAIL])}' if detail else ''}")
 
 
 def _shown(peer: object) -> str:

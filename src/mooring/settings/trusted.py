@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 
 from mooring.logs.escape import ADDRESS
 
+_HOPS = 256  # no chain of proxies is so long
+_FIRST = re.compile(r"[\s,]*([^,]*)")
 _UNIX = ("unix", "unix:")  # nginx names a client on a unix socket "unix:"
 
 
@@ -41,19 +44,30 @@ class Trusted:
         """The client's host and port (0 if not given) from X-Forwarded-For; None if they are not usable.
 
         The client is the rightmost hop that is not trusted; if all are trusted, the leftmost, as in uvicorn.
+        No more than _HOPS are looked at: a list of more that are all trusted is not usable.
         """
-        hops = [hop for hop in map(str.strip, forwarded_for.split(",")) if hop]
-        if not hops:
-            return None
-        if not self.everyone:
-            for hop in reversed(hops):
+        if self.everyone:
+            found = _FIRST.match(forwarded_for)
+            first = found[1].rstrip() if found else ""
+        else:
+            first = ""
+            hops = forwarded_for.rsplit(",", _HOPS)
+            if len(hops) > _HOPS:
+                hops[0] = ""
+            for each in reversed(hops):
+                hop = each.strip()
+                if not hop:
+                    continue
+                first = hop
                 if self.unix and hop in _UNIX:
                     continue
                 host, port = _split(hop)
                 if len(host) > 253 or not self.believes(host):
                     return (host, port) if ADDRESS.fullmatch(host) else None
-        host, port = _split(hops[0])
-        return (host, port) if hops[0] not in _UNIX and ADDRESS.fullmatch(host) else None
+            if len(hops) > _HOPS:
+                return None
+        host, port = _split(first)
+        return (host, port) if first not in _UNIX and ADDRESS.fullmatch(host) else None
 
 
 def parse_trusted(items: Iterable[str]) -> Trusted:

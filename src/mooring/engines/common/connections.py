@@ -219,14 +219,14 @@ def is_open(fd: int, peer: tuple[str, int]) -> bool:
     return False
 
 
-def unread(fd: int) -> bool:
-    """Whether a connection's client has sent data that the engine has not read yet."""
+def unread(fd: int, most: int = 0) -> bool:
+    """Whether a connection's client has sent data, more than `most` bytes, that the engine has not read."""
     waiting = array.array("i", [0])
     try:
         fcntl.ioctl(fd, termios.FIONREAD, waiting)
     except (OSError, ValueError):
         return False  # closed already
-    return waiting[0] > 0
+    return waiting[0] > most
 
 
 def passed(fd: int) -> Bytes:

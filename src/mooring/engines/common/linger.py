@@ -8,8 +8,10 @@ cannot be closed alone, and data after it is an error: the connection is closed 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
+from mooring.engines.common.connections import unread
 from mooring.engines.common.refusal import DROPPED, LINGER
 
 _PAUSE = 0.5
@@ -57,9 +59,18 @@ class Lingering(asyncio.Protocol):
 
 
 def linger(protocol: Any, transport: asyncio.Transport, most: int = DROPPED) -> None:
-    """End a connection after what was written to it; `protocol` is told when it is lost."""
+    """End a connection after what was written to it; `protocol` is told when it is lost.
+
+    With few bytes as `most` it is a flood that ends: at once if more than that waits already.
+    """
     if transport.is_closing():
         return
+    sock = transport.get_extra_info("socket")
+    if 0 < most < DROPPED and sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, most)  # the kernel takes no more of a flood
+        if unread(sock.fileno(), most):
+            transport.abort()
+            return
     transport.set_protocol(Lingering(protocol, transport, most))
     transport.resume_reading()
     if transport.can_write_eof():  # not with TLS: its client sees by the answer that nothing follows

@@ -23,7 +23,9 @@ from mooring.engines.common.gate import Gate
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.websockets import delays
 from mooring.engines.gunicorn.uvicorn_requests import Requests
+from mooring.engines.uvicorn.handshake import Handshakes
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+from mooring.engines.uvicorn.limits import Limits
 from mooring.engines.uvicorn.watch import Watch
 
 _LOG = logging.getLogger("uvicorn.error")
@@ -36,7 +38,8 @@ class GatedServer(Server):
         super().__init__(config)
         self.serving = serving
         self.ordered = False  # to drain
-        self.handshake: dict[str, Any] = {}  # TLS: the time of a handshake
+        self.make: Any = self.protocol  # TLS: Handshakes
+        self.handshaking: set[Any] = set()
         self.watching: asyncio.Future[None] | None = None
         self.told: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -63,20 +66,25 @@ class GatedServer(Server):
         kind = self.config.http
         return isinstance(kind, type) and issubclass(kind, LimitedHttpToolsProtocol)
 
+    @property
+    def limits(self) -> Limits:
+        """Those of mooring's protocol; for any other, the time of a handshake: the watch does the rest."""
+        kind: Any = self.config.http
+        patience = self.serving.plan.settings.head_timeout
+        return kind.limits if self.knows_limits else Limits(head_timeout=patience)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's, with a time for TLS handshakes, and a watch over clients that stall."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)
         loop, config = asyncio.get_running_loop(), self.config
-        patience = self.serving.plan.settings.head_timeout
-        if config.ssl is not None and patience:
-            self.handshake = {"ssl_handshake_timeout": patience}
+        if config.ssl is not None:
+            connections: Any = self.server_state.connections
+            self.make = Handshakes(self.protocol, config.ssl, connections, self.limits)
+            self.handshaking = self.make.pending
         self.servers = [
-            await loop.create_server(
-                self.protocol, sock=each, ssl=config.ssl, backlog=config.backlog, **self.handshake
-            )
-            for each in sockets or ()
+            await loop.create_server(self.make, sock=each, backlog=config.backlog) for each in sockets or ()
         ]
         self.watch(loop)
         self.started = True
@@ -85,8 +93,8 @@ class GatedServer(Server):
         """Watch mooring's protocol from inside, any other by the kernel's numbers."""
         connections: Any = self.server_state.connections
         if self.knows_limits:
-            kind: Any = self.config.http
-            self.watching = asyncio.ensure_future(Watch(connections, kind.limits).run())
+            looks = Watch(connections, self.limits, self.handshaking)
+            self.watching = asyncio.ensure_future(looks.run())
             return
         requests = Requests(connections, loop)
         requests.watch = watch.Watch(self.serving, requests.busy, loop.call_soon_threadsafe, keep_alive=False)
@@ -98,7 +106,7 @@ class GatedServer(Server):
         loop = asyncio.get_running_loop()
         self.serving.drain.begin()
         await event_loop.stop_accepting(self.servers)
-        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl, **self.handshake)
+        await event_loop.adopt(self.serving.doors, self.make)
         reaper = asyncio.ensure_future(
             event_loop.reap(lambda: [each.transport for each in state.connections])
         )

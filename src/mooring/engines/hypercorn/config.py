@@ -20,6 +20,7 @@ from mooring.errors import ConfigurationError
 if TYPE_CHECKING:
     from mooring.plan.plan import Plan
 
+_LATER = 10.0  # seconds: the watch of limits.py is first
 _ALPN = {"1": ["http/1.1"], "2": ["h2"]}
 
 
@@ -56,7 +57,7 @@ def configuration(plan: Plan) -> Config:
     if settings.max_body:
         suggested["wsgi_max_body_size"] = settings.max_body
     if settings.head_timeout:
-        suggested["ssl_handshake_timeout"] = settings.head_timeout
+        suggested["ssl_handshake_timeout"] = settings.head_timeout + _LATER
     for name, value in suggested.items():
         if name not in given:
             setattr(config, name, value)

@@ -23,6 +23,7 @@ from mooring.engines.common.refusal import DROPPED, DROPPED_BODY, LINGER
 from mooring.engines.hypercorn.limits import Limits, idle_ones, is_busy
 
 connections: set[Any] = set()  # the open connections of this process
+HANDSHAKE = "the TLS handshake"
 
 _LINGER_BODY = 5.0  # seconds, for a body that is too large
 _LITTLE = 2**16  # bytes that are still read of what may have no end
@@ -30,36 +31,26 @@ _FLOODS = {"head_size", "malformed", "http2"}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not delivered is dropped
 
 
-class _Limited:
-    """The mixin for hypercorn's TCPServer, on asyncio and on trio."""
+class Member:
+    """What counts as a connection."""
 
     limits: Limits  # set on the class
     count = 0
+    number = 0
     began: float | None = None  # the watch's clock at its first look
     ending: float | None = None  # the watch's clock at which a refused connection is cut
-    head_at: float | None = None
-    taken: object = None
-    taken_at = 0.0
-    discarded = 0
-    _seen = -1
-    most_discarded = DROPPED
-    _left = False
     _idle: list[Any] = []  # noqa: RUF012 (of all connections)
     _searched = [-1.0]  # noqa: RUF012 (the same)
 
-    async def run(self) -> None:
-        """Run as hypercorn's does, and be in `connections` meanwhile."""
-        _Limited.count = self.number = _Limited.count + 1
+    def enter(self) -> bool:
+        """Be among the connections; False if there is no room, and this one is cut."""
+        Member.count = self.number = Member.count + 1
         connections.add(self)
-        server: Any = super()
-        try:
-            if len(connections) > self.limits.max_connections and not self._make_room():
-                self.limits.refused("connections", None, "the worker is full of requests")
-                self.cut()
-                return
-            await server.run()
-        finally:
-            connections.discard(self)
+        if len(connections) <= self.limits.max_connections or self._make_room():
+            return True
+        self.limits.refused("connections", self.client(), "the worker is full of requests")
+        self.cut()
+        return False
 
     def _make_room(self) -> bool:
         """Close the oldest connection without a request; False if there is none."""
@@ -78,10 +69,91 @@ class _Limited:
                 return True
         return False
 
+    def is_late(self) -> bool:
+        """Whether a TLS handshake has taken the time of a head. To be called at each look of the watch."""
+        return self.limits.clock - (self.began or 0) >= self.limits.head_timeout
+
+    def cut(self) -> None:
+        """End a connection at once; what is not delivered is dropped, except a refusal's answer."""
+        with contextlib.suppress(OSError, ValueError):
+            sock = socket.socket(fileno=self.fileno())
+            try:
+                if self.ending is None and sock.family != socket.AF_UNIX:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            finally:
+                sock.detach()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the descriptor."""
+        self.socket().close()  # trio wakes who waits for it
+
+    def fileno(self) -> int:
+        """The descriptor, -1 if it is closed."""
+        sock = self.socket()  # None: a loop has forgotten it
+        found: int = -1 if sock is None else sock.fileno()
+        return found
+
+    def client(self) -> object:
+        """The client's address, None for a unix socket."""
+        try:
+            family, found = self.socket().family, self.socket().getpeername()
+        except (OSError, AttributeError):
+            return None
+        return None if family == socket.AF_UNIX else found
+
+    def socket(self) -> Any:
+        """The socket."""
+        raise NotImplementedError
+
+
+class _Limited(Member):
+    """The mixin for hypercorn's TCPServer, on asyncio and on trio."""
+
+    busy: tuple[type[Exception], ...] = ()  # set on the class: trio's, where another task says that it ends
+    head_at: float | None = None
+    taken: object = None
+    taken_at = 0.0
+    discarded = 0
+    _seen = -1
+    most_discarded = DROPPED
+    _left = False
+
+    async def run(self) -> None:
+        """Run as hypercorn's does, and be in `connections` meanwhile."""
+        server: Any = super()
+        try:
+            if self._succeeds() or self.enter():
+                await server.run()
+                if not hasattr(self, "protocol"):
+                    self._has_failed()
+        finally:
+            connections.discard(self)
+
+    def _succeeds(self) -> bool:
+        """Whether this one stands for a handshake that was among the connections. Not on trio."""
+        writer: Any = getattr(self, "writer", None)
+        handshake = writer and getattr(writer.transport.get_protocol(), "handshake", None)
+        if not handshake:
+            return False
+        self.number, self.began = handshake.number, handshake.began
+        connections.discard(handshake)
+        connections.add(self)
+        return True
+
+    def _has_failed(self) -> None:
+        """The handshake is over, on trio: perhaps by hypercorn's own time for it."""
+        config: Any = self.config  # type: ignore[attr-defined]
+        taken = self.limits.clock - (self.limits.clock if self.began is None else self.began)
+        if self.ending is None and taken >= config.ssl_handshake_timeout:
+            self.limits.refused("head_timeout", self.client(), HANDSHAKE)
+
     async def _read_data(self) -> None:
         server: Any = super()
-        await server._read_data()
-        self._left = True
+        try:
+            await server._read_data()
+        finally:
+            self._left = True
         await self.idle_task.stop()  # type: ignore[attr-defined]
 
     async def protocol_send(self, event: Any) -> None:
@@ -99,15 +171,21 @@ class _Limited:
                     await self._end(LINGER, DROPPED)
                     return
         server: Any = super()
-        await server.protocol_send(event)
+        try:
+            await server.protocol_send(event)
+        except self.busy:
+            await self.protocol.handle(Closed())  # type: ignore[attr-defined]
 
     def _wrong(self) -> tuple[str, int, str] | None:
         """Why hypercorn closes a connection, if that is because of what the client has sent."""
         protocol: Any = self.protocol.protocol  # type: ignore[attr-defined]
         if isinstance(protocol, H2Protocol):
-            return ("http2", 0, protocol.wrong) if protocol.wrong else None  # type: ignore[attr-defined]
+            wrong: Any = protocol
+            return (wrong.reason, 0, wrong.wrong) if wrong.wrong else None
         connection = protocol.connection
-        failed = protocol.answered or getattr(connection, "their_state", None) is h11.ERROR
+        failed = protocol.answered or (
+            getattr(connection, "their_state", None) is h11.ERROR and not _is_over(connection)
+        )
         if not failed or connection.trailing_data[1]:
             return None  # [1]: the client has left
         return ("head_size" if protocol.answered == 431 else "malformed"), 0, ""
@@ -131,10 +209,11 @@ class _Limited:
 
     # -- for the limits ------------------------------------------------------------------------------------
 
-    async def refuse(self, reason: str, status: int = 0, detail: str = "") -> None:
+    async def refuse(self, reason: str, status: int = 0, detail: str = "", *, body: bool = False) -> None:
         """End a connection because of its client: with `status` (HTTP/1) if an answer is still possible.
 
-        What the client still sends is read for a moment and thrown away, so that it can read the answer.
+        What the client still sends is read for a moment and thrown away, so that it can read the answer. With
+        `body` that may be much.
         """
         if self.ending is not None:
             return
@@ -143,18 +222,17 @@ class _Limited:
         wrapper: Any = self.protocol  # type: ignore[attr-defined]
         protocol, wrapper.handle = wrapper.protocol, self._discard
         if isinstance(protocol, H2Protocol):
-            with contextlib.suppress(ProtocolError):  # h2 has sent GOAWAY itself
-                calm = reason == "http2"
-                protocol.connection.close_connection(
-                    ErrorCodes.ENHANCE_YOUR_CALM if calm else ErrorCodes.NO_ERROR
-                )
+            if not protocol.wrong:  # type: ignore[attr-defined]  # else h2 has sent GOAWAY itself
+                code = ErrorCodes.ENHANCE_YOUR_CALM if reason == "http2" else ErrorCodes.NO_ERROR
+                with contextlib.suppress(ProtocolError):
+                    protocol.connection.close_connection(code)
             await protocol._flush()
         else:
             state = getattr(protocol.connection, "our_state", None)
             if status and state in (h11.IDLE, h11.SEND_RESPONSE):
                 await protocol._send_error_response(status)
             protocol._send_h11_event = protocol._maybe_recycle = _nothing
-        body = reason == "body_size"
+        body = body or reason == "body_size"
         most = DROPPED_BODY if body else _LITTLE if reason in _FLOODS else DROPPED
         await self._end(_LINGER_BODY if body else LINGER, most)
 
@@ -177,9 +255,12 @@ class _Limited:
         return not quiet and self.limits.clock < (self.ending or 0)
 
     def _is_unread(self) -> bool:
-        """Whether an answer is complete before its request is."""
+        """Whether an answer is complete before what comes is: its request, or more behind the last one."""
         connection = getattr(self.protocol.protocol, "connection", None)  # type: ignore[attr-defined]
-        return isinstance(connection, h11.Connection) and connection.their_state is h11.SEND_BODY
+        if not isinstance(connection, h11.Connection):
+            return False
+        state = connection.their_state
+        return state is h11.SEND_BODY or (state is h11.ERROR and _is_over(connection))
 
     async def _half_close(self) -> None:
         """Say that nothing more comes. Not over TLS, which has no half."""
@@ -193,26 +274,6 @@ class _Limited:
             with contextlib.suppress(Exception):  # trio: gone, or another task sends
                 await stream.send_eof()
 
-    def cut(self) -> None:
-        """End a connection at once; what is not delivered is dropped, except a refusal's answer."""
-        writer: Any = getattr(self, "writer", None)
-        with contextlib.suppress(OSError, ValueError):
-            sock = socket.socket(fileno=self.fileno())
-            try:
-                if self.ending is None and sock.family != socket.AF_UNIX:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            finally:
-                sock.detach()
-        if writer is not None:
-            writer.transport.abort()
-        else:
-            self._socket().close()  # trio wakes who waits for it
-
-    def fileno(self) -> int:
-        """The descriptor, -1 if it is closed."""
-        found: int = self._socket().fileno()
-        return found
-
     def unsent(self) -> int:
         """What waits in this process to be sent: bytes, or on trio 1."""
         writer: Any = getattr(self, "writer", None)
@@ -224,9 +285,18 @@ class _Limited:
     def client(self) -> object:
         """The client's address, None for a unix socket."""
         protocol: Any = getattr(self, "protocol", None)
-        return None if protocol is None else protocol.client
+        return super().client() if protocol is None else protocol.client
 
-    def _socket(self) -> Any:
+    def abort(self) -> None:
+        """Close the descriptor."""
+        writer: Any = getattr(self, "writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        else:
+            super().abort()
+
+    def socket(self) -> Any:
+        """The socket."""
         writer: Any = getattr(self, "writer", None)
         if writer is not None:
             return writer.get_extra_info("socket")
@@ -234,13 +304,18 @@ class _Limited:
         return getattr(stream, "transport_stream", stream).socket
 
 
+def _is_over(connection: Any) -> bool:
+    """Whether we have said that we end a connection: what comes then is no error."""
+    return connection.our_state in (h11.MUST_CLOSE, h11.CLOSED)
+
+
 async def _nothing(*_: object) -> None:
     return
 
 
-def install(run: ModuleType, limits: Limits) -> None:
+def install(run: ModuleType, limits: Limits, *busy: type[Exception]) -> None:
     """Make `worker_serve` of `run`, one of hypercorn's run modules, use this mixin."""
-    _Limited.limits = limits
+    Member.limits, _Limited.busy = limits, busy
     original = vars(run)["TCPServer"]
     if not issubclass(original, _Limited):
         vars(run)["TCPServer"] = type("TCPServer", (_Limited, original), {})

@@ -1,8 +1,9 @@
 """hypercorn's HTTP/2 protocol, with limits, and changed so that a drain does not lose a response's end.
 
 Not for HTTP/1. What costs a client nothing and this process something is paid from a purse that fills with
-time: a stream that is reset before its answer, a ping, settings, an empty frame. When it is empty, the
-connection ends with GOAWAY and ENHANCE_YOUR_CALM. Continuations, streams and header lists are bounded by h2.
+time and with each answer: all frames but those of a request and of its body, and a stream that is reset. When
+it is empty, the connection ends with GOAWAY and ENHANCE_YOUR_CALM. Continuations, streams and header lists
+are bounded by h2. After some frames others have their turn.
 """
 
 from __future__ import annotations
@@ -12,28 +13,46 @@ from typing import Any
 
 import hypercorn.protocol
 from h2 import events as received
+from h2 import exceptions
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from hypercorn.events import Updated
+from h2.frame_buffer import FrameBuffer
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol import h2
 from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol, StreamBuffer
+from hyperframe.exceptions import HyperframeError
 
 from mooring.engines.hypercorn.connections import of
-from mooring.engines.hypercorn.limits import Limits
+from mooring.engines.hypercorn.limits import TURN, Limits
+from mooring.engines.hypercorn.streams import LimitedHTTPStream
 
 _LOOK = 0.01  # seconds between two looks
 _PURSE, _PAY = 1000.0, 200.0  # how much a connection may spend at once, and each second
-_RESET = 5.0
-_COSTS = {
-    received.PingReceived: 1.0,
-    received.PingAckReceived: 1.0,
-    received.PriorityUpdated: 1.0,
-    received.UnknownFrameReceived: 1.0,
-    received.RemoteSettingsChanged: 5.0,
-    received.SettingsAcknowledged: 5.0,
-    received.StreamReset: _RESET,
+_COSTS = {  # besides the frame's own
+    received.RemoteSettingsChanged: 4.0,
+    received.SettingsAcknowledged: 4.0,
+    received.StreamReset: 4.0,
 }
+_ANSWER, _SENT, _EACH = 2.0, 2.0, 1024  # earned by an answer, by a frame of a body, by so many bytes of it
+_TABLE = 4096  # bytes: h2 searches all of the table for each field that it sends
+_FLOODS = (exceptions.DenialOfServiceError, exceptions.TooManyStreamsError, exceptions.FlowControlError)
+_NEXT = RawData(data=b"")
+
+
+class _Frames(FrameBuffer):
+    """h2's buffer, which gives TURN frames at most, and counts them."""
+
+    left = TURN
+    count = 0
+
+    def __next__(self) -> Any:
+        if self.left <= 0:
+            raise StopIteration
+        found = super().__next__()
+        self.left -= 1
+        self.count += 1
+        return found
 
 
 class DrainingH2Protocol(H2Protocol):
@@ -45,6 +64,8 @@ class DrainingH2Protocol(H2Protocol):
     draining = False  # set on the class, when the drain begins
     limits: Limits  # set on the class
     wrong = ""  # what h2 has not taken of the client
+    reason = "malformed"
+    _left = False  # the client has sent GOAWAY
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -53,14 +74,47 @@ class DrainingH2Protocol(H2Protocol):
         # h2 has limits of its own until the client has confirmed ours
         self.connection.decoder.max_header_list_size = min(self.limits.max_head, 2**31 - 1)
         connection: Any = self.connection
+        self._frames: Any = connection.incoming_buffer
+        self._frames.__class__ = _Frames
         self._receive, connection.receive_data = connection.receive_data, self._received
+        self._send_data_frame, connection.send_data = connection.send_data, self._sent
 
     def _received(self, data: bytes) -> Any:
+        self._frames.left = TURN
         try:
             return self._receive(data)
         except ProtocolError as error:
             self.wrong = f"{type(error).__name__}: {error}"
+            if isinstance(error, _FLOODS) or "continuation" in self.wrong:
+                self.reason = "http2"
             raise
+
+    def _sent(self, stream: int, data: bytes) -> None:
+        self._purse += _SENT + len(data) // _EACH
+        self._send_data_frame(stream, data)
+
+    async def initiate(self, headers: Any = None, settings: bytes | None = None) -> None:
+        """As hypercorn's, unless what an upgrade says of itself can't be read."""
+        try:
+            await super().initiate(headers, settings)
+        except (ProtocolError, HyperframeError, ValueError) as error:
+            self.wrong = f"{type(error).__name__}: {error}"
+            await of(self).refuse("malformed", 0, f"HTTP2-Settings: {error}")
+
+    async def handle(self, event: Any) -> None:
+        """As hypercorn's, but after TURN frames others have their turn, and no application waits for a client
+        that has left to take more.
+        """
+        if type(event) is Closed:
+            self.closed = True
+            for buffer in list(self.stream_buffers.values()):
+                await buffer.close()
+        await super().handle(event)
+        while self._frames.left <= 0 and type(event) is RawData:
+            await self.context.sleep(0)
+            if self.closed or self._left or self.wrong or of(self).ending is not None:
+                return
+            await super().handle(_NEXT)
 
     async def _handle_events(self, events: list[Any]) -> None:
         """As hypercorn's, if the client can pay for them."""
@@ -74,19 +128,26 @@ class DrainingH2Protocol(H2Protocol):
             await self.send(Updated(idle=True))
 
     def _cost(self, events: list[Any]) -> float:
-        cost, priorities = 0.0, 0
-        for event in events:
+        cost, self._frames.count = float(self._frames.count), 0
+        for number, event in enumerate(events):
             kind = type(event)
-            if kind is received.DataReceived:
+            if kind is received.RequestReceived or kind is received.TrailersReceived:
+                cost -= 1
+            elif kind is received.DataReceived:
                 # data that ends its stream may be empty
-                cost += not event.flow_controlled_length and event.stream_ended is None
-            elif kind is received.RequestReceived:
-                priorities += event.priority_updated is not None  # no frame of its own
-            elif kind is received.StreamReset:
-                cost += _RESET
-            else:
-                cost += _COSTS.get(kind, 0.0)
-        return cost - priorities
+                cost -= bool(event.data) or event.stream_ended is not None
+            elif kind is received.ConnectionTerminated:
+                del events[number + 1 :]
+                self._left = True
+                break
+            elif kind in _COSTS:
+                cost += _COSTS[kind]
+                if (
+                    kind is received.RemoteSettingsChanged
+                    and self.connection.encoder.header_table_size > _TABLE
+                ):
+                    self.connection.encoder.header_table_size = _TABLE
+        return cost
 
     def _pay(self, cost: float) -> bool:
         now = self.context.time()
@@ -102,8 +163,11 @@ class DrainingH2Protocol(H2Protocol):
         if count > self.limits.max_fields + 4:  # the pseudo fields stand for HTTP/1's first line
             self.keep_alive_requests += 1
             await self.refuse(request.stream_id, "head_fields", 431, f"{count} fields")
-            return
-        await super()._create_stream(request)
+        elif not _is_whole(request.headers):
+            self.keep_alive_requests += 1
+            await self.refuse(request.stream_id, "malformed", 400, "no path, or one beyond ASCII")
+        else:
+            await super()._create_stream(request)
 
     async def refuse(self, number: int, reason: str, status: int = 0, detail: str = "") -> None:
         """End one stream because of its client: with `status` if its response has not begun."""
@@ -125,20 +189,59 @@ class DrainingH2Protocol(H2Protocol):
         await self.send(Updated(idle=self.idle))
 
     async def stream_send(self, event: Event) -> None:
-        """As hypercorn's, but in a drain a stream counts as closed only when its end has been sent."""
-        last = isinstance(event, StreamClosed) and (self.draining or self.context.terminated.is_set())
-        if last:
-            while event.stream_id in self.stream_buffers and not self.closed:
+        """As hypercorn's, but in a drain a stream counts as closed only when its end has been sent.
+
+        One that is answered before its request is whole is reset then (RFC 9113, 8.1): nobody reads the rest.
+        """
+        if type(event) is not StreamClosed:
+            await super().stream_send(event)
+            return
+        number = event.stream_id
+        self._purse += _ANSWER
+        stream: Any = self.streams.get(number)
+        unread = isinstance(stream, LimitedHTTPStream) and not stream.ended
+        if unread or self.draining or self.context.terminated.is_set():
+            while number in self.stream_buffers and not self.closed:
                 await self.context.sleep(_LOOK)
         await super().stream_send(event)
-        if last and self.draining:
+        if unread and not self.closed:
+            with contextlib.suppress(ProtocolError):  # its end has come meanwhile
+                self.connection.reset_stream(number, ErrorCodes.NO_ERROR)
+                await self._flush()
+        if self.draining:
             await self.leave()
+
+    async def _close_stream(self, stream_id: int) -> None:
+        stream: Any = self.streams.get(stream_id)
+        await super()._close_stream(stream_id)
+        if stream is not None:
+            stream.send = self._unheard
+
+    async def _unheard(self, event: Event) -> None:
+        """What an application still sends. Without a pause those of many streams would hold up all others."""
+        if type(event) is StreamClosed:
+            await self.stream_send(event)
+        else:
+            await self.context.sleep(0)
 
     async def leave(self) -> None:
         """If no stream is left, send GOAWAY with the last one's number: later ones may be sent elsewhere."""
         if self.idle and not self.closed and not self.context.terminated.is_set():
             self.connection.close_connection()
             await self._flush()
+
+
+def _is_whole(headers: Any) -> bool:
+    """Whether there is what hypercorn takes for granted: a method and a path, of ASCII."""
+    found = False
+    for name, value in headers:
+        if name == b":path":
+            found = value.isascii()
+        elif name == b":method" and not value.isascii():
+            return False
+        if name[:1] != b":":
+            break
+    return found
 
 
 class _Streams(dict[int, Any]):

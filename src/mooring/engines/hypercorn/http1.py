@@ -22,6 +22,7 @@ from mooring.engines.hypercorn.limits import Limits
 _LINE = 2  # bytes at the end of a line
 _READ = 2**16  # bytes that hypercorn reads at once
 _SHARE = 16  # bytes that each byte of a body may bring with it: chunks of one byte have 5
+_VERSIONS = (b"1.1", b"1.0")
 _FRAMING = (b"transfer-encoding", b"content-length", b"host")
 _original_folds = _readers._obsolete_line_fold
 _create_stream = H11Protocol._create_stream
@@ -38,6 +39,8 @@ class LimitedH11Protocol(H11Protocol):
         count = len(request.headers)
         if count > self.limits.max_fields:
             return self._refused("head_fields", 431, f"{count} fields")
+        if request.http_version not in _VERSIONS:
+            return self._refused("malformed", 400, "no version of HTTP/1")
         if isinstance(self.connection._reader, ChunkedReader):  # type: ignore[union-attr]
             if any(name == b"content-length" for name, _ in request.headers):
                 return self._refused("malformed", 400, "both Content-Length and Transfer-Encoding")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import fcntl
 import functools
+import logging
 import socket
 import struct
 import termios
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
     from mooring.engines import Serving
 
 LOOK = 1.0  # seconds between two looks
+TURN = 100  # frames of one client, then others have their turn
 
 _LONGEST = 2.0  # seconds that count for a look: what a blocked loop did not read is not the client's fault
 _GRACE, _RATE = 20.0, 240.0  # seconds, then bytes a second
 _CROWD = 64  # idle connections found at one search
 _ACKED = struct.Struct("=120xQ")  # tcp_info's bytes_acked: linux/tcp.h
+
+_LOG = logging.getLogger("hypercorn.error")
 
 Step = Callable[[], Awaitable[object]]
 
@@ -90,22 +94,32 @@ class Watch:
         connections = tuple(self._connections)
         limits.full(len(connections))
         for each in connections:
-            if each.began is None:
-                each.began = limits.clock
-            if not hasattr(each, "protocol"):
-                continue  # in its TLS handshake, which has a timeout of its own
-            if each.ending is not None:
-                if not each.lingers():
-                    each.cut()
-            elif self._stalls(each):
-                limits.refused("send_timeout", each.client(), "")
-                each.cut()
-                each.ending = limits.clock
-            elif isinstance(each.protocol.protocol, H2Protocol):
-                self._look_at_http2(each, each.protocol.protocol, steps)
-            else:
-                self._look_at_http1(each, each.protocol.protocol, steps)
+            try:
+                self._look_at(each, steps)
+            except Exception:  # one connection does not end the watch of all
+                _LOG.exception("a connection can't be watched")
         return steps
+
+    def _look_at(self, each: Any, steps: list[Step]) -> None:
+        limits = self._limits
+        if each.began is None:
+            each.began = limits.clock
+        if not hasattr(each, "protocol"):
+            if each.ending is None and each.is_late():
+                each.ending = limits.clock
+                limits.refused("head_timeout", each.client(), "the TLS handshake")
+                each.cut()
+        elif each.ending is not None:
+            if not each.lingers():
+                each.cut()
+        elif self._stalls(each):
+            limits.refused("send_timeout", each.client(), "")
+            each.cut()
+            each.ending = limits.clock
+        elif isinstance(each.protocol.protocol, H2Protocol):
+            self._look_at_http2(each, each.protocol.protocol, steps)
+        else:
+            self._look_at_http1(each, each.protocol.protocol, steps)
 
     # -- what has to be taken ------------------------------------------------------------------------------
 
@@ -115,7 +129,8 @@ class Watch:
             connection.taken = None
             return False
         acked = _taken(connection.fileno())
-        taken = None if acked is None and not connection.unsent() else (acked, connection.unsent())
+        # nothing in the kernel: what waits here waits for this process
+        taken = None if acked is None else (acked, connection.unsent())
         if taken is None or taken != connection.taken:
             connection.taken, connection.taken_at = taken, self._limits.clock
             return False
@@ -199,6 +214,8 @@ class Watch:
 
 def is_busy(connection: Any) -> bool:
     """Whether a request or a WebSocket is on a connection."""
+    if not hasattr(connection, "protocol"):
+        return False  # in its TLS handshake
     protocol = connection.protocol.protocol
     return bool(protocol.streams if isinstance(protocol, H2Protocol) else protocol.stream)
 
@@ -217,18 +234,15 @@ def is_awaited(stream: Any) -> bool:
 
 def idle_ones(connections: Iterable[Any]) -> list[Any]:
     """Some of the connections without a request, the oldest first, to make room for another."""
-    found = [
-        each
-        for each in connections
-        if hasattr(each, "protocol") and each.ending is None and not is_busy(each) and not _arrives(each)
-    ]
+    found = [each for each in connections if each.ending is None and not is_busy(each) and not _arrives(each)]
     found.sort(key=lambda each: each.number)
     return found[:_CROWD]
 
 
 def _arrives(connection: Any) -> bool:
     """Whether a request's head is complete already, but its stream not made."""
-    state = getattr(getattr(connection.protocol.protocol, "connection", None), "their_state", None)
+    wrapper = getattr(connection, "protocol", None)
+    state = wrapper and getattr(getattr(wrapper.protocol, "connection", None), "their_state", None)
     return state is h11.SEND_BODY
 
 

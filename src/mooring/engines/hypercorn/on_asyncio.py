@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from hypercorn.asyncio import run as hypercorn_run
+from hypercorn.events import Closed
 
 from mooring.engines.common import event_loop
 from mooring.engines.common.gate import LOOK
 from mooring.engines.hypercorn import connections
 from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.gate import HypercornGate
+from mooring.engines.hypercorn.handshake import Handshake
 from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
 from mooring.engines.hypercorn.limits import Watch
 
@@ -24,31 +26,37 @@ class _Asyncio:
     def __init__(self) -> None:
         self.servers: list[asyncio.Server] = []
         self.transports: set[asyncio.WriteTransport] = set()
-        self.caught: Callable[..., Any] | None = None
-        self.tls: dict[str, Any] = {}
+        self.protocol: Callable[[], asyncio.BaseProtocol] | None = None  # for each connection
 
     def __getattr__(self, name: str) -> Any:
         return getattr(asyncio, name)
 
-    async def start_server(self, callback: Callable[..., Any], **options: Any) -> _Listener:
+    async def start_server(
+        self,
+        callback: Callable[..., Any],
+        *,
+        ssl: Any = None,
+        ssl_handshake_timeout: Any = None,
+        **options: Any,
+    ) -> _Listener:
         async def caught(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             transport = writer.transport
             event_loop.close_once(transport)
             self.transports.add(transport)
             try:
                 await callback(reader, writer)
+            except asyncio.CancelledError:  # at the end of a drain; asyncio before 3.12 fails at such a task
+                transport.abort()
             finally:
                 self.transports.discard(transport)
 
-        self.caught = caught
-        self.tls = {name: options.get(name) for name in ("ssl", "ssl_handshake_timeout")}
-        server = await asyncio.start_server(caught, **options)
+        def made() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), caught)
+
+        self.protocol = made if ssl is None else lambda: Handshake(made, ssl, ssl_handshake_timeout)
+        server = await asyncio.get_running_loop().create_server(self.protocol, **options)
         self.servers.append(server)
         return _Listener(server)
-
-    def protocol(self) -> asyncio.StreamReaderProtocol:
-        """What `start_server` makes for each connection."""
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self.caught)
 
 
 class _Listener:
@@ -82,13 +90,13 @@ async def serve(job: HypercornJob) -> None:
         job.serving.drain.begin()
         gate = HypercornGate(job)
         await event_loop.stop_accepting(caught.servers)
-        tls = caught.tls
-        timeout = {"ssl_handshake_timeout": tls["ssl_handshake_timeout"]} if tls["ssl"] else {}
-        await event_loop.adopt(job.serving.doors, caught.protocol, tls["ssl"], **timeout)
+        if caught.protocol is not None:
+            await event_loop.adopt(job.serving.doors, caught.protocol)
         await asyncio.sleep(LOOK)
         while (actions := gate.look()) is not None:
             closing.extend(asyncio.ensure_future(action()) for action in actions)
             await asyncio.sleep(LOOK)
+        closing.append(asyncio.ensure_future(_cut(job.config.graceful_timeout)))
 
     watching = asyncio.ensure_future(_watch(Watch(job.limits, connections.connections)))
     worker = asyncio.ensure_future(
@@ -105,6 +113,15 @@ async def serve(job: HypercornJob) -> None:
     watching.cancel()
     if worker.done() and not worker.cancelled():
         worker.result()
+
+
+async def _cut(seconds: float) -> None:
+    """End what hypercorn's cancellation then does not: it waits for clients that take nothing."""
+    await asyncio.sleep(seconds + LOOK)
+    left = tuple(connections.connections)
+    for each in left:
+        each.cut()
+    await asyncio.gather(*(each.protocol.handle(Closed()) for each in left if hasattr(each, "protocol")))
 
 
 async def _watch(watch: Watch) -> None:

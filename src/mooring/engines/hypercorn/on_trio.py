@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import socket
@@ -18,6 +17,8 @@ from mooring.engines.hypercorn.gate import HypercornGate
 from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
 from mooring.engines.hypercorn.limits import Step, Watch
 from mooring.system.doors import Doors
+
+_LOG = logging.getLogger("hypercorn.error")
 
 
 def abandoned(sync_spawn: Any) -> Any:
@@ -35,9 +36,13 @@ class _Trio:
         return getattr(trio, name)
 
     async def serve_listeners(self, handler: Any, listeners: Any, **options: Any) -> None:
-        self.handler, self.listeners, self.nursery = handler, listeners, options["handler_nursery"]
+        self._handler, self.listeners, self.nursery = handler, listeners, options["handler_nursery"]
         with self.accepting:
-            await trio.serve_listeners(handler, listeners, **options)
+            await trio.serve_listeners(self.handler, listeners, **options)
+
+    async def handler(self, stream: Any) -> None:
+        """As hypercorn's, but the failure of one connection does not end the worker."""
+        await _contained(functools.partial(self._handler, stream))
 
     def adopt(self, doors: Doors) -> None:
         """Serve the connections that were queued when the doors closed."""
@@ -63,7 +68,7 @@ async def serve(job: HypercornJob) -> None:
     if job.threads is not None:
         trio.to_thread.current_default_thread_limiter().total_tokens = job.threads
     vars(hypercorn_run)["trio"] = caught = _Trio()
-    connections.install(hypercorn_run, job.limits)
+    connections.install(hypercorn_run, job.limits, trio.BusyResourceError)
     # trio logs ten tracebacks a second while descriptors have run out; worker/descriptors.py logs it once
     logging.getLogger("trio.serve_listeners").setLevel(logging.CRITICAL)
     stopping, started = trio.Event(), trio.Event()
@@ -83,8 +88,9 @@ async def serve(job: HypercornJob) -> None:
             await trio.sleep(LOOK)
             while (actions := gate.look()) is not None:
                 for action in actions:
-                    nursery.start_soon(action)
+                    nursery.start_soon(_contained, action)
                 await trio.sleep(LOOK)
+            nursery.start_soon(_cut, job.config.graceful_timeout)
 
         async def limit() -> None:
             await stopping.wait()
@@ -97,7 +103,7 @@ async def serve(job: HypercornJob) -> None:
             while True:
                 await trio.sleep(LOOK_AT_CLIENTS)
                 for step in looking.look():
-                    nursery.start_soon(_attempt, step)
+                    nursery.start_soon(_contained, step)
 
         nursery.start_soon(limit)
         nursery.start_soon(watch)
@@ -107,7 +113,18 @@ async def serve(job: HypercornJob) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _attempt(step: Step) -> None:
-    """A step of the watch; its connection may have ended meanwhile."""
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+async def _cut(seconds: float) -> None:
+    """End what hypercorn's cancellation then does not: a send to a client that takes nothing is shielded."""
+    await trio.sleep(seconds + LOOK)
+    for each in tuple(connections.connections):
+        each.cut()
+
+
+async def _contained(step: Step) -> None:
+    """Run a step for a connection. Its failure is its own; that it has ended meanwhile is none."""
+    try:
         await step()
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+        return
+    except Exception as error:
+        _LOG.error("a connection has failed", exc_info=error)

@@ -20,12 +20,13 @@ from uvicorn import Config, Server
 
 from mooring.engines import Serving
 from mooring.engines.common import event_loop, tls
-from mooring.engines.common.connections import Connections, unread
+from mooring.engines.common.connections import unread
 from mooring.engines.common.gate import LOOK, Idle
 from mooring.engines.common.lifespan import Lifespan
 from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.common.websockets import delays
 from mooring.engines.uvicorn import httptools, websockets
+from mooring.engines.uvicorn.handshake import Handshakes
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.watch import Watch
 from mooring.engines.uvicorn.websockets import QuietWebSockets, quiet
@@ -82,7 +83,7 @@ class _Server(Server):
     def __init__(self, config: Config, serving: Serving, stop: StopRequest) -> None:
         super().__init__(config)
         self.serving, self.stop = serving, stop
-        self.handshake: dict[str, Any] = {}  # TLS: the time of a handshake
+        self.handshaking: set[Any] = set()  # TLS: connections that uvicorn does not know yet
 
     def on_signal(self, _number: int, _frame: object) -> None:
         """The handler of SIGTERM. Not uvicorn's `handle_exit`, which libraries replace: see
@@ -107,24 +108,22 @@ class _Server(Server):
             return
         self.config.loaded_app = self.config.app.app  # type: ignore[union-attr]
         protocol_class: Any = self.config.http_protocol_class
-        self.protocol = functools.partial(
+        self.protocol: Any = functools.partial(
             protocol_class,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
         loop, config = asyncio.get_running_loop(), self.config
-        given = protocol_class.limits
-        if config.ssl is not None and given.head_timeout:
-            self.handshake = {"ssl_handshake_timeout": given.head_timeout}
+        given, connections = protocol_class.limits, self.server_state.connections
+        if config.ssl is not None:
+            self.protocol = Handshakes(self.protocol, config.ssl, connections, given)
+            self.handshaking = self.protocol.pending
         self.servers = [
-            await loop.create_server(
-                self.protocol, sock=listener, ssl=config.ssl, backlog=config.backlog, **self.handshake
-            )
+            await loop.create_server(self.protocol, sock=listener, backlog=config.backlog)
             for listener in sockets or ()
         ]
-        connections: Any = self.server_state.connections
-        self.watching = asyncio.ensure_future(Watch(connections, given).run())
+        self.watching = asyncio.ensure_future(Watch(connections, given, self.handshaking).run())
         self.started = True
         self.serving.ready()
 
@@ -139,12 +138,11 @@ class _Server(Server):
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drain within the grace period, whatever requests and the lifespan shutdown do."""
         self.serving.drain.begin()
-        kernel = Connections(self.serving.doors.names)
         await event_loop.stop_accepting(self.servers)
-        await event_loop.adopt(self.serving.doors, self.protocol, self.config.ssl, **self.handshake)
+        await event_loop.adopt(self.serving.doors, self.protocol)
         connections: Any = self.server_state.connections
         reaper = asyncio.ensure_future(event_loop.reap(lambda: [each.transport for each in connections]))
-        await self._gate(kernel)
+        await self._gate()
         self.config.timeout_graceful_shutdown = self.stop.remaining_for_requests()  # type: ignore[assignment]
         try:
             async with asyncio.timeout(self.stop.remaining()):
@@ -155,16 +153,14 @@ class _Server(Server):
             reaper.cancel()
             self.watching.cancel()
 
-    async def _gate(self, kernel: Connections) -> None:
+    async def _gate(self) -> None:
         """Return when no connection is left, or when requests have no time left."""
         patience, began = self.serving.plan.settings.drain_idle, time.monotonic()
         idle, told = Idle(patience), weakref.WeakSet[QuietWebSockets]()
         while True:
             await asyncio.sleep(LOOK)
             now, connections = time.monotonic(), list(self.server_state.connections)
-            # with TLS, uvicorn learns of a connection only after the handshake
-            handshaking = self.config.is_ssl and now < began + patience and kernel.silences()
-            if not (connections or handshaking):
+            if not (connections or (self.handshaking and now < began + patience)):
                 return
             if not self.stop.remaining_for_requests():
                 warn_of_cut(_log, self.serving)

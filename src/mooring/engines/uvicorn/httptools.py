@@ -1,8 +1,10 @@
 """uvicorn's HTTP/1 protocol with what it lacks: limits for heads and bodies, one reading of a request,
 correct responses to HTTP/1.0, and the mark for the drain's gate.
 
-httptools accepts headers and trailers without limit, and adds trailers to the headers; uvicorn 0.54 sends
-chunks to HTTP/1.0 clients, which can't read them. The limits of time: watch.py.
+httptools accepts headers and trailers without limit, adds trailers to the headers, and takes a body for
+another protocol's data where a request has an Upgrade field; uvicorn 0.54 sends chunks to HTTP/1.0 clients,
+which can't read them, and reads on while pipelined requests wait. The limits of time: watch.py. Not for what
+is read, and when: reading.py.
 """
 
 from __future__ import annotations
@@ -19,10 +21,21 @@ from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import BY_STATUS
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Crowd, Limits
+from mooring.engines.uvicorn.reading import (
+    SLICE,
+    Body,
+    Flow,
+    Portions,
+    Trailers,
+    asks_upgrade,
+    framing_of,
+    other_host,
+)
 from mooring.instrument.request_id import is_named
 
 _FRAMING = 9  # a chunk of one byte takes five more; so much for each byte of a body is no attack
 _FLOOD = "trailers, chunk extensions or empty lines without end"
+_SLASH = ord("/")
 _LITTLE = 16 * 1024  # bytes that are still read of a flood
 _WATCHED = frozenset((b"host", b"expect", b"content-length", b"transfer-encoding"))
 
@@ -70,7 +83,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     __slots__ = (
         *("max_head", "max_fields", "max_body", "made", "awaited", "since", "sending", "sending_since"),
         *("rated", "waited", "window", "refusal", "unfinished", "measure", "taken", "counted", "began"),
-        *("hosts", "framing", "length", "coding"),
+        *("hosts", "framing", "length", "coding", "upgrading", "portions", "whole"),
     )
     limits = Limits()
     crowd = Crowd()
@@ -100,10 +113,14 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         self.hosts = 0  # Host fields of this head
         self.framing = 0  # 1 for each Content-Length, 2 for each Transfer-Encoding of this head
         self.length = self.coding = b""  # their values
+        self.upgrading = False  # to a WebSocket
+        self.portions: Portions | None = None
+        self.whole = min(SLICE, self.max_head)  # so many bytes are parsed at once
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's; then see whether there is room."""
         super().connection_made(transport)
+        self.flow = Flow(transport, self)
         self.made = self.since = self.loop.time()
         most = self.limits.max_connections
         if 0 < most < len(self.connections):
@@ -137,20 +154,29 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             or self.measure
             or len(self.headers) > self.max_fields
             or (framing and self.max_body)
+            or self.url[0] != _SLASH
         ):
             self._check_head()
         self.hosts = 0
         before = self.cycle
-        super().on_headers_complete()
-        if self.cycle is not before:
-            self.began = self.taken
-            if framing:
-                self.framing = 0
-                if framing > 1:
-                    # trailers come here: the application has the head's, which do not change under it
-                    self.coding, self.headers = b"", []
-            if self.scope["http_version"] == "1.0":
-                self.cycle.__class__ = UnchunkedCycle
+        HttpToolsProtocol.on_headers_complete(self)  # super() costs more
+        if self.cycle is before:
+            self.upgrading = True
+            return
+        self.began = self.taken
+        if framing:
+            self.framing = 0
+            if framing > 1:
+                # trailers come here: the application has the head's, which do not change under it
+                self.length = self.coding = b""
+                self.headers = Trailers()
+        if self.scope["http_version"] == "1.0":
+            self.cycle.__class__ = UnchunkedCycle
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As uvicorn's."""
+        super().connection_lost(exc)
+        self.portions = None
 
     def _check_head(self) -> None:
         limits, refusal = self.limits, None
@@ -160,6 +186,8 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             refusal = Refusal(400, "malformed", "more than one length of the body")
         elif self.coding and self.coding.lower() != b"chunked":
             refusal = Refusal(400, "malformed", "a transfer coding that is not chunked")
+        elif self.url[0] != _SLASH and other_host(self.url, self.headers):
+            refusal = Refusal(400, "malformed", "a target and a Host field that differ")
         elif len(self.headers) > limits.max_fields:
             refusal = Refusal(431, "head_fields", f"{len(self.headers)} fields")
         elif self.measure and self._head_size() > limits.max_head:
@@ -174,11 +202,13 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         """Bytes of the line and the fields that the parser has told of."""
         return len(self.url) + 16 + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
+    def _get_upgrade(self) -> bytes | None:
+        return asks_upgrade(self.headers)
+
     def on_body(self, body: bytes) -> None:
-        """As uvicorn's; and count it."""
-        if self.parser.should_upgrade() and self._should_upgrade():
-            return
-        self.taken += len(body)
+        """As uvicorn's; and count it. The parser takes no bodies where it upgrades."""
+        size = len(body)
+        self.taken += size
         cycle, most = self.cycle, self.max_body
         if most and self.taken - self.began > most:
             self.refusal = Refusal(413, "body_size", f"more than {most} bytes")
@@ -190,31 +220,79 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
         cycle.message_event.set()
 
-    def data_received(self, data: bytes) -> None:
+    def on_message_complete(self) -> None:
+        """As uvicorn's."""
+        cycle = self.cycle
+        if not (self.upgrading or cycle.response_complete):
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, with fewer calls: this pays for what the limits cost."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            patience = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(patience, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes | memoryview, *, portion: bool = False) -> None:
         """As uvicorn's; then check what came that is neither a whole request nor a part of a body."""
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
         if self.refusal is not None:
             return  # earlier requests are still answered
+        size = len(data)
+        if size > self.whole and not portion:
+            self.by_portions(data)
+            return
         before = self.scope
-        self.measure = self.unfinished > 0 or len(data) > self.max_head
+        self.measure = portion or self.unfinished > 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError as error:
             self.refuse(self.refusal or Refusal(400, "malformed", str(error)))
             return
-        except httptools.HttpParserUpgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            else:
-                self._unsupported_upgrade_warning()
+        except httptools.HttpParserUpgrade as error:
+            self._upgrade(data, error.args[0])
             return
         scope: Any = self.scope
         if scope is not before and "method" in scope and not self.cycle.more_body:
             self.unfinished = 0
             return
-        self._account(before, len(data))
+        self._account(before, size)
+
+    def by_portions(self, data: bytes | memoryview) -> None:
+        """Parse much data, or behind requests that wait: in portions, and no more than can be worked on."""
+        if self.portions is None:
+            self.portions = Portions(self)
+        self.portions.take(data)
+
+    def _upgrade(self, data: bytes | memoryview, end: int) -> None:
+        """After a head that asks for another protocol: a WebSocket begins, any other wish is ignored."""
+        cycle: Any = self.cycle
+        if self.upgrading:
+            if cycle is None or cycle.response_complete:
+                self.handle_websocket_upgrade()
+            else:
+                self.refuse(Refusal(400, "malformed", "an upgrade behind an unanswered request"))
+            return
+        self.unfinished = 0
+        field = framing_of(self.scope["headers"])
+        if field:
+            cycle.more_body = True
+            cycle.message_event.clear()
+            self.parser = Body(self, field).parser
+        if end < len(data):
+            self.by_portions(memoryview(data)[end:])
 
     def _account(self, before: object, size: int) -> None:
         scope: Any = self.scope
@@ -226,6 +304,8 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         if self.unfinished > self.max_head:
             flood = scope is None or "method" in scope
             self.refuse(Refusal(431, "head_size", _FLOOD if flood else ""))
+        elif self.headers is not None and len(self.headers) > self.max_fields and "method" not in scope:
+            self.refuse(Refusal(431, "head_fields", f"more than {self.max_fields} fields"))
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer and end the connection; end it without an answer if one has begun.

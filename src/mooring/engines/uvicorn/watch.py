@@ -11,7 +11,7 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from mooring.engines.common.connections import unread
@@ -28,8 +28,9 @@ _ACKED = struct.Struct("=120xQ")  # tcpi_bytes_acked of tcp_info (linux/tcp.h)
 class Watch:
     """Looks at the connections of one worker."""
 
-    def __init__(self, connections: Iterable[Any], limits: Limits) -> None:
-        self._connections, self._limits = connections, limits
+    def __init__(self, connections: Iterable[Any], limits: Limits, others: Collection[Any] = ()) -> None:
+        """`others`: those that only count, since they have a time of their own (handshake.py)."""
+        self._connections, self._limits, self._others = connections, limits, others
         self._before = 0.0
         given = (limits.head_timeout, limits.body_timeout, limits.send_timeout)
         self.pause = min([_LOOK, *(each / 2 for each in given if each)])
@@ -47,7 +48,7 @@ class Watch:
         # a loop that was held up has not read what came meanwhile
         passed, self._before = min(now - self._before, 2 * self.pause), now
         connections = list(self._connections)
-        self._limits.full(len(connections))
+        self._limits.full(len(connections) + len(self._others))
         for each in connections:
             if isinstance(each, LimitedHttpToolsProtocol):
                 self._owed(each, now, passed)

@@ -66,20 +66,31 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
             data = bytes(self.unparsed[:_SLICE])
             del self.unparsed[:_SLICE]
             super().data_received(data)
-            if self.loop.time() >= end:
+            if self.loop.time() >= end or not self.writable.is_set():
                 break
         if self._ends():
             self.unparsed.clear()
         elif self.unparsed:
-            if not self.read_paused:
+            if not self.read_paused and self.writable.is_set():
                 self.transport.pause_reading()
                 self.stepping = True
                 self.loop.call_soon(self._step)
-        elif not (self.read_paused or self.transport.is_closing()):
-            self.transport.resume_reading()
+        elif not self.read_paused:
+            self._go_on()
 
     def _ends(self) -> bool:
         return self.lingering or self.disconnected or self.refusing is not None
+
+    def pause_writing(self) -> None:
+        """As uvicorn's; and read nothing more of a client that takes nothing: its pings are answered."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """As uvicorn's; and go on."""
+        super().resume_writing()
+        if not (self.read_paused or self.transport.is_closing()):
+            self._go_on()
 
     async def receive(self) -> Any:
         """As uvicorn's; what was read but not parsed comes before what is to be read."""
@@ -90,6 +101,8 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         return message
 
     def _go_on(self) -> None:
+        if not self.writable.is_set() or self.transport.is_closing():
+            return
         if not self.unparsed:
             self.transport.resume_reading()
         elif not self.stepping:
