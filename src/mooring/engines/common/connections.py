@@ -46,7 +46,7 @@ class Numbers(NamedTuple):
     """What the kernel tells of a connection; times in seconds.
 
     `open`: the client has not closed it. `queued`: whether bytes wait that the client has not taken. The
-    kernel keeps no times of a unix socket: they are -1. Its `peer` has no host, and its descriptor for a port;
+    kernel keeps no times of a unix socket: they are -1. Its `peer` is no host, and the descriptor as port;
     `received` counts from the first look, and `acked` is what waits: it changes as the client takes some.
     `inode` tells it from another one with the same descriptor.
     """

@@ -30,7 +30,7 @@ class Answer(NamedTuple):
         return [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
 
     def messages(self, *, unended: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The response as ASGI's messages; `unended`: the server ends it once the application has returned."""
+        """The response as ASGI's messages; `unended`: it ends once the application has returned."""
         headers = [each for each in self.headers if not unended or each[0] != b"content-length"]
         start = {"type": "http.response.start", "status": self.status, "headers": headers}
         body = {"type": "http.response.body", "body": self.body}

@@ -150,6 +150,18 @@ class Busy(NamedTuple):
     sendings: Iterable[Sending] = ()
 
 
+class _View(NamedTuple):
+    """What the engine knows at a look, and how long after the look before."""
+
+    elapsed: float
+    awake: bool
+    clients: Collection[Peer | None]
+    heads: Collection[Peer | None]
+    begun: set[Peer | None]  # clients of HTTP/2 of which something is awaited
+    reading: dict[Peer | None, Reader]
+    waiting: dict[Peer | None, list[tuple[Sending, _Wait]]]
+
+
 class Watch:
     """The watch over one process's connections.
 
@@ -228,19 +240,7 @@ class Watch:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._ping(self._wake)
         found = list(self._connections.numbers(self._seen))
-        begun = self.multiplexed.copy()
-        self.multiplexed -= begun
-        self._http2 |= begun
-        clients, uploads, heads, unnamed, readers, sendings = self._busy()
-        uploads = list(uploads)
-        begun.update(each.client for each in uploads)  # what comes is a body
-        if self._body:
-            self._look_at_bodies(uploads, elapsed if awake else 0.0)
-        self._unnamed = {key: self._unnamed.get(key, 0.0) + elapsed for key in map(id, unnamed)}
-        self._oldest = max(self._unnamed.values(), default=0.0) + 2 * elapsed
-        reading = {each.client: each for each in readers}
-        self._hurry = bool(reading)
-        waiting = self._waiting(sendings) if self._send else {}
+        view = self._view(awake, elapsed)
         seen: dict[int, _Seen] = {}
         free = list[tuple[float, Numbers]]()
         for each in found:
@@ -248,23 +248,9 @@ class Watch:
             if known is None or known.peer != each.peer or known.inode != each.inode:
                 known = _Seen(each, elapsed)
             seen[each.fd] = known
-            moved, came = each.acked - known.acked, each.received - known.received
-            known.acked, known.received = each.acked, each.received
-            if self._has_ended(each, known, moved != 0, elapsed):
-                continue
-            if each.peer in waiting:
-                self._look_at_sendings(waiting[each.peer], moved, elapsed)
-            if each.peer in self._http2 and self._floods(each, known, came, each.peer in begun):
-                continue
-            if each.is_unix:
-                if not self._look_at_unix(each, known, came or moved, elapsed, clients, heads):
-                    free.append((known.quiet, each))
-            elif each.peer in clients:
-                known.head = 0.0
-                if each.peer in reading:
-                    self._look_at_messages(each, known, reading[each.peer])
-            elif awake and each.open and not self._look_at_head(each, known, moved != 0, elapsed):
-                free.append((min(each.sent_ago, each.received_ago), each))
+            silent = self._look_at(each, known, view)
+            if silent >= 0:
+                free.append((silent, each))
         before, self._seen = {each.peer for each in self._seen.values()}, seen
         peers = {each.peer for each in seen.values()}
         gone = before - peers  # not what is in no look yet
@@ -273,6 +259,45 @@ class Watch:
             self.answered -= gone
         self._ending = {peer: left for peer, left in self._ending.items() if peer in peers and left > 0}
         self._make_room(len(found), free)
+
+    def _view(self, awake: bool, elapsed: float) -> _View:
+        """What the engine knows now; and a look at what needs no connection."""
+        begun = self.multiplexed.copy()
+        self.multiplexed -= begun
+        self._http2 |= begun
+        busy = self._busy()
+        uploads = list(busy.uploads)
+        begun.update(each.client for each in uploads)  # what comes is a body
+        if self._body:
+            self._look_at_bodies(uploads, elapsed if awake else 0.0)
+        self._unnamed = {key: self._unnamed.get(key, 0.0) + elapsed for key in map(id, busy.unnamed)}
+        self._oldest = max(self._unnamed.values(), default=0.0) + 2 * elapsed
+        reading = {each.client: each for each in busy.readers}
+        self._hurry = bool(reading)
+        waiting = self._waiting(busy.sendings) if self._send else {}
+        return _View(elapsed, awake, busy.clients, busy.heads, begun, reading, waiting)
+
+    def _look_at(self, each: Numbers, known: _Seen, view: _View) -> float:
+        """Look at a connection; for how long it has been silent, or -1 if it is of use, or has been ended."""
+        moved, came = each.acked - known.acked, each.received - known.received
+        known.acked, known.received = each.acked, each.received
+        if self._has_ended(each, known, moved != 0, view.elapsed):
+            return -1.0
+        if each.peer in view.waiting:
+            self._look_at_sendings(view.waiting[each.peer], moved, view.elapsed)
+        if each.peer in self._http2 and self._floods(each, known, came, each.peer in view.begun):
+            return -1.0
+        if each.is_unix:
+            ended = self._look_at_unix(each, known, bool(came or moved), view)
+            return -1.0 if ended else known.quiet
+        if each.peer in view.clients:
+            known.head = 0.0
+            if each.peer in view.reading:
+                self._look_at_messages(each, known, view.reading[each.peer])
+            return -1.0
+        if not (view.awake and each.open) or self._look_at_head(each, known, moved != 0, view.elapsed):
+            return -1.0
+        return min(each.sent_ago, each.received_ago)
 
     def _wake(self) -> None:
         self._awake = True
@@ -306,28 +331,20 @@ class Watch:
             return True
         return False
 
-    def _look_at_unix(  # noqa: PLR0917
-        self,
-        each: Numbers,
-        known: _Seen,
-        passed: int,
-        elapsed: float,
-        clients: Collection[Peer | None],
-        heads: Collection[Peer | None],
-    ) -> bool:
+    def _look_at_unix(self, each: Numbers, known: _Seen, passed: bool, view: _View) -> bool:
         """Whether a unix socket's connection has been ended, or may not be."""
-        known.heard = known.heard or bool(passed and known.quiet)
-        known.quiet = 0.0 if passed and known.quiet else known.quiet + elapsed
+        known.heard = known.heard or (passed and known.quiet > 0)
+        known.quiet = 0.0 if passed and known.quiet else known.quiet + view.elapsed
         if self._named:
-            known.head = known.head + elapsed if each.peer in heads else 0.0
+            known.head = known.head + view.elapsed if each.peer in view.heads else 0.0
             ended = 0 < self._head <= known.head
-        else:  # a request that is in flight on it would be as old
-            if known.heard or known.quiet <= self._oldest:
-                return True
-            ended = 0 < self._head and self._silent <= known.quiet
+        elif known.heard or known.quiet <= self._oldest:
+            return True  # a request that is in flight on it would be as old
+        else:
+            ended = self._head > 0 and self._silent <= known.quiet
         if ended:
             self._end(each, "head_timeout", TIME.raw if each.received and not self._tls else b"")
-        return ended or each.peer in clients
+        return ended or each.peer in view.clients
 
     def _floods(self, each: Numbers, known: _Seen, came: int, owed: bool) -> bool:
         """Whether a client sends HTTP/2 frames that are of no request: pings, settings and the like."""
@@ -391,7 +408,7 @@ class Watch:
                 slow = 0 <= received - wait.window < RATE * SECONDS
                 wait.all, wait.window = 0.0, received
             if wait.still >= self._body or slow:
-                if not each.multiplexed:
+                if each.client is not None and each.client[0] and not each.multiplexed:
                     self._ending[each.client] = _PAUSE  # the client may read the answer before
                 self._refused("body_timeout", each.client, "")
                 each.refuse()

@@ -91,7 +91,11 @@ class Parking:
     """
 
     def __init__(self, rules: Rules, threads: int) -> None:
-        self._rules, self._most, self._share = rules, max(1, threads // 2), max(1, threads - (threads + 3) // 4)
+        self._rules, self._most, self._share = (
+            rules,
+            max(1, threads // 2),
+            max(1, threads - (threads + 3) // 4),
+        )
         self._lock = native("_thread", "allocate_lock")()
         self._start = native("_thread", "start_new_thread")
         self._ready: dict[Any, Parked] = {}  # by granian's protocol object: on their way to a thread
@@ -110,7 +114,7 @@ class Parking:
         if scope["http_version"] != "2" or len(self.served) < self._share:
             return False
         client = scope["client"]
-        return sum(each.scope["client"] == client for each in list(self.served)) >= self._share
+        return len([each for each in list(self.served) if each.scope["client"] == client]) >= self._share
 
     def body_of(self, proto: Any, scope: Any) -> Body:
         """The body of a request. Raises ParkedError where it is to be gathered."""
@@ -160,7 +164,6 @@ def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
     At most `threads` requests are in `handle` at once; others wait, but not in a thread. It never raises,
     since granian does not look.
     """
-
     body_of = rules.parking.body_of
 
     def stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes]) -> None:
@@ -221,13 +224,13 @@ def _scheduler(  # noqa: PLR0917
         except BaseException as error:
             failed(watcher, error)
         finally:
-            rules.parking.served.discard(body)  # type: ignore[arg-type]
+            rules.parking.served.discard(body)
 
     return schedule
 
 
 def _failed(watcher: Any, error: BaseException, rules: Rules) -> None:
-    """Have granian log the error, and answer with 500 where nothing was sent; or refuse or park the request."""
+    """Have granian log the error, and answer with 500 where nothing was sent; refuse or park the request."""
     with contextlib.suppress(BaseException):
         if isinstance(error, ParkedError):
             rules.parking.park(watcher, *error.args)

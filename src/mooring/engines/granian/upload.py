@@ -112,8 +112,8 @@ class Upload:
     async def answer(self, refusal: Answer) -> None:
         """Refuse the rest of the body.
 
-        After a whole answer granian would go on waiting for it. Over TCP the watch ends the connection; over a
-        unix socket the answer ends with the request, when granian has dropped the body too.
+        After a whole answer granian would go on waiting for it. Over TCP the watch ends the connection; over
+        a unix socket the answer ends with the request, when granian has dropped the body too.
         """
         self.refused = self.ended = True
         if not self.begun:

@@ -62,7 +62,7 @@ class AsgiWorker(MooringWorker):
         connections = weakref.WeakSet[Any]()
         base: Any = gasgi.ASGIProtocol
 
-        class Protocol(Turns, base):  # type: ignore[misc, valid-type]
+        class Protocol(Turns, base):  # type: ignore[misc]
             mooring_serving = self.mooring_job.serving
 
             def connection_made(self, transport: Any) -> None:

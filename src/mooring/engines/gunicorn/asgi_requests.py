@@ -11,10 +11,10 @@ import socket
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from mooring.engines.common.connections import passed, sent_ago
+from mooring.engines.common.connections import Peer, passed, sent_ago
 from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import TIME
-from mooring.engines.common.watch import Busy, Peer, Watch
+from mooring.engines.common.watch import Busy, Watch
 
 _ROUNDING = 0.02  # seconds: the kernel's clock has coarser steps
 

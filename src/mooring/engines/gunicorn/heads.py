@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 import selectors
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -70,7 +71,7 @@ class Heads:
         self._bodies: dict[Any, _Client] = {}
         self._looked = 0.0
         self._lingering: dict[Any, list[float]] = {}  # until when, and how many bytes more
-        self._unfinished = set[Any]()  # connections whose request was given to a thread without its whole body
+        self._unfinished = set[Any]()  # connections whose request has a thread, without its whole body
         cfg = worker.cfg
         self._plain = getattr(cfg, "protocol", "http") == "http" and cfg.proxy_protocol in (False, "off")
 
@@ -137,13 +138,15 @@ class Heads:
         conn = client.conn
         conn.sock.do_handshake()
         conn.initialized, is_http2 = True, sock.is_http2_negotiated(conn.sock)
-        conn.parser = http.get_parser(conn.cfg, conn.sock, conn.client, **({"http2_connection": True} if is_http2 else {}))
-        if is_http2:
-            conn.is_http2 = True
-            conn.sock.setblocking(True)
-            conn.parser.initiate_connection()
-            self._give(client)
-        return not is_http2
+        if not is_http2:
+            conn.parser = http.get_parser(conn.cfg, conn.sock, conn.client)
+            return True
+        conn.parser = http.get_parser(conn.cfg, conn.sock, conn.client, http2_connection=True)
+        conn.is_http2 = True
+        conn.sock.setblocking(True)
+        conn.parser.initiate_connection()
+        self._give(client)
+        return False
 
     def _advance(self, client: _Client) -> bool:
         """Whether the client is read no more: its request was given to a thread, or refused."""
@@ -235,7 +238,7 @@ class Heads:
             if client.data:
                 conn.sock.send(answer.raw)
             if not self._worker.cfg.is_ssl:
-                conn.sock.shutdown(sock.socket.SHUT_WR)
+                conn.sock.shutdown(socket.SHUT_WR)
             self._worker.poller.register(conn.sock, selectors.EVENT_READ, partial(self._linger, conn))
             self._lingering[conn] = [time.monotonic() + LINGER, DROPPED]
         except (OSError, ValueError, KeyError):

@@ -41,7 +41,7 @@ class Logger(glogging.Logger):
             configuration.apply(self.logging_conf, self.folders)
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log a warning, but not gunicorn's own for each refused request: they are logged at a limited rate."""
+        """Log a warning, but not gunicorn's for each refused request: these have lines at a limited rate."""
         if not str(msg).startswith(_REFUSED):
             super().warning(msg, *args, **kwargs)
 

@@ -17,8 +17,9 @@ from types import FrameType
 from typing import Any
 
 from mooring.engines import Serving
+from mooring.engines.common.connections import Peer
 from mooring.engines.common.refusal import DROPPED, DROPPED_BODY, LARGE, LINGER, TIME, Answer
-from mooring.engines.common.watch import Busy, Peer, Watch
+from mooring.engines.common.watch import Busy, Watch
 
 _LOOK = 0.2  # seconds
 
