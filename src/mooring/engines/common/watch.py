@@ -176,17 +176,18 @@ class Watch:
         ping: Callable[[Callable[[], object]], object] | None = None,
         *,
         keep_alive: bool = True,
+        heads: bool = True,
         named: bool = True,
     ) -> None:
         """`ping` has the event loop call a function: while the loop is blocked, requests that have come are
-        not known yet, so that no time counts. `keep_alive`: end idle connections too. `named`: the engine
-        knows the connections of unix sockets.
+        not known yet, so that no time counts. `keep_alive`: end idle connections too; `heads`: those with a
+        pending head. `named`: the engine knows the connections of unix sockets.
         """
         settings = serving.plan.settings
         self._refused, self._busy, self._ping = serving.refused, busy, ping
         self._connections = Connections(serving.doors.names)
         self._head, self._body, self._send = (
-            settings.head_timeout,
+            settings.head_timeout if heads else 0.0,
             settings.body_timeout,
             settings.send_timeout,
         )

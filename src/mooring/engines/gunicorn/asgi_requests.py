@@ -38,7 +38,8 @@ class Upload:
     def waiting(self) -> bool:
         """Whether the application waits for a part, and not for the client's end."""
         receiver = self.receiver
-        return receiver._waiter is not None and not receiver._body_finished
+        parsed = not self._protocol.mooring_rest  # all that came: asgi_turns.py
+        return receiver._waiter is not None and not receiver._body_finished and parsed
 
     @property
     def received(self) -> int:

@@ -73,11 +73,11 @@ class Heads:
         self._lingering: dict[Any, list[float]] = {}  # until when, and how many bytes more
         self._unfinished = set[Any]()  # connections whose request has a thread, without its whole body
         cfg = worker.cfg
-        self._plain = getattr(cfg, "protocol", "http") == "http" and cfg.proxy_protocol in (False, "off")
+        self.plain = getattr(cfg, "protocol", "http") == "http" and cfg.proxy_protocol in (False, "off")
 
     def take(self, conn: Any) -> bool:
         """Read the next head of a connection; False: it is to be given to a thread as it is."""
-        if not self._plain or conn.is_http2 or (not conn.initialized and self._is_other(conn)):
+        if not self.plain or conn.is_http2 or (not conn.initialized and self._is_other(conn)):
             return False
         client = self._heads[conn] = _Client(conn, time.monotonic())
         conn.sock.setblocking(False)

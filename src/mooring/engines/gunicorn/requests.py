@@ -108,12 +108,13 @@ class Upload:
 class Requests:
     """Those in flight in one worker."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, *, heads: bool = True) -> None:
+        """`heads`: the watch ends connections on which a head is pending."""
         self._serving, self._most = serving, serving.plan.settings.max_body
         self._flying: dict[Any, Any] = {}
         self._uploads: dict[Any, Upload] = {}
         self._heads: dict[Any, Any] = {}
-        self._watch = Watch(serving, self._busy, keep_alive=False)
+        self._watch = Watch(serving, self._busy, keep_alive=False, heads=heads)
         self._answered = self._watch.answered
 
     def start(self) -> None:

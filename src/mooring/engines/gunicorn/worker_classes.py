@@ -229,9 +229,10 @@ class ThreadWorker(MooringWorker):
 
     def run(self) -> None:
         """Serve, with a watch over clients that stall."""
-        self.mooring_requests = Requests(self.mooring_job.serving)
+        serving = self.mooring_job.serving
+        self.mooring_heads = Heads(self, serving, super().enqueue_req)  # type: ignore[misc]
+        self.mooring_requests = Requests(serving, heads=not self.mooring_heads.plain)
         self.mooring_requests.start()
-        self.mooring_heads = Heads(self, self.mooring_job.serving, super().enqueue_req)  # type: ignore[misc]
         super().run()
 
     def enqueue_req(self, conn: Any) -> None:
