@@ -9,6 +9,7 @@ between them comes from the code. Tests compare the pages with what this would w
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mooring.metrics.prometheus import METRICS
 from mooring.supervisor.lifecycle import table
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
 
 
 def metrics_table() -> str:
@@ -31,10 +33,13 @@ def metrics_table() -> str:
 
 def sections() -> dict[str, dict[str, str]]:
     """`{PAGE: {NAME: content}}`, pages as paths below the project's root."""
+    import hostile_table
+
     diagram = f"```mermaid\n{table.as_mermaid()}\n```"
     return {
         "docs/lifecycle.md": {"table": table.as_markdown(), "diagram": diagram},
         "docs/reference.md": {"metrics": metrics_table()},
+        "docs/security.md": hostile_table.sections(),
     }
 
 

@@ -83,6 +83,10 @@ def wsgi(environ, start_response):
 HEAD = b"GET / HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
 CHUNKED = b"POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + base64.b64encode(b"x" * 16) + b"\r\n"
+)
 
 
 class Target:

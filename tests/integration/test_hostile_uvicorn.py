@@ -97,12 +97,50 @@ MALFORMED = {
     "folded": b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
     "two hosts": b"Host: y\r\n\r\n",
 }
+ODD = {
+    "a target with another host": (b"400", b"GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n"),
+    "a WebSocket with a body": (b"400", hostile.UPGRADE + b"Content-Length: 5\r\n\r\nabcde"),
+    "a WebSocket with chunks": (b"400", hostile.UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "a WebSocket with a long field": (b"400", hostile.UPGRADE + b"X-A: " + b"v" * 9000 + b"\r\n\r\n"),
+    "a WebSocket behind a request": (b"200", NEXT.replace(b"unread", b"think") + hostile.UPGRADE + b"\r\n"),
+}
 
 
 @pytest.mark.parametrize("shape", MALFORMED)
 def test_a_request_with_two_readings_is_refused(target: Target, shape: str):
     data = b"POST /body HTTP/1.1\r\nHost: x\r\n" + MALFORMED[shape] + NEXT
     ended(target, "malformed", data, b"400")
+
+
+def test_what_other_servers_read_in_another_way_is_refused(target: Target):
+    before = target.refused("malformed")
+
+    def attempt(expected: bytes, data: bytes) -> None:
+        answer, _ = hostile.closed(target, data)
+        assert status(answer) == expected, (data, answer)
+
+    hostile.at_once(functools.partial(attempt, *each) for each in ODD.values())
+    eventually(lambda: target.refused("malformed") == before + len(ODD), "each is counted once")
+
+
+def test_an_upgrade_that_is_ignored_takes_no_body(target: Target):
+    with Wire(target.connect()) as wire:
+        fields = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c")]
+        assert wire.ask("/body", "POST", headers=fields, body=b"abc").body == b"3"
+        assert wire.ask("/unread", headers=fields).status == 200
+
+
+def test_pipelined_requests_whose_answers_nobody_takes_end(target: Target):
+    before = target.refused("send_timeout")
+    with target.connect(size=4096) as sock:
+        sock.settimeout(3)
+        try:
+            for _ in range(400):
+                sock.sendall(NEXT * 1000)
+        except OSError:
+            pass
+        assert target.serves() < 3
+        eventually(lambda: target.refused("send_timeout") == before + 1, "it is cut")
 
 
 def test_large_heads_and_bodies_are_refused(target: Target):
@@ -161,11 +199,12 @@ FLOODS = {
     "pings": (b"", b"\x89\x80\0\0\0\0"),
     "messages": (b"", b"\x82\x81\0\0\0\0x"),
 }
+UNREAD = CHUNKED.replace(b"/body", b"/unread")
 
 
-@pytest.mark.parametrize("shape", FLOODS)
+@pytest.mark.parametrize("shape", [*FLOODS, "chunks"])
 def test_a_flood_of_small_frames_keeps_nobody_waiting(target: Target, shape: str):
-    first, unit = FLOODS[shape]
+    first, unit = FLOODS.get(shape, (UNREAD, b"1\r\nx\r\n"))
     slowest, done = [0.0], threading.Event()
 
     def neighbour() -> None:
@@ -175,7 +214,7 @@ def test_a_flood_of_small_frames_keeps_nobody_waiting(target: Target, shape: str
     thread = threading.Thread(target=neighbour)
     thread.start()
     try:
-        with hostile.open_websocket(target) as sock:
+        with target.connect() if shape == "chunks" else hostile.open_websocket(target) as sock:
             sock.settimeout(3)  # the server reads no faster than it works
             try:
                 sock.sendall(first + unit * 300_000)
@@ -242,9 +281,30 @@ def test_where_all_are_busy_a_new_connection_is_refused(mooring):
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_a_tls_handshake_has_the_time_of_a_head(mooring, tmp_path, loop):
-    target = start(mooring, Authority(tmp_path).issue(7), MOORING_LOOP=loop)
+def test_tls_handshakes_have_the_time_of_a_head_and_make_room(mooring, tmp_path, loop):
+    tls = Authority(tmp_path).issue(7)
+    target = start(mooring, tls, MOORING_LOOP=loop, MOORING_MAX_CONNECTIONS=20)
+
+    def connect() -> socket.socket:
+        return socket.create_connection(("127.0.0.1", target.app.port), PATIENCE)
+
     began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", target.app.port), PATIENCE) as sock:
+    with connect() as sock:
         assert hostile.read_all(sock) == b""
     assert time.monotonic() - began > 1
+    eventually(lambda: target.refused("head_timeout") == 1, "it is counted")
+    for garbage in (HEAD + b"\r\n", b"\x16\x03\x01\x02\x00\x01", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"):
+        with connect() as sock:
+            sock.sendall(garbage)
+            sock.shutdown(socket.SHUT_WR)
+            hostile.read_all(sock)
+    silent = [connect() for _ in range(40)]
+    assert target.serves() < PATIENCE
+    eventually(lambda: target.refused("connections") >= 20, "the oldest are closed")
+    assert hostile.read_all(silent[0]) == b""
+    for each in silent:
+        each.close()
+    assert target.refused("head_timeout") + target.refused("connections") <= 42
+    said = target.app.stderr + target.app.stdout
+    assert "a TLS handshake" in said
+    assert "Traceback" not in said

@@ -158,3 +158,38 @@ def test_the_rules_are_uvicorns(allowed, hops):
     assert parse_trusted(allowed).client(", ".join(hops)) == theirs.get_trusted_client_address(
         ", ".join(hops)
     )
+
+
+@pytest.mark.parametrize("hop", ["127.0.0.1", "", " ", "unix", "10.0.0.{}"])
+def test_of_a_hundred_thousand_hops_few_are_looked_at(hop):
+    trusted = parse_trusted([*DEFAULT, "10.0.0.0/8"])
+    looks, believes = [], trusted.believes
+
+    def counted(host):
+        looks.append(host)
+        return believes(host)
+
+    trusted.believes = counted
+    many = ",".join(hop.format(number % 256) for number in range(100_000))
+    assert trusted.client(f"{many},1.2.3.4") == ("1.2.3.4", 0)
+    assert trusted.client(f"1.2.3.4,{many}") is None  # who forges so many is not believed
+    assert len(looks) <= 300
+
+
+def test_the_leftmost_hop_is_found_behind_nothing():
+    everyone = parse_trusted(["*"])
+    assert everyone.client(" ,, ,1.2.3.4 ,5.6.7.8") == ("1.2.3.4", 0)
+    assert everyone.client(", ,") is None
+
+
+def test_many_fields_of_hops_are_joined_once():
+    class Field(bytes):
+        added = 0
+
+        def __add__(self, other):
+            Field.added += 1
+            return bytes(self) + other
+
+    fields = [Field(b"127.0.0.1")] * 200
+    assert asgi(DEFAULT, ("127.0.0.1", 5), x_forwarded_for=[*fields, b"1.2.3.4"])[0] == ("1.2.3.4", 0)
+    assert not Field.added

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mooring.engines import Serving
 
 LOOK = 1.0  # seconds between two looks
+STEPS = 10  # begun at once, then others have their turn
 TURN = 100  # frames of one client, then others have their turn
 
 _LONGEST = 2.0  # seconds that count for a look: what a blocked loop did not read is not the client's fault

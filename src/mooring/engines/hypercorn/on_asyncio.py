@@ -17,7 +17,7 @@ from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.gate import HypercornGate
 from mooring.engines.hypercorn.handshake import Handshake
 from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
-from mooring.engines.hypercorn.limits import Watch
+from mooring.engines.hypercorn.limits import STEPS, Watch
 
 
 class _Asyncio:
@@ -128,10 +128,12 @@ async def _watch(watch: Watch) -> None:
     steps: set[asyncio.Future[Any]] = set()  # a loop has only weak references to its tasks
     while True:
         await asyncio.sleep(LOOK_AT_CLIENTS)
-        for step in watch.look():
+        for number, step in enumerate(watch.look(), 1):
             task = asyncio.ensure_future(step())
             steps.add(task)
             task.add_done_callback(steps.discard)
+            if number % STEPS == 0:
+                await asyncio.sleep(0)
 
 
 def _exception_handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from mooring.engines.hypercorn import connections
 from mooring.engines.hypercorn.config import HypercornJob
 from mooring.engines.hypercorn.gate import HypercornGate
 from mooring.engines.hypercorn.limits import LOOK as LOOK_AT_CLIENTS
-from mooring.engines.hypercorn.limits import Step, Watch
+from mooring.engines.hypercorn.limits import STEPS, Step, Watch
 from mooring.system.doors import Doors
 
 _LOG = logging.getLogger("hypercorn.error")
@@ -102,8 +102,10 @@ async def serve(job: HypercornJob) -> None:
             looking = Watch(job.limits, connections.connections)
             while True:
                 await trio.sleep(LOOK_AT_CLIENTS)
-                for step in looking.look():
+                for number, step in enumerate(looking.look(), 1):
                     nursery.start_soon(_contained, step)
+                    if number % STEPS == 0:
+                        await trio.sleep(0)
 
         nursery.start_soon(limit)
         nursery.start_soon(watch)

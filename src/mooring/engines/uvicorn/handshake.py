@@ -1,14 +1,19 @@
 """TLS handshakes that are seen: they count as connections, have the time of a head, and end quietly.
 
-By itself asyncio tells nobody of a connection before its handshake is done. So a connection is accepted
-without TLS, and begins it here.
+By itself asyncio tells nobody of a connection before its handshake is done. So connections are accepted
+without TLS, and begin it here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from uvicorn.protocols.utils import get_remote_addr
 
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.limits import Crowd, Limits
@@ -33,94 +38,71 @@ class Handshakes:
         """What a loop makes for each connection."""
         return Greeter(self)
 
-    def all(self) -> list[Any]:
-        """All connections, those in their handshake too."""
-        return [*self.connections, *self.pending]
-
 
 class Greeter(asyncio.Protocol):
-    """A connection until its handshake is done."""
+    """A connection until its handshake is done; for Crowd (limits.py) its own transport too.
+
+    It lets go of the socket that the loop has accepted, and hands it to the loop again: uvloop may read the
+    first bytes before `start_tls`, and then they would be lost.
+    """
 
     def __init__(self, owner: Handshakes) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self.transport: Any = None
+        self._began = self._loop.time()
+        self._closed = False
+        self._sock: socket.socket | None = None
         self.client: Any = None
-        self.began = self._loop.time()
-        self._told = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See whether there is room; then begin the handshake."""
-        owner = self._owner
-        self.transport, self.client = transport, transport.get_extra_info("peername")
+        owner, given = self._owner, transport.get_extra_info("socket")
+        self.client = get_remote_addr(cast("Any", transport))
+        self._sock = sock = socket.socket(fileno=os.dup(given.fileno()))
+        cast("asyncio.Transport", transport).abort()
         owner.pending.add(self)
-        most = owner.limits.max_connections
-        count = len(owner.connections) + len(owner.pending)
-        if 0 < most < count and not owner.crowd.enter(self, set(owner.all()), owner.limits):
-            self._told = True
-            transport.close()
-        task = self._loop.create_task(self._begin())
+        count, most = len(owner.connections) + len(owner.pending), owner.limits.max_connections
+        if 0 < most < count and not owner.crowd.enter(
+            self, {*owner.connections, *owner.pending}, owner.limits
+        ):
+            owner.pending.discard(self)
+            sock.close()
+            return
+        task = self._loop.create_task(self._begin(sock))
         owner.tasks.add(task)  # a loop has only weak references to its tasks
         task.add_done_callback(owner.tasks.discard)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Before its handshake."""
-        self._owner.pending.discard(self)
-
-    def idle_since(self) -> float | None:
-        """The loop's time since which it has been silent, as far as is known (limits.py)."""
-        if self.transport is None or self.transport.is_closing() or self not in self._owner.pending:
-            return None
-        return self.began
-
-    async def _begin(self) -> None:
-        owner, early = self._owner, Early()
+    async def _begin(self, sock: socket.socket) -> None:
+        owner = self._owner
         patience = owner.limits.head_timeout or None
         try:
-            if self.transport.is_closing():
-                return
-            secure: Any = await self._loop.start_tls(
-                self.transport, early, owner.context, server_side=True, ssl_handshake_timeout=patience
+            _, protocol = await self._loop.connect_accepted_socket(
+                owner.make, sock, ssl=owner.context, ssl_handshake_timeout=patience
             )
-        except (OSError, RuntimeError):  # what the client sends is no handshake, or the client is gone
-            late = patience is not None and self._loop.time() - self.began >= patience
-            if late and not self._told:
+        except OSError:  # what the client sends is no handshake, or it is gone, or late
+            if patience is not None and self._loop.time() - self._began >= patience and not self._closed:
                 owner.limits.refused("head_timeout", self.client, "a TLS handshake")
-            return
+        else:
+            if isinstance(protocol, LimitedHttpToolsProtocol):
+                protocol.made = self._began  # the handshake is a part of the first head's time
         finally:
             owner.pending.discard(self)
-        if not self.transport.is_closing():
-            early.give(owner.make(), secure, self.began)
 
+    def idle_since(self) -> float | None:
+        """The loop's time since which it has been silent, as far as is known."""
+        return None if self._closed or self not in self._owner.pending else self._began
 
-class Early(asyncio.Protocol):
-    """Keeps what comes with the handshake's last bytes, until uvicorn's protocol knows the connection."""
+    @property
+    def transport(self) -> Greeter:
+        """What closes it."""
+        return self
 
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._lost = self._ended = False
+    def get_extra_info(self, _name: str) -> None:
+        """Nothing: a handshake that goes on is no request."""
 
-    def data_received(self, data: bytes) -> None:
-        """Keep it."""
-        self._data += data
-
-    def eof_received(self) -> None:
-        """The connection is being closed."""
-        self._ended = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nobody needs to know it any more."""
-        self._lost = True
-
-    def give(self, protocol: Any, transport: Any, began: float) -> None:
-        """Have `protocol` go on."""
-        if self._lost:
-            return
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        if isinstance(protocol, LimitedHttpToolsProtocol):
-            protocol.made = protocol.since = began  # the handshake is a part of the first head's time
-        if self._data:
-            protocol.data_received(bytes(self._data))
-        if self._ended and not transport.is_closing():
-            transport.close()
+    def close(self) -> None:
+        """End it."""
+        self._closed = True
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)

@@ -22,6 +22,7 @@ from mooring.engines.common.refusal import BY_STATUS
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Crowd, Limits
 from mooring.engines.uvicorn.reading import (
+    ALL,
     SLICE,
     Body,
     Flow,
@@ -120,7 +121,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn's; then see whether there is room."""
         super().connection_made(transport)
-        self.flow = Flow(transport, self)
+        self.flow: Flow = Flow(transport, self)
         self.made = self.since = self.loop.time()
         most = self.limits.max_connections
         if 0 < most < len(self.connections):
@@ -286,6 +287,10 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
                 self.refuse(Refusal(400, "malformed", "an upgrade behind an unanswered request"))
             return
         self.unfinished = 0
+        if self.parser.get_method() == b"CONNECT":
+            cycle.keep_alive = False  # what follows is no HTTP to a client that believes in its tunnel
+            self.refusal = Refusal(400, "malformed")
+            return
         field = framing_of(self.scope["headers"])
         if field:
             cycle.more_body = True
@@ -306,6 +311,8 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
             self.refuse(Refusal(431, "head_size", _FLOOD if flood else ""))
         elif self.headers is not None and len(self.headers) > self.max_fields and "method" not in scope:
             self.refuse(Refusal(431, "head_fields", f"more than {self.max_fields} fields"))
+        elif self.unfinished > SLICE:
+            self.whole = ALL
 
     def refuse(self, refusal: Refusal) -> None:
         """Answer and end the connection; end it without an answer if one has begun.

@@ -1,7 +1,8 @@
 """What uvicorn's HTTP/1 protocol reads, and when: so much as is worked on, and no more.
 
 By itself uvicorn 0.54 parses all that was read at once, some 14,000 pipelined requests in 256 KiB, and reads
-on after each of their responses. Nothing here is on the path of a usual request. For httptools.py alone.
+on after each of their responses; uvloop reads up to 32 times before another connection has its turn. Nothing
+here is on the path of a usual request. For httptools.py alone.
 """
 
 from __future__ import annotations
@@ -9,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 
-if TYPE_CHECKING:
-    from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
+Owner = Any  # a LimitedHttpToolsProtocol of httptools.py, which imports this file
 
-SLICE, _ALL = 8 * 1024, -1  # bytes that are parsed at once; what stands for: look at all that comes
+SLICE, ALL = 8 * 1024, -1  # bytes that are parsed at once; what stands for: look at all that comes
+_TURN = 0.005  # seconds after which others have their turn: a chunk of a byte takes long
 _QUEUE = 16  # requests that wait: with so many, nothing more is read
 _SHARE = 8  # a long head is parsed in parts of this share of it, since httptools copies a field at each
 
@@ -30,7 +31,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 class Flow(FlowControl):
     """Reads on after a pause as soon as few requests wait: uvicorn asks for it after each response."""
 
-    def __init__(self, transport: asyncio.Transport, owner: LimitedHttpToolsProtocol) -> None:
+    def __init__(self, transport: asyncio.Transport, owner: Owner) -> None:
         super().__init__(transport)
         self._owner, self._asked = owner, False
 
@@ -41,7 +42,12 @@ class Flow(FlowControl):
         portions = self._owner.portions
         if not (self._owner.pipeline or (portions is not None and portions.rest)):
             super().resume_reading()
-        elif not self._asked:
+        else:
+            self.take_turns()
+
+    def take_turns(self) -> None:
+        """Go on behind what the loop has to do for others."""
+        if not self._asked:
             self._asked = True
             self._owner.loop.call_soon(self._go_on)
 
@@ -64,7 +70,7 @@ class Flow(FlowControl):
 class Portions:
     """What was read and is parsed bit by bit: much at once, behind requests that wait, or a long head."""
 
-    def __init__(self, owner: LimitedHttpToolsProtocol) -> None:
+    def __init__(self, owner: Owner) -> None:
         self.rest = bytearray()
         self._owner, self._working = owner, False
 
@@ -83,19 +89,25 @@ class Portions:
         owner, rest = self._owner, self.rest
         if self._working:
             return
-        self._working = True
+        self._working, clock = True, owner.loop.time
+        end = clock() + _TURN
         while rest and len(owner.pipeline) < _QUEUE and not self._waits():
             known = self._known()
             size = known if known >= SLICE else max(SLICE, owner.unfinished // _SHARE)
             data = bytes(memoryview(rest)[:size])
             del rest[:size]
             owner.data_received(data, portion=True)
-            if owner.refusal is not None or owner.upgrading or owner.transport.is_closing():
+            if _is_over(owner):
                 rest.clear()
+            if clock() >= end:
+                break
         self._working = False
-        owner.whole = _ALL if rest or owner.unfinished > SLICE else min(SLICE, owner.max_head)
+        owner.whole = ALL if rest or owner.unfinished > SLICE else min(SLICE, owner.max_head)
         if len(owner.pipeline) >= _QUEUE:
             owner.flow.pause_reading()
+        elif clock() >= end and not owner.flow.read_paused and not _is_over(owner):
+            owner.flow.pause_reading()
+            owner.flow.take_turns()
 
     def _waits(self) -> bool:
         """Whether this is a small part of a long head's field."""
@@ -113,6 +125,10 @@ class Portions:
         return max(0, int(owner.length) + owner.began - owner.taken)
 
 
+def _is_over(owner: Owner) -> bool:
+    return owner.refusal is not None or owner.upgrading or owner.transport.is_closing()
+
+
 class Trailers(list[tuple[bytes, bytes]]):
     """Where the fields behind a body go: nowhere."""
 
@@ -123,7 +139,7 @@ class Trailers(list[tuple[bytes, bytes]]):
 class Body:
     """Has a new parser go on behind a head: with the body that `field` describes, if there is one."""
 
-    def __init__(self, owner: LimitedHttpToolsProtocol, field: bytes) -> None:
+    def __init__(self, owner: Owner, field: bytes) -> None:
         self._begun = False
         self.on_body, self.on_message_complete = owner.on_body, owner.on_message_complete
         self._owner = owner

@@ -16,6 +16,7 @@ from websockets.frames import Frame
 
 from mooring.engines import Serving
 from mooring.engines.common.linger import linger
+from mooring.engines.common.refusal import MALFORMED
 from mooring.engines.common.websockets import FRAGMENTS, LINGER, POLICY, TOO_BIG, Silence, refused
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Limits
@@ -119,6 +120,17 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
             self.handle_parser_exception()
             return
         super().handle_cont(event)
+
+    def handle_events(self) -> None:
+        """As uvicorn's, which leaves a head that the library can't read unanswered, and open for ever."""
+        error = self.conn.handshake_exc
+        if error is None or self.handshake_initiated:
+            super().handle_events()
+        elif not self._ends():
+            self.limits.refused("malformed", self.client, str(error.__cause__ or error))
+            self.lingering = self.handshake_complete = self.close_sent = True
+            self.transport.write(MALFORMED.encode(self.default_headers))
+            self.loop.call_soon(linger, self, self.transport)  # uvicorn is about to set the protocol
 
     def handle_parser_exception(self) -> None:
         """As uvicorn's; counted, and with a close that the client can read."""
