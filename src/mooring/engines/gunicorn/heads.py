@@ -162,11 +162,11 @@ class Heads:
             client.end = found.end()
             self._measure(client)
             self._bodies[client.conn] = self._heads.pop(client.conn)
+        if client.need < 0 and 0 < self._max_body < len(data) - client.end:
+            self._refuse(client, "body_size", LARGE)
+            return True
         if client.whole:
             self._give(client)
-            return True
-        if self._max_body and len(data) - client.end > self._max_body:
-            self._refuse(client, "body_size", LARGE)
             return True
         if len(self._unfinished) < self._share:
             self._give(client)

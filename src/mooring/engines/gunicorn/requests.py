@@ -28,6 +28,7 @@ class Upload:
     """A request's body, while it is read."""
 
     __slots__ = (
+        "_chunked",
         "_most",
         "_own",
         "_serving",
@@ -40,10 +41,13 @@ class Upload:
         "waiting",
     )
 
-    def __init__(self, unreader: Any, sock: Any, client: Peer | None, serving: Serving) -> None:
+    def __init__(
+        self, unreader: Any, sock: Any, client: Peer | None, serving: Serving, chunked: bool
+    ) -> None:
+        self._chunked = chunked  # else its length was compared before
         self._own, self._sock, self._serving, self.client = unreader.chunk, sock, serving, client
         self._most, self._tls = serving.plan.settings.max_body, serving.plan.tls
-        self.received = 0
+        self.received = len(unreader.buf.getvalue())  # read with the head
         self.waiting = self.refused = self.multiplexed = False
         unreader.chunk = self.chunk
 
@@ -54,7 +58,7 @@ class Upload:
         data = self._wait(size_hint)
         self._check()
         self.received += len(data)
-        if self._most and self.received > self._most:
+        if self._chunked and 0 < self._most < self.received:
             self._serving.refused("body_size", self.client, "")
             self._answer(LARGE)
         return data
@@ -135,7 +139,7 @@ class Requests:
             refuse(sock, LARGE)
             self.end(req, sock)
             return False
-        self._uploads[sock] = Upload(req.unreader, sock, _peer(address, sock), self._serving)
+        self._uploads[sock] = Upload(req.unreader, sock, _peer(address, sock), self._serving, length is None)
         return True
 
     def end(self, req: Any, sock: Any) -> None:
