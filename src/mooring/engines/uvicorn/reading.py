@@ -122,7 +122,8 @@ class Portions:
         owner = self._owner
         if not owner.length or owner.cycle is None or not owner.cycle.more_body:
             return 0
-        return max(0, int(owner.length) + owner.began - owner.taken)
+        known: int = int(owner.length) + owner.began - owner.taken
+        return max(0, known)
 
 
 def _is_over(owner: Owner) -> bool:
