@@ -43,14 +43,26 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class _Client:
     """A connection that is read. `end`: where its request's head ends in `data`; 0: not known yet."""
 
-    __slots__ = ("conn", "data", "end", "expected", "full", "heard", "need", "searched", "since", "window")
+    __slots__ = (
+        "conn",
+        "data",
+        "end",
+        "expected",
+        "full",
+        "heard",
+        "need",
+        "polled",
+        "searched",
+        "since",
+        "window",
+    )
 
     def __init__(self, conn: Any, now: float) -> None:
         self.conn, self.data = conn, bytearray()
         self.since = self.heard = now
         self.searched = self.end = self.need = 0
         self.window = (now, 0)  # when the bytes of a body were counted, and how many there were
-        self.full = self.expected = False
+        self.full = self.expected = self.polled = False
 
     @property
     def whole(self) -> bool:
@@ -89,10 +101,11 @@ class Heads:
             except OSError:  # it has left
                 self._drop(client)
                 return True
-        readable = partial(self._readable, client)
-        self._worker.poller.register(conn.sock, selectors.EVENT_READ, readable)
         if not (client.data and self._advance(client)):
-            readable()
+            self._readable(client)  # mostly all of it is there: the poller costs more than a look
+        if not client.full and (conn in self._heads or conn in self._bodies):
+            client.polled = True
+            self._worker.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, client))
         return True
 
     def _is_other(self, conn: Any) -> bool:
@@ -173,7 +186,7 @@ class Heads:
             return True
         if len(data) - client.end >= _GATHERED and not client.full:
             client.full = True
-            self._worker.poller.unregister(client.conn.sock)
+            self._unpoll(client)
         elif not client.expected and _EXPECTS.search(data, 0, client.end):
             client.expected = True
             client.conn.sock.send(_CONTINUE)
@@ -220,7 +233,11 @@ class Heads:
     def _forget(self, client: _Client) -> None:
         self._heads.pop(client.conn, None)
         self._bodies.pop(client.conn, None)
-        if not client.full:
+        self._unpoll(client)
+
+    def _unpoll(self, client: _Client) -> None:
+        if client.polled:
+            client.polled = False
             with contextlib.suppress(KeyError, ValueError, OSError):
                 self._worker.poller.unregister(client.conn.sock)
 
