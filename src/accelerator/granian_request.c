@@ -151,7 +151,7 @@ static PyTypeObject Exchange_Type = {
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
-    PyObject *handle, *waiting, *environ_of, *body_of, *stream, *encode, *failed;
+    PyObject *handle, *waiting, *served, *environ_of, *body_of, *stream, *encode, *failed;
     PyObject *keys; /* the environ's key of each header's name seen; None: the header is dropped */
     Py_ssize_t threads, active, fields;
 } Requests;
@@ -323,7 +323,8 @@ static int give_body(Requests *self, PyObject *environ, Exchange *exchange) {
         return -1;
     if (!has)
         return 0;
-    exchange->body = PyObject_CallOneArg(self->body_of, exchange->proto);
+    PyObject *given[] = {NULL, exchange->proto, exchange->scope};
+    exchange->body = PyObject_Vectorcall(self->body_of, given + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     return exchange->body == NULL ? -1 : PyDict_SetItem(environ, t_input, exchange->body);
 }
 
@@ -348,6 +349,13 @@ static int serve(Requests *self, PyObject *watcher) {
             PyObject *done = PyObject_Vectorcall(self->handle, given + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
             outcome = done == NULL ? -1 : 0;
             Py_XDECREF(done);
+        }
+        if (exchange->body != NULL) {
+            PyObject *type, *value, *traceback;
+            PyErr_Fetch(&type, &value, &traceback);
+            if (PySet_Discard(self->served, exchange->body) < 0)
+                PyErr_Clear();
+            PyErr_Restore(type, value, traceback);
         }
         Py_DECREF(exchange);
     }
@@ -392,7 +400,7 @@ static PyObject *Requests_vectorcall(Requests *self, PyObject *const *args, size
     Py_RETURN_NONE;
 }
 
-#define MEMBERS(DO) DO(handle) DO(waiting) DO(environ_of) DO(body_of) DO(stream) DO(encode) DO(failed) DO(keys)
+#define MEMBERS(DO) DO(handle) DO(waiting) DO(served) DO(environ_of) DO(body_of) DO(stream) DO(encode) DO(failed) DO(keys)
 
 static int Requests_traverse(Requests *self, visitproc visit, void *arg) {
     MEMBERS(VISIT)
@@ -411,11 +419,11 @@ static void Requests_dealloc(Requests *self) {
 }
 
 static PyObject *Requests_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"handle", "threads", "fields", "waiting", "environ_of", "body_of", "stream", "encode", "failed", NULL};
+    static char *names[] = {"handle", "threads", "fields", "waiting", "served", "environ_of", "body_of", "stream", "encode", "failed", NULL};
     Requests given = {0}; /* borrowed: parsing may run Python code, and the collector must not see these references */
     if (PyType_Ready(&Exchange_Type) < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnnOOOOOO", names, &given.handle, &given.threads, &given.fields,
-                                     &given.waiting,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnnOOOOOOO", names, &given.handle, &given.threads, &given.fields,
+                                     &given.waiting, &given.served,
                                      &given.environ_of, &given.body_of, &given.stream, &given.encode, &given.failed))
         return NULL;
     Requests *self = (Requests *)type->tp_alloc(type, 0);

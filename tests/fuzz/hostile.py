@@ -468,7 +468,9 @@ class World:
         rng = self.rng
         odd = lambda *_: self.thing()  # noqa: E731
         answer = lambda exchange, environ: exchange.response_bytes(200, self._maybe(self._fields()), b"x")  # noqa: E731
-        schedule = accelerator.c.Requests(answer, self._maybe(2), 100, deque(), odd, odd, odd, odd, odd)
+        schedule = accelerator.c.Requests(
+            answer, self._maybe(2), 100, deque(), set(), odd, odd, odd, odd, odd
+        )
         path = rng.choice([b"/", b"/%", b"/%4", b"/%41%zz%ff", b"%" * 300, b"/x_y"])
         fields = [
             (b"x-y", b"\xff"),

@@ -90,11 +90,20 @@ UPGRADE = (
 
 
 class Target:
-    """A server with LIMITS; `tls` is (certificate, key)."""
+    """A server with LIMITS; `tls` is (certificate, key); `unix`: at a unix socket."""
 
     def __init__(
-        self, starter: Starter, interface: str, tls: tuple[object, object] | None = None, **environ: Any
+        self,
+        starter: Starter,
+        interface: str,
+        tls: tuple[object, object] | None = None,
+        *,
+        unix: bool = False,
+        **environ: Any,
     ) -> None:
+        self.path = str(starter.base / "hostile.sock") if unix else ""
+        if unix:
+            environ |= {"MOORING_BIND": f"unix:{self.path}", "PORT": None}
         if tls is not None:
             environ |= {"MOORING_TLS_CERTIFICATE": tls[0], "MOORING_TLS_KEY": tls[1]}
         self.interface, self.secure = interface, tls is not None
@@ -103,11 +112,11 @@ class Target:
 
     def connect(self, *protocols: str, size: int = 0) -> socket.socket:
         """A connection; `size` is that of its buffer for what it receives."""
-        plain = socket.socket()
+        plain = socket.socket(socket.AF_UNIX if self.path else socket.AF_INET)
         if size:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
         plain.settimeout(PATIENCE)
-        plain.connect(("127.0.0.1", self.app.port))
+        plain.connect(self.path or ("127.0.0.1", self.app.port))
         if not self.secure:
             return plain
         context = ssl.create_default_context()

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from certificates import Authority
-from harness import eventually
-from hostile import CHUNKED, GOOD, GOOD_ASGI, HEAD, POST, Target, at_once, closed, read_all
+from harness import PATIENCE, eventually
+from hostile import (
+    CHUNKED,
+    GOOD,
+    GOOD_ASGI,
+    HEAD,
+    POST,
+    PREFACE,
+    REQUEST,
+    Target,
+    at_once,
+    closed,
+    headers,
+    open_websocket,
+    pings,
+    read_all,
+    settings,
+    uploads_steadily,
+    waits_for_a_slow_application,
+)
+from hyperframe import frame
 from wire import Wire
 
-BOTH = pytest.mark.parametrize("interface", ["asgi", "wsgi"])
 ENGINE = {"MOORING_ENGINE": "granian"}
 
 
 @pytest.fixture(params=["asgi", "wsgi"])
 def target(request, mooring):
     return Target(mooring, request.param, **ENGINE)
+
+
+@pytest.fixture(params=["asgi", "wsgi"])
+def target_at_unix(request, mooring):
+    return Target(mooring, request.param, **ENGINE, unix=True, MOORING_KEEP_ALIVE="2")
 
 
 def test_time(target):
@@ -54,10 +78,9 @@ def test_a_body_that_drips(mooring):
     assert seconds > 15
 
 
-@BOTH
-def test_time_over_tls(interface, mooring, tmp_path):
+def test_time_over_tls(mooring, tmp_path):
     certificate, key = Authority(tmp_path).issue(1000)
-    target = Target(mooring, interface, (certificate, key), **ENGINE)
+    target = Target(mooring, "wsgi", (certificate, key), **ENGINE)
 
     def handshake():
         target.secure = False
@@ -66,10 +89,11 @@ def test_time_over_tls(interface, mooring, tmp_path):
         plain.sendall(b"\x16\x03\x01")
         assert read_all(plain) == b""
 
+    def ends(data, answer):
+        assert answer in closed(target, data)[0]
+
     handshake()
-    assert closed(target, HEAD)[0] == b""
-    assert b" 408 " in closed(target, POST)[0]
-    target.serves()
+    at_once([lambda: ends(HEAD, b""), lambda: ends(POST, b" 408 "), target.serves])
 
 
 def test_size(target):
@@ -104,6 +128,95 @@ def test_number(mooring):
     eventually(lambda: not target.is_full(), "it is not full any more")
 
 
+def test_time_over_a_unix_socket(target_at_unix):
+    """The kernel tells less of these; a request in flight is not taken for a silent client."""
+    target = target_at_unix
+
+    def ends(data, answer):
+        found, seconds = closed(target, data)
+        assert answer in found, (data, found)
+        assert seconds >= 1.5
+
+    def takes_nothing():
+        with target.connect() as sock:
+            sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            eventually(lambda: target.refused("send_timeout"), "it is cut")
+
+    at_once(
+        [
+            lambda: ends(b"", b""),
+            lambda: ends(HEAD, b""),
+            lambda: ends(POST, b" 408 "),
+            lambda: ends(CHUNKED + b"5\r\nab", b" 408 "),
+            takes_nothing,
+            lambda: waits_for_a_slow_application(target),
+            lambda: uploads_steadily(target),
+        ]
+    )
+    assert target.refused("body_timeout") == 2
+
+
+def test_bodies_that_stall_hold_no_more_than_half_of_the_threads(mooring):
+    target = Target(mooring, "wsgi", **ENGINE, MOORING_THREADS="4", MOORING_BODY_TIMEOUT="60")
+    stalled = [target.connect() for _ in range(200)]
+    for each in stalled:
+        each.sendall(POST + b"x")
+    for _ in range(5):
+        assert target.serves() < PATIENCE
+    steady = target.connect()
+    steady.sendall(b"POST /body HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\n12345")
+    steady.sendall(b"6789")
+    assert read_all(steady).endswith(b"9")
+    for each in stalled:  # each gets its thread once it is whole
+        each.sendall(b"x" * 89_999)
+    for each in stalled:
+        assert b" 200 " in each.recv(4096)
+        each.close()
+
+
+def test_a_client_of_http2_that_opens_no_window_holds_no_thread_for_long(mooring):
+    target = Target(mooring, "wsgi", **ENGINE, MOORING_THREADS="4")
+    large = REQUEST.replace(b"\x84", b"\x04\x06/large")
+    with target.connect("h2") as sock:
+        sock.sendall(PREFACE + frame.SettingsFrame(0, settings={4: 0}).serialize())
+        sock.sendall(b"".join(headers(2 * number + 1, large) for number in range(20)))
+        eventually(lambda: target.refused("send_timeout"), "its answers are given up")
+        assert target.serves() < PATIENCE
+
+
+@pytest.mark.parametrize("unit", [b"\x00\x81\0\0\0\0x", b"\x89\x81\0\0\0\0x"], ids=["fragments", "pings"])
+def test_a_flood_of_websocket_frames_ends(unit, mooring):
+    target = Target(mooring, "asgi", **ENGINE, MOORING_WEBSOCKET_MAX_SIZE="100000")
+    with open_websocket(target) as sock:
+        sock.sendall(b"\x02\x81\0\0\0\0x")
+        sent = 0
+        try:
+            while sent < 400_000_000:
+                sent += sock.send(unit * 5000)
+        except OSError:
+            pass
+    assert sent < 400_000_000
+    eventually(lambda: target.refused("websocket") == 1, "it is counted")
+
+
+@pytest.mark.parametrize("flood", [pings, settings])
+def test_a_flood_of_http2_frames_ends(flood, mooring):
+    target = Target(mooring, "wsgi", **ENGINE)
+    with target.connect("h2") as sock:
+        sock.sendall(PREFACE + frame.SettingsFrame(0).serialize() + headers(1))
+        reading = threading.Thread(target=read_all, args=(sock,))  # what it is answered, one for one
+        reading.start()
+        unit, sent = flood(1) * 1000, 0
+        try:
+            while sent < 400_000_000:
+                sock.sendall(unit)
+                sent += len(unit)
+        except OSError:
+            pass
+        reading.join()
+    assert target.refused("http2") == 1
+
+
 def test_the_kernel_asks_silent_clients(target):
     """granian sends WebSockets no pings: a client that has vanished is known by TCP's own."""
     with target.connect() as sock:
@@ -120,8 +233,7 @@ def test_a_malformed_chunk_is_an_error(target):
     assert "Traceback" not in target.app.stderr  # what a client sends is no failure of the application
 
 
-@BOTH
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(("interface", "secure"), [("asgi", True), ("wsgi", False)])
 def test_good_clients(interface, secure, mooring, tmp_path):
     certificate = Authority(tmp_path).issue(1000) if secure else None
     target = Target(mooring, interface, certificate, **ENGINE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from certificates import Authority
 from harness import eventually
@@ -16,13 +18,17 @@ from hostile import (
     follows_events,
     open_websocket,
     read_all,
+    uploads_steadily,
 )
 from variants import ALL
 
 GUNICORN = [each for each in ALL if each.engine == "gunicorn"]
 THREADED = [each for each in GUNICORN if each.worker_class != "sync"]
+OWN = [each for each in THREADED if "Uvicorn" not in each.worker_class]
 everywhere = pytest.mark.parametrize("variant", GUNICORN, ids=str)
 threaded = pytest.mark.parametrize("variant", THREADED, ids=str)
+GTHREAD = {"MOORING_ENGINE": "gunicorn", "WORKER_CLASS": "gthread"}
+ASGI = {"MOORING_ENGINE": "gunicorn", "WORKER_CLASS": "asgi"}
 
 
 def start(mooring, variant, tls=None, **more):
@@ -63,13 +69,75 @@ def test_time(variant, mooring):
     target.serves()
 
 
-@threaded
+@pytest.mark.parametrize("variant", [each for each in OWN if each.worker_class != "gevent"], ids=str)
 def test_time_over_tls(variant, mooring, tmp_path):
     target = start(mooring, variant, Authority(tmp_path).issue(1000))
-    at_once([lambda: closed(target, HEAD), lambda: closed(target, b"")])
-    assert b" 408 " in closed(target, POST)[0]
+
+    def body_ends():
+        assert b" 408 " in closed(target, POST)[0]
+
+    at_once([lambda: closed(target, HEAD), lambda: closed(target, b""), body_ends, target.serves])
     assert target.refused("head_timeout") == 2
-    target.serves()
+
+
+@pytest.mark.parametrize("variant", OWN, ids=str)
+def test_time_over_a_unix_socket(variant, mooring):
+    target = start(mooring, variant, unix=True)
+
+    def takes_nothing():
+        with target.connect() as sock:
+            sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+            eventually(lambda: target.refused("send_timeout"), "it is cut")
+
+    attacks = [lambda data=data: closed(target, data) for data in (b"", HEAD, POST)]
+    at_once([*attacks, takes_nothing, lambda: uploads_steadily(target)])
+    assert target.refused("body_timeout") == 1
+
+
+def test_heads_and_bodies_that_stall_do_not_hold_gthreads_threads(mooring):
+    target = Target(mooring, "wsgi", **GTHREAD, MOORING_THREADS="4", MOORING_BODY_TIMEOUT="60")
+    stalled = [target.connect() for _ in range(200)]
+    for number, each in enumerate(stalled):
+        each.sendall(POST + b"x" if number % 2 else HEAD)
+    for _ in range(5):
+        target.serves()
+    for each in stalled[1::2]:  # each gets its thread once it is whole, or has a place
+        each.sendall(b"x" * 89_999)
+    for each in stalled[1::2]:
+        assert b" 200 " in each.recv(4096)
+    for each in stalled:
+        each.close()
+
+
+@pytest.mark.parametrize("pause", [0, 0.05])
+def test_heads_in_pieces_and_pipelined_ones_are_read(pause, mooring):
+    target = Target(mooring, "wsgi", **GTHREAD)
+    requests = b"\r\n" + POST.replace(b"90000", b"3") + b"abc" + HEAD + b"\r\n"
+    last = HEAD + b"Connection: close\r\n\r\n"
+    with target.connect() as sock:
+        for at in range(0, len(requests), 7):
+            sock.sendall(requests[at : at + 7])
+            time.sleep(pause)
+        sock.sendall(last)
+        assert read_all(sock).count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.parametrize("variant", OWN, ids=str)
+def test_what_gunicorn_refuses_is_counted(variant, mooring):
+    target = start(mooring, variant)
+    for data in (b"nonsense\r\n\r\n", HEAD + b"A b: c\r\n\r\n"):
+        assert b" 400 " in closed(target, data)[0]
+    assert target.refused("malformed") == 2
+    target.app.wait_log("refused 127.0.0.1: malformed")
+
+
+def test_chunks_of_a_byte_leave_others_their_turn(mooring):
+    target = Target(mooring, "asgi", **ASGI, MOORING_MAX_BODY="0")
+    with target.connect() as sock:
+        sock.sendall(CHUNKED + b"1\r\nx\r\n" * 200_000)
+        assert target.serves() < 3  # by itself gunicorn parses 256 KiB at once: 5 s
+        sock.sendall(b"0\r\n\r\n")
+        assert b"200000" in sock.recv(4096)
 
 
 @everywhere
@@ -118,8 +186,9 @@ def test_number(variant, mooring):
     eventually(lambda: not target.is_full(), "it is not full any more")
 
 
-@threaded
-@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize(
+    ("variant", "secure"), [(each, each.worker_class == "gthread") for each in OWN], ids=str
+)
 def test_good_clients(variant, secure, mooring, tmp_path):
     target = start(mooring, variant, Authority(tmp_path).issue(1000) if secure else None)
     good = [*GOOD, follows_events] if variant.interface == "asgi" else GOOD

@@ -15,8 +15,9 @@ import math
 import os
 import struct
 import termios
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from socket import socket
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mooring.system.process import descriptors
@@ -37,27 +38,38 @@ class Bytes(NamedTuple):
 _NUMBERS = struct.Struct("=B23xI16xI4xI64xQQ8xI")  # tcp_info: as above; unacked, and notsent_bytes
 _CLOSE_WAIT = 8
 _FIRST = 1  # what bytes_acked may be before anything was sent: the handshake's
+_SO_PEEK_OFF, _TOP = 42, 2**31 - 1  # socket(7)
+Peer = tuple[str, int]
 
 
 class Numbers(NamedTuple):
-    """What the kernel tells of a TCP connection; times in seconds.
+    """What the kernel tells of a connection; times in seconds.
 
-    `open`: the client has not closed it. `queued`: whether bytes wait that the client has not taken.
+    `open`: the client has not closed it. `queued`: whether bytes wait that the client has not taken. The
+    kernel keeps no times of a unix socket: they are -1. Its `peer` is no host, and the descriptor as port;
+    `received` counts from the first look, and `acked` is what waits: it changes as the client takes some.
+    `inode` tells it from another one with the same descriptor.
     """
 
     fd: int
-    peer: tuple[str, int]
+    peer: Peer
     open: bool
     queued: bool
     sent_ago: float
     received_ago: float
     acked: int
     received: int
+    inode: int = 0
 
     @property
     def fresh(self) -> bool:
         """Whether nothing was ever sent to the client."""
         return self.acked <= _FIRST and not self.queued
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is a unix socket's."""
+        return not self.peer[0]
 
 
 Traffic = dict[tuple[int, Any], Bytes]  # of each connection, by its descriptor and the client's address
@@ -95,34 +107,34 @@ class Connections:
             (fd, name): _waiting(fd) if silence is None else passed(fd) for fd, name, silence in self._each()
         }
 
-    def numbers(self) -> Iterator[Numbers]:
-        """Each TCP connection's numbers; none where the kernel does not tell."""
-        size, unpack = _NUMBERS.size, _NUMBERS.unpack
+    def numbers(self, known: Mapping[int, Any] = MappingProxyType({})) -> Iterator[Numbers]:
+        """Each connection's numbers; none where the kernel does not tell.
+
+        `known`: objects with the `peer` of connections of a call before, by descriptor. Python then need not
+        ask what kind of socket it is, nor whose listener's.
+        """
         for number in descriptors():
+            before = known.get(number)
             try:
-                sock = _socket.socket(fileno=number)
+                if before is None:
+                    sock = _socket.socket(fileno=number)
+                else:
+                    sock = _socket.socket(_kind(before.peer), _socket.SOCK_STREAM, 0, number)
             except OSError:
                 continue
             try:
-                if (
-                    sock.type != _socket.SOCK_STREAM
-                    or sock.family == _socket.AF_UNIX
-                    or not self._is_ours(sock)
-                ):
-                    continue
                 name = sock.getpeername()
-                found = unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, size))
+                peer = _peer(name, number)
+                is_known = before is not None and before.peer == peer and peer[0]
+                if not is_known and not (sock.type == _socket.SOCK_STREAM and self._is_ours(sock)):
+                    continue
+                found = _of_unix(sock, peer) if isinstance(name, (str, bytes)) else _of_tcp(sock, peer)
+                if found is not None:
+                    yield found
             except (OSError, struct.error):
                 continue
             finally:
                 sock.detach()
-            state, unacked, sent, received, acked, size_in, unsent = found
-            if state in (_ESTABLISHED, _CLOSE_WAIT):
-                peer = name[0].partition("%")[0], name[1]  # without the zone of a link's address
-                queued = bool(unacked or unsent)
-                yield Numbers(
-                    number, peer, state == _ESTABLISHED, queued, sent / 1000, received / 1000, acked, size_in
-                )
 
     def _each(self) -> Iterator[tuple[int, Any, float | None]]:
         for number in descriptors():
@@ -144,6 +156,45 @@ class Connections:
         else:
             return name in self._paths
         return True
+
+
+def _kind(peer: Peer) -> int:
+    if not peer[0]:
+        return int(_socket.AF_UNIX)
+    return int(_socket.AF_INET6 if ":" in peer[0] else _socket.AF_INET)
+
+
+def _peer(name: Any, fd: int) -> Peer:
+    if not isinstance(name, tuple):
+        return "", fd
+    host = name[0]
+    return (host.partition("%")[0] if "%" in host else host), name[1]  # without the zone of a link's address
+
+
+def _of_tcp(sock: Any, peer: Peer) -> Numbers | None:
+    state, unacked, sent, received, acked, size, unsent = _NUMBERS.unpack(
+        sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _NUMBERS.size)
+    )
+    if state not in (_ESTABLISHED, _CLOSE_WAIT):
+        return None
+    queued = bool(unacked or unsent)
+    opened = state == _ESTABLISHED
+    return Numbers(sock.fileno(), peer, opened, queued, sent / 1000, received / 1000, acked, size)
+
+
+def _of_unix(sock: Any, peer: Peer) -> Numbers:
+    """The numbers of a unix socket.
+
+    The kernel counts none of its bytes. But the offset at which MSG_PEEK reads, if it is set, falls with each
+    byte that is read (socket(7)); no engine peeks.
+    """
+    fd = sock.fileno()
+    left = sock.getsockopt(_socket.SOL_SOCKET, _SO_PEEK_OFF)
+    if left < _TOP // 2:  # not set yet, or used up
+        sock.setsockopt(_socket.SOL_SOCKET, _SO_PEEK_OFF, _TOP)
+        left = _TOP
+    waiting = _waiting(fd).sent
+    return Numbers(fd, peer, True, waiting > 0, -1.0, -1.0, waiting, _TOP - left, os.fstat(fd).st_ino)
 
 
 def borrow(fd: int, peer: tuple[str, int] | None) -> socket | None:
@@ -179,9 +230,15 @@ def unread(fd: int, most: int = 0) -> bool:
 
 
 def passed(fd: int) -> Bytes:
-    """Bytes that a TCP client has acknowledged and sent; zeros where the kernel does not tell."""
+    """Bytes that a client has acknowledged and sent; zeros where the kernel does not tell.
+
+    Of a unix socket's client, what was read of it since a call of `numbers`.
+    """
     sock = _socket.socket(fileno=fd)
     try:
+        if sock.family == _socket.AF_UNIX:
+            left = sock.getsockopt(_socket.SOL_SOCKET, _SO_PEEK_OFF)
+            return Bytes(0, _TOP - left if left >= 0 else 0)
         return Bytes(*_BYTES.unpack(sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _BYTES.size)))
     except (OSError, struct.error):
         return Bytes(0, 0)

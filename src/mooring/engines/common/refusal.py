@@ -29,10 +29,12 @@ class Answer(NamedTuple):
         length = str(len(self.body)).encode()
         return [(b"content-type", b"text/plain"), (b"content-length", length), (b"connection", b"close")]
 
-    def messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The response as ASGI's messages."""
-        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
-        return start, {"type": "http.response.body", "body": self.body}
+    def messages(self, *, unended: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The response as ASGI's messages; `unended`: it ends once the application has returned."""
+        headers = [each for each in self.headers if not unended or each[0] != b"content-length"]
+        start = {"type": "http.response.start", "status": self.status, "headers": headers}
+        body = {"type": "http.response.body", "body": self.body}
+        return start, {**body, "more_body": True} if unended else body
 
     @property
     def raw(self) -> bytes:

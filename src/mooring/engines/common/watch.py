@@ -3,8 +3,11 @@
 A thread looks at this process's connections once a second, so that no request pays for it. The engine only
 says which clients have a request in flight, and which bodies are awaited. Of a connection without a request
 in flight, tcp_info tells the rest: silent since it was opened; received more recently than sent, so a head is
-pending; or sent more recently, so it is idle. Not for unix sockets, whose clients have no addresses: behind
-them is a proxy, which has limits of its own.
+pending; or sent more recently, so it is idle.
+
+Of a unix socket the kernel tells less. An engine that knows the descriptors of its connections names them,
+and which of them a head is pending on. With one that does not (granian), only what never sent a byte since it
+was first looked at is ended; granian's own time for a head is for the others.
 """
 
 from __future__ import annotations
@@ -16,23 +19,26 @@ import os
 import resource
 import struct
 from collections.abc import Callable, Collection, Iterable
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, NamedTuple, Protocol
 
 from mooring.engines import Serving
-from mooring.engines.common.connections import Connections, Numbers
+from mooring.engines.common.connections import Connections, Numbers, Peer
 from mooring.engines.common.full import Full
 from mooring.engines.common.refusal import TIME
+from mooring.engines.common.websockets import FRAGMENTS
 from mooring.system.unpatched import native
 
-SECONDS, RATE = 20.0, 240  # a body may take so long, and then a second more for so many bytes
-_PAUSE, _LEAST, _SHARE = 1.0, 0.05, 30  # between two looks: seconds, and so many times a look's time
+SECONDS, RATE = 20.0, 240  # in each of so many seconds of waiting, a body must bring so many bytes a second
+_PAUSE, _LEAST, _SHARE = 1.0, 0.05, 100  # between two looks: seconds, and so many times a look's CPU time
+_LONGEST = 10.0
+_HURRY = 0.25  # seconds: with WebSockets, whose floods are dear until they are seen
 _OWN = 128  # descriptors that are no connections
 _ROOM = 1024  # connections beyond the most, between two looks
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what the client did not take is dropped
+_LOOSE = 4 * 2**20  # bytes of HTTP/2 frames that are of no request: windows, and what was on its way
+_FRAME = 14  # bytes of a WebSocket frame's head: RFC 6455, 5.2
 _LOG = logging.getLogger("mooring")
-
-Peer = tuple[str, int]
 
 
 class Upload(Protocol):
@@ -62,38 +68,105 @@ class Upload(Protocol):
         """End the wait, and answer with 408 where that is still possible. Called in the watch's thread."""
 
 
+class Reader(Protocol):
+    """A WebSocket, as the watch sees it."""
+
+    @property
+    def client(self) -> Peer | None:
+        """Whose it is."""
+
+    @property
+    def messages(self) -> int:
+        """How many have come; below 0: none is waited for."""
+
+    def excessive(self) -> None:
+        """End it: what comes is no message any more. Called in the watch's thread."""
+
+
+class Sending(Protocol):
+    """An answer over HTTP/2, of which a part waits for the client."""
+
+    @property
+    def client(self) -> Peer | None:
+        """Whose it is."""
+
+    @property
+    def parts(self) -> int:
+        """How many were sent; below 0: none waits."""
+
+    def give_up(self) -> None:
+        """End the wait. Called in the watch's thread."""
+
+
 class _Seen:
     """What is known of a connection from the look before; the times are in seconds of looking."""
 
-    __slots__ = ("acked", "head", "peer", "stuck")
+    __slots__ = (
+        "acked",
+        "base",
+        "head",
+        "heard",
+        "inode",
+        "loose",
+        "messages",
+        "peer",
+        "quiet",
+        "received",
+        "stuck",
+    )
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer, self.acked = peer, -1
-        self.head = 0.0  # for how long a head has been pending
+    def __init__(self, each: Numbers, elapsed: float) -> None:
+        self.peer, self.inode, self.acked, self.received = each.peer, each.inode, -1, each.received
+        # for how long a head has been pending: not for all of the time since the look before
+        self.head = 0.0 if each.is_unix else -max(0.0, elapsed - each.received_ago)
         self.stuck = 0.0  # for how long the client has taken nothing of what waits for it
+        self.quiet = 0.0  # for how long nothing has passed; of a unix socket
+        self.heard = False  # whether anything has passed since the first look; of a unix socket
+        self.loose = 0  # bytes of HTTP/2 that are of no request
+        self.messages = self.base = -1  # of a WebSocket; and what had been received when the last one came
 
 
 class _Wait:
-    """How long a body has been waited for; in seconds of looking."""
+    """How long something has been waited for; in seconds of looking."""
 
-    __slots__ = ("all", "received", "still")
+    __slots__ = ("all", "mark", "still", "window")
 
     def __init__(self) -> None:
-        self.received, self.still, self.all = -1, 0.0, 0.0
+        self.mark, self.still, self.all, self.window = -1, 0.0, 0.0, 0
 
 
 class Busy(NamedTuple):
-    """What the engine knows: the clients with a request in flight, and the bodies among these."""
+    """What the engine knows: the clients with a request in flight, and the bodies among these.
+
+    `heads`: connections of unix sockets on which a head is pending. `unnamed`: what stands for the requests
+    in flight over unix sockets, where the engine does not know whose they are.
+    """
 
     clients: Collection[Peer | None]
     uploads: Iterable[Upload] = ()
+    heads: Collection[Peer | None] = ()
+    unnamed: Collection[object] = ()
+    readers: Iterable[Reader] = ()
+    sendings: Iterable[Sending] = ()
+
+
+class _View(NamedTuple):
+    """What the engine knows at a look, and how long after the look before."""
+
+    elapsed: float
+    awake: bool
+    clients: Collection[Peer | None]
+    heads: Collection[Peer | None]
+    begun: set[Peer | None]  # clients of HTTP/2 of which something is awaited
+    reading: dict[Peer | None, Reader]
+    waiting: dict[Peer | None, list[tuple[Sending, _Wait]]]
 
 
 class Watch:
     """The watch over one process's connections.
 
-    `multiplexed`: add the clients that speak HTTP/2. `answered`: with TLS, add the clients of all requests:
-    what the handshake sends is no answer.
+    `multiplexed`: add the client of each request over HTTP/2. `answered`: with TLS, add the clients of all
+    requests: what the handshake sends is no answer.
     """
 
     def __init__(
@@ -103,30 +176,39 @@ class Watch:
         ping: Callable[[Callable[[], object]], object] | None = None,
         *,
         keep_alive: bool = True,
+        heads: bool = True,
+        named: bool = True,
     ) -> None:
         """`ping` has the event loop call a function: while the loop is blocked, requests that have come are
-        not known yet, so that no time counts. `keep_alive`: end idle connections too.
+        not known yet, so that no time counts. `keep_alive`: end idle connections too; `heads`: those with a
+        pending head. `named`: the engine knows the connections of unix sockets.
         """
         settings = serving.plan.settings
         self._refused, self._busy, self._ping = serving.refused, busy, ping
         self._connections = Connections(serving.doors.names)
         self._head, self._body, self._send = (
-            settings.head_timeout,
+            settings.head_timeout if heads else 0.0,
             settings.body_timeout,
             settings.send_timeout,
         )
         self._keep_alive = settings.keep_alive if keep_alive else 0.0
+        self._named, self._silent = named, settings.keep_alive + settings.head_timeout
+        self._message = settings.websocket_max_size + FRAGMENTS * _FRAME + 2**20
         self._most = serving.plan.max_connections
         self._tls = serving.plan.tls
         self.multiplexed: set[Peer | None] = set()
         self.answered: set[Peer | None] | None = set() if serving.plan.tls else None
         limits = filter(None, (self._head, self._body, self._send, self._keep_alive))
         self._pause = max(_LEAST, min(_PAUSE, *(each / 4 for each in limits)))
+        self._http2: set[Peer | None] = set()
         self._seen: dict[int, _Seen] = {}
         self._waits: dict[Upload, _Wait] = {}
+        self._sending: dict[Sending, _Wait] = {}
+        self._unnamed: dict[int, float] = {}  # for how long they have been in flight
+        self._oldest = 0.0
         self._ending: dict[Peer | None, float] = {}
         self._kept: list[Any] = []
-        self._awake = True
+        self._awake, self._hurry = True, False
         self._full, self._failed = Full(serving), False
 
     def start(self) -> None:
@@ -137,7 +219,7 @@ class Watch:
         pause, last = self._pause, monotonic()
         while True:
             sleep(pause)
-            began = monotonic()
+            began, used = monotonic(), thread_time()
             # A process that was frozen, or without the interpreter's lock, knows nothing of that time.
             elapsed, last = min(began - last, 2 * pause), began
             try:
@@ -146,7 +228,8 @@ class Watch:
                 if not self._failed:
                     self._failed = True
                     _LOG.error("a look at the connections failed", exc_info=error)
-            pause = max(self._pause, _SHARE * (monotonic() - began))
+            pause = min(self._pause, _HURRY) if self._hurry else self._pause
+            pause = min(_LONGEST, max(pause, _SHARE * (thread_time() - used)))
 
     def look(self, elapsed: float) -> None:
         """Look once; `elapsed` seconds count since the look before."""
@@ -157,31 +240,65 @@ class Watch:
         if self._ping is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._ping(self._wake)
-        found = list(self._connections.numbers())
-        clients, uploads = self._busy()
-        if self._body:
-            self._look_at_bodies(uploads, elapsed if awake else 0.0)
-        seen, free = {}, []
+        found = list(self._connections.numbers(self._seen))
+        view = self._view(awake, elapsed)
+        seen: dict[int, _Seen] = {}
+        free = list[tuple[float, Numbers]]()
         for each in found:
             known = self._seen.get(each.fd)
-            if known is None or known.peer != each.peer:
-                known = _Seen(each.peer)
+            if known is None or known.peer != each.peer or known.inode != each.inode:
+                known = _Seen(each, elapsed)
             seen[each.fd] = known
-            moved, known.acked = each.acked != known.acked, each.acked
-            if self._has_ended(each, known, moved, elapsed):
-                continue
-            if each.peer in clients:
-                known.head = 0.0
-            elif awake and each.open and not self._look_at_head(each, known, moved, elapsed):
-                free.append(each)
+            silent = self._look_at(each, known, view)
+            if silent >= 0:
+                free.append((silent, each))
         before, self._seen = {each.peer for each in self._seen.values()}, seen
         peers = {each.peer for each in seen.values()}
         gone = before - peers  # not what is in no look yet
-        self.multiplexed -= gone
+        self._http2 -= gone
         if self.answered is not None:
             self.answered -= gone
         self._ending = {peer: left for peer, left in self._ending.items() if peer in peers and left > 0}
         self._make_room(len(found), free)
+
+    def _view(self, awake: bool, elapsed: float) -> _View:
+        """What the engine knows now; and a look at what needs no connection."""
+        begun = self.multiplexed.copy()
+        self.multiplexed -= begun
+        self._http2 |= begun
+        busy = self._busy()
+        uploads = list(busy.uploads)
+        begun.update(each.client for each in uploads)  # what comes is a body
+        if self._body:
+            self._look_at_bodies(uploads, elapsed if awake else 0.0)
+        self._unnamed = {key: self._unnamed.get(key, 0.0) + elapsed for key in map(id, busy.unnamed)}
+        self._oldest = max(self._unnamed.values(), default=0.0) + 2 * elapsed
+        reading = {each.client: each for each in busy.readers}
+        self._hurry = bool(reading)
+        waiting = self._waiting(busy.sendings) if self._send else {}
+        return _View(elapsed, awake, busy.clients, busy.heads, begun, reading, waiting)
+
+    def _look_at(self, each: Numbers, known: _Seen, view: _View) -> float:
+        """Look at a connection; for how long it has been silent, or -1 if it is of use, or has been ended."""
+        moved, came = each.acked - known.acked, each.received - known.received
+        known.acked, known.received = each.acked, each.received
+        if self._has_ended(each, known, moved != 0, view.elapsed):
+            return -1.0
+        if each.peer in view.waiting:
+            self._look_at_sendings(view.waiting[each.peer], moved, view.elapsed)
+        if each.peer in self._http2 and self._floods(each, known, came, each.peer in view.begun):
+            return -1.0
+        if each.is_unix:
+            ended = self._look_at_unix(each, known, bool(came or moved), view)
+            return -1.0 if ended else known.quiet
+        if each.peer in view.clients:
+            known.head = 0.0
+            if each.peer in view.reading:
+                self._look_at_messages(each, known, view.reading[each.peer])
+            return -1.0
+        if not (view.awake and each.open) or self._look_at_head(each, known, moved != 0, view.elapsed):
+            return -1.0
+        return min(each.sent_ago, each.received_ago)
 
     def _wake(self) -> None:
         self._awake = True
@@ -190,7 +307,7 @@ class Watch:
         """Whether the connection is at its end: the client takes nothing, or was refused a moment ago."""
         known.stuck = 0.0 if moved or not each.queued else known.stuck + elapsed
         if self._send and known.stuck >= self._send:
-            self._end(each, "send_timeout", reset=True)
+            self._end(each, "send_timeout", reset=not each.is_unix)
             return True
         if each.peer not in self._ending:
             return False
@@ -201,7 +318,7 @@ class Watch:
 
     def _look_at_head(self, each: Numbers, known: _Seen, moved: bool, elapsed: float) -> bool:
         """Whether the connection has been ended: its head took too long, or it was idle for too long."""
-        if each.peer in self.multiplexed:
+        if each.peer in self._http2:
             return False
         fresh = each.fresh or (self.answered is not None and each.peer not in self.answered)
         pending = fresh or each.received_ago < each.sent_ago
@@ -215,6 +332,64 @@ class Watch:
             return True
         return False
 
+    def _look_at_unix(self, each: Numbers, known: _Seen, passed: bool, view: _View) -> bool:
+        """Whether a unix socket's connection has been ended, or may not be."""
+        known.heard = known.heard or (passed and known.quiet > 0)
+        known.quiet = 0.0 if passed and known.quiet else known.quiet + view.elapsed
+        if self._named:
+            known.head = known.head + view.elapsed if each.peer in view.heads else 0.0
+            ended = 0 < self._head <= known.head
+        elif known.heard or known.quiet <= self._oldest:
+            return True  # a request that is in flight on it would be as old
+        else:
+            ended = self._head > 0 and self._silent <= known.quiet
+        if ended:
+            self._end(each, "head_timeout", TIME.raw if each.received and not self._tls else b"")
+        return ended or each.peer in view.clients
+
+    def _floods(self, each: Numbers, known: _Seen, came: int, owed: bool) -> bool:
+        """Whether a client sends HTTP/2 frames that are of no request: pings, settings and the like."""
+        known.loose = 0 if owed else known.loose + came
+        if known.loose <= _LOOSE:
+            return False
+        self._end(each, "http2")
+        return True
+
+    def _look_at_messages(self, each: Numbers, known: _Seen, reader: Reader) -> None:
+        """End a WebSocket of which more comes than a message may have, without one: fragments, or pings."""
+        count = reader.messages
+        if count < 0 or count != known.messages:
+            known.messages, known.base = count, each.received
+        elif each.received - known.base > self._message:
+            known.messages = -1
+            self._refused("websocket", each.peer, "what is sent is no message of the size that is allowed")
+            reader.excessive()
+
+    def _waiting(self, sendings: Iterable[Sending]) -> dict[Peer | None, list[tuple[Sending, _Wait]]]:
+        """The answers that wait, by client."""
+        found: dict[Peer | None, list[tuple[Sending, _Wait]]] = {}
+        waits = {}
+        for each in sendings:
+            parts = each.parts
+            if parts < 0:
+                continue
+            wait = waits[each] = self._sending.get(each) or _Wait()
+            if parts != wait.mark:
+                wait.mark, wait.still = parts, 0.0
+            found.setdefault(each.client, []).append((each, wait))
+        self._sending = waits
+        return found
+
+    def _look_at_sendings(self, waiting: list[tuple[Sending, _Wait]], moved: int, elapsed: float) -> None:
+        """End the answers for which a client of HTTP/2 has opened no window, and takes nothing else."""
+        taken = moved >= RATE * elapsed * len(waiting)
+        for each, wait in waiting:
+            wait.still = 0.0 if taken else wait.still + elapsed
+            if wait.still >= self._send:
+                wait.still = 0.0
+                self._refused("send_timeout", each.client, "")
+                each.give_up()
+
     def _look_at_bodies(self, uploads: Iterable[Upload], elapsed: float) -> None:
         waits = {}
         for each in uploads:
@@ -222,26 +397,31 @@ class Watch:
                 continue
             wait = self._waits.get(each) or _Wait()
             waits[each] = wait
-            came, wait.received = each.received != wait.received, each.received
+            received = each.received
+            came, wait.mark = received != wait.mark, received
             if not each.waiting:
                 wait.still = 0.0
                 continue
             wait.all += elapsed
             wait.still = 0.0 if came else wait.still + elapsed
-            if wait.still >= self._body or wait.all > SECONDS + each.received / RATE:
-                if not each.multiplexed:
+            slow = False
+            if wait.all >= SECONDS:
+                slow = 0 <= received - wait.window < RATE * SECONDS
+                wait.all, wait.window = 0.0, received
+            if wait.still >= self._body or slow:
+                if each.client is not None and each.client[0] and not each.multiplexed:
                     self._ending[each.client] = _PAUSE  # the client may read the answer before
                 self._refused("body_timeout", each.client, "")
                 each.refuse()
         self._waits = waits
 
-    def _make_room(self, count: int, free: list[Numbers]) -> None:
+    def _make_room(self, count: int, free: list[tuple[float, Numbers]]) -> None:
         """End the connections that have been idle or silent for longest, if there are too many."""
         self._full(count)
         if count <= self._most:
             return
-        free.sort(key=lambda each: min(each.sent_ago, each.received_ago), reverse=True)
-        for each in free[: count - self._most]:
+        free.sort(key=lambda pair: pair[0], reverse=True)
+        for _, each in free[: count - self._most]:
             self._end(each, "connections")
 
     def _end(self, each: Numbers, reason: str = "", answer: bytes = b"", *, reset: bool = False) -> None:
@@ -249,7 +429,7 @@ class Watch:
         with contextlib.suppress(OSError):
             kept = _socket.socket(fileno=os.dup(each.fd))
             self._kept.append(kept)
-            if peer_of(kept) != each.peer:
+            if os.fstat(kept.fileno()).st_ino != each.inode if each.is_unix else peer_of(kept) != each.peer:
                 return  # another one meanwhile
             if answer:
                 kept.send(answer, _socket.MSG_DONTWAIT)
@@ -257,7 +437,7 @@ class Watch:
                 kept.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
             kept.shutdown(_socket.SHUT_RDWR)
             if reason:
-                self._refused(reason, each.peer, "")
+                self._refused(reason, None if each.is_unix else each.peer, "")
 
 
 def peer_of(sock: Any) -> Peer | None:

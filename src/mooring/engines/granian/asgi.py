@@ -38,7 +38,7 @@ async def _serve(serving: Serving, application: Lifespan, stop: StopRequest, poo
         return
     loop = asyncio.get_running_loop()
     live = Live(serving, loop)
-    watch = Watch(serving, live.busy, loop.call_soon_threadsafe)
+    watch = Watch(serving, live.busy, loop.call_soon_threadsafe, named=False)
     live.multiplexed, live.answered = watch.multiplexed, watch.answered
     stopped = asyncio.Semaphore(0)
     new_scheduler: Any = _new_cbscheduler

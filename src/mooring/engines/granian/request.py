@@ -27,6 +27,7 @@ _PROTOCOLS = {"1": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2"}
 # CGI's names; of several headers the first counts.
 _ONCE = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 _KEPT = 1 << 20  # bytes of a body that is not read, kept while its answer is streamed
+_GATHERED = 1 << 16  # bytes of a body that is read before a thread has the request
 
 _REFUSED = "the client did not send the request's body in time, or it is too large"
 
@@ -52,6 +53,10 @@ class RefusedError(Exception):
         self.refusal, self.reason, self.detail = refusal, reason, detail
 
 
+class ParkedError(Exception):
+    """Raised where a request is to wait for its body, not in a thread."""
+
+
 class Rules:
     """What the scheduler needs of the worker: its limits, and whom to tell of what is refused."""
 
@@ -61,11 +66,97 @@ class Rules:
         self.refused, self.moved = serving.refused, serving.moved
         self.connections = Connections(serving.doors.names)
         self.waiting = deque[Any]()  # requests for which there is no thread yet
-        self.running = set[Any]()  # exchanges of those that a thread serves
+        self.sendings = set[Sending]()
+        self.parking = Parking(self, serving.plan.engine_threads)
 
-    def peer_of(self, body: Body) -> tuple[str, int] | None:
-        """The client that sends a body."""
-        return next((peer_of(each.scope) for each in list(self.running) if each.body is body), None)
+
+class Parked:
+    """A request whose body is gathered: in granian's stead of a watcher, to the scheduler."""
+
+    __slots__ = ("body", "proto", "scope", "watcher")
+
+    def __init__(self, watcher: Any, body: Body) -> None:
+        self.watcher, self.proto, self.scope, self.body = watcher, watcher.proto, watcher.scope, body
+
+    def err(self, error: BaseException) -> None:
+        """Have granian log it, and answer."""
+        self.watcher.err(error)
+
+
+class Parking:
+    """Where requests wait for their bodies once half of the threads have one that is not whole.
+
+    So clients that promise bodies and send none do not hold every thread. A body of which more than
+    _GATHERED bytes come waits for a place among that half. And a connection of HTTP/2 has three quarters of
+    the threads at most: its client may take nothing of all its answers.
+    """
+
+    def __init__(self, rules: Rules, threads: int) -> None:
+        self._rules, self._most, self._share = (
+            rules,
+            max(1, threads // 2),
+            max(1, threads - (threads + 3) // 4),
+        )
+        self._lock = native("_thread", "allocate_lock")()
+        self._start = native("_thread", "start_new_thread")
+        self._ready: dict[Any, Parked] = {}  # by granian's protocol object: on their way to a thread
+        self._full = deque[Parked]()  # with their whole body, or as much as is gathered
+        self.parked: dict[Parked, None] = {}
+        self.served = set[Body]()  # those of the requests that have a thread; the scheduler removes them
+        self.schedule: Callable[[Any], object] = lambda _watcher: None
+
+    def crowded(self) -> bool:
+        """Whether half of the threads have a body that is not whole."""
+        served = self.served
+        return len(served) >= self._most and sum(not each.ended for each in list(served)) >= self._most
+
+    def holds(self, scope: Any) -> bool:
+        """Whether this connection has as many of the threads as one may have, in HTTP/2."""
+        if scope["http_version"] != "2" or len(self.served) < self._share:
+            return False
+        client = scope["client"]
+        return len([each for each in list(self.served) if each.scope["client"] == client]) >= self._share
+
+    def body_of(self, proto: Any, scope: Any) -> Body:
+        """The body of a request. Raises ParkedError where it is to be gathered."""
+        if self._ready:
+            parked = self._ready.pop(proto, None)
+            if parked is not None:
+                return parked.body
+        body = Body(proto, self._rules.moved, self._rules, scope)
+        with self._lock:
+            if self.crowded() or self.holds(scope):
+                raise ParkedError(body)
+            self.served.add(body)
+        return body
+
+    def park(self, watcher: Any, body: Body) -> None:
+        """Gather a request's body, and have it served then."""
+        parked = Parked(watcher, body)
+        self.parked[parked] = None
+        body.gather(_GATHERED, lambda: self._gathered(parked))
+
+    def _gathered(self, parked: Parked) -> None:
+        body = parked.body
+        if body.refused or body.broken:
+            self.parked.pop(parked, None)
+        else:
+            self._full.append(parked)
+            self.look()
+
+    def look(self) -> None:
+        """Serve what has a place by now. Called where a body or an answer ends, and by the watch."""
+        found = []
+        with self._lock:
+            for parked in list(self._full):
+                if (parked.body.ended or not self.crowded()) and not self.holds(parked.scope):
+                    found.append(parked)
+                    self._full.remove(parked)
+                    self.parked.pop(parked, None)
+                    self.served.add(parked.body)
+                    self._ready[parked.proto] = parked
+        for parked in found:
+            self._start(self.schedule, (parked,))
 
 
 def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
@@ -74,37 +165,37 @@ def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
     At most `threads` requests are in `handle` at once; others wait, but not in a thread. It never raises,
     since granian does not look.
     """
-
-    def body_of(proto: Any) -> Body:
-        return Body(proto, rules.moved, rules)
+    body_of = rules.parking.body_of
 
     def stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes]) -> None:
-        _stream(exchange, status, headers, chunks, rules.connections)
+        _stream(exchange, status, headers, chunks, rules.connections, rules.sendings)
 
     def failed(watcher: Any, error: BaseException) -> None:
         _failed(watcher, error, rules)
 
-    waiting = rules.waiting
-    if accelerator.c is not None:
-        return accelerator.c.Requests(
+    if accelerator.c is None:
+        rules.parking.schedule = _scheduler(handle, threads, rules, body_of, stream, failed)
+    else:
+        rules.parking.schedule = accelerator.c.Requests(
             handle=handle,
             threads=threads,
-            waiting=waiting,
+            waiting=rules.waiting,
             fields=rules.fields,
             environ_of=lambda scope: environ_of(scope, rules.fields),
+            served=rules.parking.served,
             body_of=body_of,
             stream=stream,
             encode=encoded,
             failed=failed,
         )
-    return _scheduler(handle, threads, rules, body_of, stream, failed)
+    return rules.parking.schedule
 
 
 def _scheduler(  # noqa: PLR0917
     handle: Handle,
     threads: int,
     rules: Rules,
-    body_of: Callable[[Any], Body],
+    body_of: Callable[[Any, Any], Body],
     stream: Callable[..., None],
     failed: Callable[[Any, BaseException], None],
 ) -> Callable[[Any], None]:
@@ -125,24 +216,29 @@ def _scheduler(  # noqa: PLR0917
                 active -= watcher is None
 
     def serve(watcher: Any) -> None:
+        body = None
         try:
             environ = environ_of(watcher.scope, rules.fields)
-            body = None
             if has_body(environ):
-                environ["wsgi.input"] = body = body_of(watcher.proto)
+                environ["wsgi.input"] = body = body_of(watcher.proto, watcher.scope)
             handle(Exchange(watcher.proto, body, watcher.scope, stream), environ)
         except BaseException as error:
             failed(watcher, error)
+        finally:
+            rules.parking.served.discard(body)
 
     return schedule
 
 
 def _failed(watcher: Any, error: BaseException, rules: Rules) -> None:
-    """Have granian log the error, and answer with 500 where nothing was sent; or refuse the request.
+    """Have granian log the error, and answer with 500 where nothing was sent; refuse or park the request.
 
     What a client does to its request's body is no failure of the application: there is no traceback.
     """
     with contextlib.suppress(BaseException):
+        if isinstance(error, ParkedError):
+            rules.parking.park(watcher, *error.args)
+            return
         if isinstance(error, BodyError) and str(error) == _REFUSED:
             return  # it was answered
         if isinstance(error, BodyError):
@@ -257,29 +353,41 @@ class Body:
     __slots__ = (
         "_buffer",
         "_gate",
+        "_gathered",
         "_moved",
         "_pending",
         "_proto",
         "_rules",
         "broken",
-        "client",
         "ended",
-        "multiplexed",
         "received",
         "refused",
+        "scope",
         "waiting",
     )
 
-    def __init__(self, proto: Any, moved: Callable[[], None], rules: Rules | None = None) -> None:
-        self._proto, self._moved, self._rules = proto, moved, rules
+    def __init__(
+        self, proto: Any, moved: Callable[[], None], rules: Rules | None = None, scope: Any = None
+    ) -> None:
+        self._proto, self._moved, self._rules, self.scope = proto, moved, rules, scope
         self._gate: Gate | None = None
-        self.client: tuple[str, int] | None = None
-        self.waiting = self.refused = self.multiplexed = False
+        self._gathered: Callable[[], object] | None = None
+        self.waiting = self.refused = False
         self.received = 0
         self._buffer = bytearray()
         self._pending: Any = None
         self.ended = False  # no part comes after those in the buffer
         self.broken = False  # the client has left
+
+    @property
+    def client(self) -> tuple[str, int]:
+        """Whose it is."""
+        return peer_of(self.scope)
+
+    @property
+    def multiplexed(self) -> bool:
+        """Whether its connection has other requests too."""
+        return bool(self.scope["http_version"] == "2")
 
     def read(self, size: int) -> bytes:
         """`size` bytes; fewer at the end."""
@@ -319,14 +427,44 @@ class Body:
         self._buffer += message["body"]
         self.received += len(message["body"])
         if self._rules is not None and self._rules.most and self.received > self._rules.most:
-            self._rules.refused("body_size", self._rules.peer_of(self), "")
+            self._rules.refused("body_size", self.client, "")
             self._refuse(LARGE)
-        self.ended = not message["more_body"]
         self._moved()
+        if not message["more_body"]:
+            self.ended = True
+            if self._rules is not None and self._rules.parking.parked:
+                self._rules.parking.look()
+
+    def gather(self, most: int, then: Callable[[], object]) -> None:
+        """Read up to the end, or to so many bytes, and call `then`: in one of granian's threads."""
+        with contextlib.suppress(ConnectionResetError):
+            while not self.ended and not self.refused and len(self._buffer) < most:
+                pending = self._proto.receive()
+                if hasattr(pending, "add_done_callback"):
+                    self._pending, self._gathered, self.waiting = pending, then, True
+                    pending.add_done_callback(lambda _: self._came(most, then))
+                    return
+                self._pending = pending
+                self._take()
+        then()
+
+    def _came(self, most: int, then: Callable[[], object]) -> None:
+        self.waiting, self._gathered = False, None
+        if self.refused:
+            return
+        with contextlib.suppress(ConnectionResetError):
+            self._take()
+        self.gather(most, then)
 
     def refuse(self) -> None:
         """See engines/common/watch.py. The thread that waits answers."""
         gate, self.refused = self._gate, True
+        gathered = self._gathered
+        if gathered is not None:
+            self._pending.cancel()
+            with contextlib.suppress(ConnectionResetError):
+                self._refuse(TIME)
+            gathered()
         if gate is not None:
             gate.open()
 
@@ -339,6 +477,7 @@ class Body:
         gate.wait()
         self.waiting, self._gate = False, None
         if self.refused:
+            awaitable.cancel()
             self._refuse(TIME)
         return awaitable.result()
 
@@ -346,7 +485,7 @@ class Body:
         """Answer, where nothing was sent yet; whatever the application sends after that is dropped."""
         self.refused = self.ended = True
         with contextlib.suppress(Exception):
-            for message in refusal.messages():
+            for message in refusal.messages(unended=not self.scope["client"][0]):  # see upload.py
                 self._proto.send(message)
         raise BodyError(_REFUSED)
 
@@ -376,8 +515,45 @@ class Exchange:
         self._stream(self, status, headers, chunks)
 
 
-def _stream(
-    exchange: Any, status: int, headers: Any, chunks: Iterator[bytes], connections: Connections
+class Sending:
+    """An answer over HTTP/2 of which a part may wait for the client's window: see engines/common/watch.py."""
+
+    __slots__ = ("_gate", "_proto", "_sent", "client", "given_up")
+
+    def __init__(self, proto: Any, client: tuple[str, int]) -> None:
+        self._proto, self.client = proto, client
+        self._sent, self.given_up = 0, False
+        self._gate: Gate | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many were sent; below 0: none waits."""
+        return -1 if self._gate is None else self._sent
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a part, and wait until granian takes more."""
+        sent = self._proto.send(message)
+        self._sent += 1
+        if hasattr(sent, "add_done_callback"):
+            gate = self._gate = Gate()
+            sent.add_done_callback(lambda _: gate.open())
+            gate.wait()
+            self._gate = None
+
+    def give_up(self) -> None:
+        """See engines/common/watch.py."""
+        gate, self.given_up = self._gate, True
+        if gate is not None:
+            gate.open()
+
+
+def _stream(  # noqa: PLR0917
+    exchange: Any,
+    status: int,
+    headers: Any,
+    chunks: Iterator[bytes],
+    connections: Connections,
+    sendings: set[Sending],
 ) -> None:
     proto = exchange.proto
     body = exchange.body or Body(proto, lambda: None)
@@ -385,21 +561,25 @@ def _stream(
         chunks.close()  # type: ignore[attr-defined]
         return
     client, fd, begun = peer_of(exchange.scope), None, False
+    sending = Sending(proto, client)
+    if exchange.scope["http_version"] == "2":
+        sendings.add(sending)
     if exchange.body is not None and not body.ended:
         fd = connections.peers().get(client)
     try:
         proto.send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
         for chunk in chunks:
             if chunk:
-                waited(proto.send({"type": "http.response.body", "body": chunk, "more_body": True}))
+                sending.send({"type": "http.response.body", "body": chunk, "more_body": True})
                 begun = True
-            if body.left() or (fd is not None and not is_open(fd, client)):
+            if sending.given_up or body.left() or (fd is not None and not is_open(fd, client)):
                 return
     except BaseException:
         if begun:  # before, granian can still answer with 500
             cut(exchange.scope, connections)
         raise
     finally:
+        sendings.discard(sending)
         chunks.close()  # type: ignore[attr-defined]  # a generator: response.py
     proto.send({"type": "http.response.body", "body": b""})
 

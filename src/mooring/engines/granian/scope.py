@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, Answer
-from mooring.engines.granian.upload import Upload
+from mooring.engines.granian.upload import Sending, Upload
 from mooring.engines.granian.websocket import ClientLeftError, Live, WebSocket
 from mooring.instrument import drain
 from mooring.instrument.request_exit import traced
@@ -105,6 +105,7 @@ async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> No
         return message
 
     begun = False
+    put = proto.send if scope["http_version"] != "2" else Sending(proto, scope["client"], live).send
 
     async def send(message: dict[str, Any]) -> None:
         nonlocal begun
@@ -118,13 +119,15 @@ async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> No
                 message = _last_of_connection(message)
             elif "headers" not in message:
                 message = {**message, "headers": ()}
-        await proto.send(message)
+        await put(message)
 
     async def send_head(message: dict[str, Any]) -> None:
         await send({**message, "body": b""} if _type(message) == "http.response.body" else message)
 
     try:
         await call(scope, receive, send_head if scope["method"] == "HEAD" else send)
+    except ClientLeftError:
+        pass
     finally:
         if upload is not None:
             live.uploads.discard(upload)

@@ -16,6 +16,7 @@ from typing import Any
 from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, borrow, unread
 from mooring.engines.common.gate import Gate
+from mooring.engines.common.refusal import DROPPED_BODY
 from mooring.engines.common.watch import Busy
 from mooring.engines.common.websockets import LINGER, SILENCE, TOO_BIG, delays, refused
 
@@ -31,7 +32,8 @@ _reading = set[asyncio.Future[None]]()  # tasks: the event loop alone would not 
 class Live:
     """What is in flight in this process; `gate` is set when the drain begins.
 
-    `flying` has the client of each request and WebSocket, `uploads` the bodies that are read.
+    `flying` has the client of each request and WebSocket, `uploads` the bodies that are read, `sendings` the
+    answers that wait for a client.
     """
 
     def __init__(self, serving: Serving, loop: asyncio.AbstractEventLoop) -> None:
@@ -44,6 +46,7 @@ class Live:
         self.connections, self.refused, self.loop = Connections(serving.doors.names), serving.refused, loop
         self.flying: dict[Any, tuple[str, int] | None] = {}
         self.uploads = set[Any]()
+        self.sendings = set[Any]()
         self.multiplexed: set[Any] = set()
         self.answered: set[Any] | None = None
         self.gate: Gate | None = None
@@ -56,7 +59,14 @@ class Live:
 
     def busy(self) -> Busy:
         """What the watch asks for, in its thread."""
-        return Busy(set(self.flying.values()), list(self.uploads))
+        flying = list(self.flying.items())
+        return Busy(
+            {client for _, client in flying},
+            list(self.uploads),
+            unnamed=[watcher for watcher, client in flying if client is None],
+            readers=list(self.websockets),
+            sendings=list(self.sendings),
+        )
 
     async def idle(self) -> None:
         """Wait until nothing is in flight."""
@@ -91,12 +101,13 @@ async def _close_in(delay: float, websocket: WebSocket, fd: int | None) -> None:
 
 async def _read_out(kept: socket.socket, silence: float, longest: float) -> None:
     """End the connection; read on until the client does, or is silent for so long. Seconds."""
-    loop = asyncio.get_running_loop()
+    loop, left = asyncio.get_running_loop(), DROPPED_BODY
     with kept, contextlib.suppress(OSError, TimeoutError):
         kept.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(longest):
-            while await asyncio.wait_for(loop.sock_recv(kept, 1 << 18), silence):
-                pass
+            while left > 0 and (data := await asyncio.wait_for(loop.sock_recv(kept, 1 << 18), silence)):
+                left -= len(data)
+                await asyncio.sleep(0)  # data that is there already is no turn for others
 
 
 def _is_larger(message: dict[str, Any], size: int) -> bool:
@@ -119,6 +130,7 @@ class WebSocket:
         self.client, self._live = client, live
         self._proto = proto
         self._pending: Any = None
+        self._messages = 0
         self.accepted = False
         self._closing: asyncio.Task[None] | None = None
         self.code: int | None = None
@@ -136,6 +148,7 @@ class WebSocket:
             return await self._disconnect()
         finally:
             self._pending = None
+        self._messages += 1
         if message["type"] == "websocket.receive" and _is_larger(message, self._live.max_size):
             await self._refuse()
             return await self._disconnect()
@@ -146,6 +159,21 @@ class WebSocket:
             self.code = message["code"]
             message.setdefault("reason", "")
         return message
+
+    @property
+    def messages(self) -> int:
+        """How many have come; below 0: none is waited for."""
+        return -1 if self._pending is None or not self.accepted else self._messages
+
+    def excessive(self) -> None:
+        """See engines/common/watch.py."""
+        self._live.loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if self.code is None:
+            task = asyncio.ensure_future(self._refuse())
+            _reading.add(task)
+            task.add_done_callback(_reading.discard)
 
     async def _is_cut(self) -> bool:
         """Whether granian has given up on a frame that is too large: what the client sends stays unread."""

@@ -65,8 +65,7 @@ def serve(serving: Serving) -> None:
     )
     loop = Loop()
     rules = Rules(serving)
-    rules.running = running
-    watch = Watch(serving, lambda: busy(running, rules.waiting))
+    watch = Watch(serving, lambda: busy(running, rules), named=False)
     multiplexed.append(watch.multiplexed)
     if watch.answered is not None:
         handle = noted(handle, watch.answered)
@@ -159,17 +158,20 @@ def client_of(scope: dict[str, Any]) -> tuple[str, int]:
     return host, int(port)
 
 
-def busy(running: set[Any], waiting: Iterable[Any]) -> Busy:
-    """What the watch asks for, in its thread: the clients of requests in flight or in the queue."""
-    exchanges = list(running)
-    clients, uploads = {client_of(each.scope) for each in list(waiting)}, []
+def busy(running: set[Any], rules: Rules) -> Busy:
+    """What the watch asks for, in its thread: the requests in flight, in the queue, or parked."""
+    exchanges, queued, parked = list(running), list(rules.waiting), list(rules.parking.parked)
+    clients = {client_of(each.scope) for each in (*queued, *parked)}
+    uploads = [each.body for each in parked]
     for each in exchanges:
         client = client_of(each.scope)
         clients.add(client)
-        if each.body is not None:
-            each.body.client, each.body.multiplexed = client, each.scope["http_version"] == "2"
+        if each.body is not None and not each.body.ended:
             uploads.append(each.body)
-    return Busy(clients, uploads)
+    rules.parking.look()
+    everything = (*exchanges, *queued, *parked)
+    unnamed = [each for each in everything if not each.scope["client"][0]]
+    return Busy(clients, uploads, unnamed=unnamed, sendings=list(rules.sendings))
 
 
 def accelerated(

@@ -19,9 +19,9 @@ from mooring.engines.common.max_body import limited
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.common.watch import Watch
 from mooring.engines.common.websockets import delays
-from mooring.engines.gunicorn import asgi_websocket
+from mooring.engines.gunicorn import asgi_turns, asgi_websocket
 from mooring.engines.gunicorn.asgi_requests import Requests
-from mooring.engines.gunicorn.refused import reason_for
+from mooring.engines.gunicorn.asgi_turns import Turns
 from mooring.engines.gunicorn.worker import ORDER, MooringWorker
 
 
@@ -59,22 +59,20 @@ class AsgiWorker(MooringWorker):
         if not self.alive:
             return
         gasgi: Any = sys.modules["gunicorn.workers.gasgi"]
-        connections, serving = weakref.WeakSet[Any](), self.mooring_job.serving
+        connections = weakref.WeakSet[Any]()
         base: Any = gasgi.ASGIProtocol
 
-        class Protocol(base):  # type: ignore[misc]
+        class Protocol(Turns, base):  # type: ignore[misc]
+            mooring_serving = self.mooring_job.serving
+
             def connection_made(self, transport: Any) -> None:
                 connections.add(self)
                 event_loop.close_once(transport)
                 super().connection_made(transport)
 
-            def _send_error_response(self, status: int, message: str, *more: Any, **named: Any) -> None:
-                if reason := reason_for(status, message):
-                    serving.refused(reason, self.transport.get_extra_info("peername"), message)
-                super()._send_error_response(status, message, *more, **named)
-
         gasgi.ASGIProtocol = Protocol
         asgi_websocket.install(self.mooring_job.serving)
+        asgi_turns.install()
         self.mooring_connections = connections
         worker: Any = self
         worker.asgi = limited(worker.asgi, self.mooring_job.serving)

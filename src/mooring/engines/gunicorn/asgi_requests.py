@@ -7,13 +7,14 @@ engines/common/watch.py.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from mooring.engines.common.connections import passed, sent_ago
+from mooring.engines.common.connections import Peer, passed, sent_ago
 from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import TIME
-from mooring.engines.common.watch import Busy, Peer, Watch
+from mooring.engines.common.watch import Busy, Watch
 
 _ROUNDING = 0.02  # seconds: the kernel's clock has coarser steps
 
@@ -37,7 +38,8 @@ class Upload:
     def waiting(self) -> bool:
         """Whether the application waits for a part, and not for the client's end."""
         receiver = self.receiver
-        return receiver._waiter is not None and not receiver._body_finished
+        parsed = not self._protocol.mooring_rest  # all that came: asgi_turns.py
+        return receiver._waiter is not None and not receiver._body_finished and parsed
 
     @property
     def received(self) -> int:
@@ -52,7 +54,8 @@ class Upload:
     def _refuse(self) -> None:
         transport, receiver = self._protocol.transport, self.receiver
         sock = transport.get_extra_info("socket")
-        begun = sock is None or sent_ago(sock.fileno()) < self._loop.time() - self._began - _ROUNDING
+        is_unix = sock is None or sock.family == socket.AF_UNIX  # the kernel does not tell when it sent
+        begun = is_unix or sent_ago(sock.fileno()) < self._loop.time() - self._began - _ROUNDING
         if not begun and not transport.is_closing():
             transport.write(TIME.raw)
         receiver._body_wait_expired = True
@@ -70,19 +73,21 @@ class Requests:
 
     def busy(self) -> Busy:
         """What the watch asks for, in its thread."""
-        clients, uploads = set[Peer | None](), []
+        clients, uploads, heads = set[Peer | None](), [], set[Peer | None]()
         for reference in list(self._connections.data):  # type: ignore[attr-defined]
             protocol = reference()
             transport = protocol and protocol.transport
             if not transport or protocol._closed:
                 continue
             name = transport.get_extra_info("peername")
-            client = (name[0].partition("%")[0], name[1]) if isinstance(name, tuple) else None
+            client = (name[0].partition("%")[0], name[1]) if isinstance(name, tuple) else _unix(transport)
             waits = protocol._awaiting_request
             answered = None if self.watch is None else self.watch.answered
             if answered is not None and (protocol.req_count > 1 or not waits):
                 answered.add(client)
             if waits:
+                if protocol.req_count <= 1 or getattr(protocol._callback_parser, "_buffer", None):
+                    heads.add(client)
                 continue
             clients.add(client)
             receiver = protocol._body_receiver
@@ -91,4 +96,10 @@ class Requests:
                 if known is None or known.receiver is not receiver:
                     known = self._uploads[protocol] = Upload(protocol, client, self._loop)
                 uploads.append(known)
-        return Busy(clients, uploads)
+        return Busy(clients, uploads, heads)
+
+
+def _unix(transport: Any) -> Peer | None:
+    """The name of a unix socket's connection: see engines/common/connections.py."""
+    sock = transport.get_extra_info("socket")
+    return None if sock is None or sock.fileno() < 0 else ("", sock.fileno())

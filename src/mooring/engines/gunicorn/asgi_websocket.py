@@ -16,7 +16,7 @@ from mooring.engines import Serving
 from mooring.engines.common import websockets
 from mooring.engines.common.websockets import FRAGMENTS, LINGER, POLICY, SILENCE, TOO_BIG, UNANSWERED, refused
 
-_TURN = 200  # frames after which others have their turn
+_TURN = 50  # frames after which others have their turn
 _PING = 0x9  # the opcode: RFC 6455, 5.2
 
 

@@ -17,8 +17,9 @@ from types import FrameType
 from typing import Any
 
 from mooring.engines import Serving
+from mooring.engines.common.connections import Peer
 from mooring.engines.common.refusal import DROPPED, DROPPED_BODY, LARGE, LINGER, TIME, Answer
-from mooring.engines.common.watch import Busy, Peer, Watch
+from mooring.engines.common.watch import Busy, Watch
 
 _LOOK = 0.2  # seconds
 
@@ -27,6 +28,7 @@ class Upload:
     """A request's body, while it is read."""
 
     __slots__ = (
+        "_chunked",
         "_most",
         "_own",
         "_serving",
@@ -39,10 +41,13 @@ class Upload:
         "waiting",
     )
 
-    def __init__(self, unreader: Any, sock: Any, client: Peer | None, serving: Serving) -> None:
+    def __init__(
+        self, unreader: Any, sock: Any, client: Peer | None, serving: Serving, chunked: bool
+    ) -> None:
+        self._chunked = chunked  # else its length was compared before
         self._own, self._sock, self._serving, self.client = unreader.chunk, sock, serving, client
         self._most, self._tls = serving.plan.settings.max_body, serving.plan.tls
-        self.received = 0
+        self.received = len(unreader.buf.getvalue())  # read with the head
         self.waiting = self.refused = self.multiplexed = False
         unreader.chunk = self.chunk
 
@@ -53,7 +58,7 @@ class Upload:
         data = self._wait(size_hint)
         self._check()
         self.received += len(data)
-        if self._most and self.received > self._most:
+        if self._chunked and 0 < self._most < self.received:
             self._serving.refused("body_size", self.client, "")
             self._answer(LARGE)
         return data
@@ -107,11 +112,13 @@ class Upload:
 class Requests:
     """Those in flight in one worker."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: Serving, *, heads: bool = True) -> None:
+        """`heads`: the watch ends connections on which a head is pending."""
         self._serving, self._most = serving, serving.plan.settings.max_body
         self._flying: dict[Any, Any] = {}
         self._uploads: dict[Any, Upload] = {}
-        self._watch = Watch(serving, self._busy, keep_alive=False)
+        self._heads: dict[Any, Any] = {}
+        self._watch = Watch(serving, self._busy, keep_alive=False, heads=heads)
         self._answered = self._watch.answered
 
     def start(self) -> None:
@@ -122,7 +129,7 @@ class Requests:
         """Note a request whose head has come; False if it was refused, and its connection is to be closed."""
         self._flying[sock] = address
         if self._answered is not None:
-            self._answered.add(_peer(address))
+            self._answered.add(_peer(address, sock))
         reader = req.body.reader
         length = getattr(reader, "length", None)
         if length == 0:
@@ -132,7 +139,7 @@ class Requests:
             refuse(sock, LARGE)
             self.end(req, sock)
             return False
-        self._uploads[sock] = Upload(req.unreader, sock, _peer(address), self._serving)
+        self._uploads[sock] = Upload(req.unreader, sock, _peer(address, sock), self._serving, length is None)
         return True
 
     def end(self, req: Any, sock: Any) -> None:
@@ -140,6 +147,15 @@ class Requests:
         self._flying.pop(sock, None)
         if self._uploads.pop(sock, None) is not None:
             del req.unreader.chunk
+
+    def connect(self, sock: Any, address: Any) -> None:
+        """Note a connection on which a head is read until `begin`; for unix sockets."""
+        if not isinstance(address, tuple):
+            self._heads[sock] = address
+
+    def disconnect(self, sock: Any) -> None:
+        """Note its end."""
+        self._heads.pop(sock, None)
 
     def hold(self, sock: Any, address: Any) -> None:
         """Note a connection with requests of its own, as in HTTP/2, until its release."""
@@ -150,8 +166,9 @@ class Requests:
         self._flying.pop(sock, None)
 
     def _busy(self) -> Busy:
-        clients = {_peer(each) for each in list(self._flying.values())}
-        return Busy(clients, list(self._uploads.values()))
+        clients = {_peer(address, sock) for sock, address in list(self._flying.items())}
+        heads = {_peer(address, sock) for sock, address in list(self._heads.items())} - clients
+        return Busy(clients, list(self._uploads.values()), heads)
 
 
 def refuse(sock: Any, refusal: Answer) -> None:
@@ -177,6 +194,10 @@ def _response() -> Any:
     return None
 
 
-def _peer(address: Any) -> Peer | None:
+def _peer(address: Any, sock: Any) -> Peer | None:
     """A client's address as the watch has it."""
-    return (address[0].partition("%")[0], address[1]) if isinstance(address, tuple) else None
+    if isinstance(address, tuple):
+        return address[0].partition("%")[0], address[1]
+    with contextlib.suppress(OSError):
+        return "", sock.fileno()
+    return None

@@ -10,10 +10,10 @@ import asyncio
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mooring.engines.common.connections import passed
+from mooring.engines.common.connections import Peer, passed
 from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import TIME
-from mooring.engines.common.watch import Busy, Peer, Watch
+from mooring.engines.common.watch import Busy, Watch
 
 
 class Upload:

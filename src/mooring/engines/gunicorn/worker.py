@@ -180,7 +180,7 @@ class MooringWorker(Worker):
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what cannot be parsed, or a request that failed."""
         if reason := reason_of(exc):
-            self.mooring_job.serving.refused(reason, addr, str(exc))
+            self.mooring_job.serving.refused(reason, addr or None, str(exc) or type(exc).__name__)
         super().handle_error(req, client, addr, exc)
 
     def handle_quit(self, sig: int, frame: Any) -> None:

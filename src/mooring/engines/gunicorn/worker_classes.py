@@ -26,6 +26,7 @@ from mooring.engines.common import event_loop, tls
 from mooring.engines.common.connections import Connections, Traffic, silence_of
 from mooring.engines.common.stop import warn_of_cut
 from mooring.engines.gunicorn.asgi import AsgiWorker
+from mooring.engines.gunicorn.heads import Heads
 from mooring.engines.gunicorn.requests import Requests
 from mooring.engines.gunicorn.worker import MEINHELD, GunicornJob, MooringWorker, for_requests
 from mooring.system import forks
@@ -182,6 +183,14 @@ class SyncWorker(MooringWorker):
         super().run()
         self.mooring_serve_queued()
 
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection: read its one request, and send the response."""
+        self.mooring_requests.connect(client, addr)
+        try:
+            super().handle(listener, client, addr)  # type: ignore[misc]
+        finally:
+            self.mooring_requests.disconnect(client)
+
     def handle_request(self, listener: Any, req: Any, client: Any, addr: Any) -> None:
         """Send the response to a request."""
         if not self.mooring_requests.begin(req, client, addr):
@@ -220,9 +229,21 @@ class ThreadWorker(MooringWorker):
 
     def run(self) -> None:
         """Serve, with a watch over clients that stall."""
-        self.mooring_requests = Requests(self.mooring_job.serving)
+        serving = self.mooring_job.serving
+        self.mooring_heads = Heads(self, serving, super().enqueue_req)  # type: ignore[misc]
+        self.mooring_requests = Requests(serving, heads=not self.mooring_heads.plain)
         self.mooring_requests.start()
         super().run()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Have a connection's next request served, once its head is there."""
+        if not self.mooring_heads.take(conn):
+            super().enqueue_req(conn)  # type: ignore[misc]
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Handle the end of a request, in the main thread."""
+        self.mooring_heads.finished(conn)
+        super().finish_request(conn, fs)  # type: ignore[misc]
 
     def handle(self, conn: Any) -> Any:
         """Read a request and send the response, in one of the threads."""
@@ -268,6 +289,7 @@ class ThreadWorker(MooringWorker):
         super().wait_for_and_dispatch_events(  # type: ignore[misc]
             timeout if self.alive else min(timeout, 0.1)
         )
+        self.mooring_heads.look(self.mooring_deadline, self.mooring_idle)
         if time.monotonic() >= self.mooring_deadline:
             self.mooring_end_reading()
 
@@ -284,6 +306,7 @@ class ThreadWorker(MooringWorker):
         """Close idle connections whose time is over; `force`: all of them, at the end of the grace period."""
         if force:
             warn_of_cut(self.log.error_log, self.mooring_job.serving)
+            self.mooring_heads.close()
         super().murder_keepalived(force)  # type: ignore[misc]
 
     def murder_pending(self) -> None:

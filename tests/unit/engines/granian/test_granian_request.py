@@ -65,6 +65,7 @@ def scheduler(handle, threads=2, fields=1000):
     rules = SimpleNamespace(
         fields=fields, most=0, waiting=deque(), connections=None, moved=lambda: None, refused=lambda *_: None
     )
+    rules.parking, rules.sendings = request.Parking(rules, threads), set()
     return request.scheduler(handle, threads, rules)
 
 
@@ -317,7 +318,7 @@ def streamed(proto, client, listener, chunks):
     """Run a stream to its end, with `proto` as granian's half, for the client of that address."""
     asked = {"client": client, "http_version": "1.1"}
     exchange = request.Exchange(proto, request.Body(proto, lambda: None), asked, None)
-    request._stream(exchange, 200, [], chunks, Connections([listener]))
+    request._stream(exchange, 200, [], chunks, Connections([listener]), set())
 
 
 @pytest.fixture
