@@ -14,10 +14,11 @@ import pytest
 from harness import Starter
 from served import Served
 
-# A shell that has no job control ignores Ctrl-C in what it runs in the background, and each process that is
+# A shell that has no job control ignores both in what it runs in the background, and each process that is
 # started here would inherit that, until its own first line.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 _STARTERS = pytest.StashKey[list[Starter]]()
 
