@@ -199,9 +199,7 @@ def test_settings_for_people_names_every_variable(mooring):
     text = said(mooring, "settings")
     for row in ROWS.values():
         assert row.canonical in text
-        assert (row.option in text) != row.secret, (
-            row.name
-        )  # a secret has none: who lists processes would read it
+        assert (row.option in text) != row.secret, row.name  # a secret has none
 
 
 def test_the_options_of_run_are_the_table(mooring):
