@@ -199,6 +199,8 @@ class DrainingH2Protocol(H2Protocol):
             begun = not status or getattr(stream, "response", None) is not None
             if not begun:
                 self.connection.send_headers(number, [(b":status", b"%d" % status)], end_stream=True)
+                await self._flush()
+                await self.context.sleep(_LOOK)  # curl, in an upload, drops an answer that a reset comes with
             if begun or not getattr(stream, "ended", False):
                 self.connection.reset_stream(number, ErrorCodes.CANCEL if begun else ErrorCodes.NO_ERROR)
         await self._flush()

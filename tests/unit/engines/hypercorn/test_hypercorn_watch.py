@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from types import SimpleNamespace
+from typing import Any
 
 from hypercorn.asyncio.worker_context import EventWrapper
 
 from mooring.engines.hypercorn.connections import _Limited
-from mooring.engines.hypercorn.h2 import _CountedBuffer
+from mooring.engines.hypercorn.h2 import DrainingH2Protocol, _CountedBuffer
 from mooring.engines.hypercorn.limits import Watch
 
 
@@ -83,3 +84,31 @@ def test_what_a_client_takes_over_a_unix_socket_is_seen_on_trio():
         assert bytes(each.stream.sent) == whole
     assert connection.passed > 15
     assert other.passed == 0
+
+
+def test_the_answer_to_a_refused_stream_comes_before_its_reset():
+    done: list[str] = []
+
+    def note(what: str):
+        async def noted(*_arguments: object) -> None:
+            done.append(what)
+
+        return noted
+
+    connection = SimpleNamespace(
+        send_headers=lambda *_, **__: done.append("answer"), reset_stream=lambda *_: done.append("reset")
+    )
+    protocol: Any = SimpleNamespace(
+        limits=SimpleNamespace(refused=lambda *_: None),
+        client=None,
+        streams={},
+        stream_buffers={},
+        connection=connection,
+        context=SimpleNamespace(sleep=note("pause")),
+        idle=True,
+        _flush=note("flush"),
+        _window_updated=note("window"),
+        send=note("send"),
+    )
+    asyncio.run(DrainingH2Protocol.refuse(protocol, 1, "body_size", 413))
+    assert done[:5] == ["answer", "flush", "pause", "reset", "flush"]
