@@ -230,7 +230,7 @@ class ThreadWorker(MooringWorker):
     def run(self) -> None:
         """Serve, with a watch over clients that stall."""
         serving = self.mooring_job.serving
-        self.mooring_heads = Heads(self, serving, super().enqueue_req)  # type: ignore[misc]
+        self.mooring_heads = Heads(self, serving, super().handle)  # type: ignore[misc]
         self.mooring_requests = Requests(serving, heads=not self.mooring_heads.plain)
         self.mooring_requests.start()
         super().run()
@@ -240,13 +240,8 @@ class ThreadWorker(MooringWorker):
         if not self.mooring_heads.take(conn):
             super().enqueue_req(conn)  # type: ignore[misc]
 
-    def finish_request(self, conn: Any, fs: Any) -> None:
-        """Handle the end of a request, in the main thread."""
-        self.mooring_heads.finished(conn)
-        super().finish_request(conn, fs)  # type: ignore[misc]
-
     def handle(self, conn: Any) -> Any:
-        """Read a request and send the response, in one of the threads."""
+        """Read a request and send the response, in one of the threads; where the head was not read before."""
         self.mooring_reading.add(conn)
         try:
             return super().handle(conn)  # type: ignore[misc]
@@ -289,8 +284,9 @@ class ThreadWorker(MooringWorker):
         super().wait_for_and_dispatch_events(  # type: ignore[misc]
             timeout if self.alive else min(timeout, 0.1)
         )
-        self.mooring_heads.look(self.mooring_deadline, self.mooring_idle)
-        if time.monotonic() >= self.mooring_deadline:
+        if self.mooring_heads.waits:
+            self.mooring_heads.look(self.mooring_deadline, self.mooring_idle)
+        if not self.alive and time.monotonic() >= self.mooring_deadline:
             self.mooring_end_reading()
 
     def mooring_end_reading(self) -> None:
