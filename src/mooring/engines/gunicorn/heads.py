@@ -83,10 +83,16 @@ def _is_whole(data: bytes) -> bool:
 class Heads:
     """The connections of one worker that owe a head, or a body that is gathered."""
 
-    def __init__(self, worker: Any, serving: Serving, handle: Callable[[Any], Any]) -> None:
-        """`handle` is gunicorn's, for the threads."""
+    def __init__(
+        self,
+        worker: Any,
+        serving: Serving,
+        handle: Callable[[Any], Any],
+        enqueue: Callable[[Any], object],
+    ) -> None:
+        """`handle` and `enqueue` are gunicorn's own."""
         settings = serving.plan.settings
-        self._worker, self._refused, self._handle = worker, serving.refused, handle
+        self._worker, self._refused, self._handle, self._enqueue = worker, serving.refused, handle, enqueue
         self._head, self._body = settings.head_timeout, settings.body_timeout
         self._most, self._max_body = settings.max_head or _MOST, settings.max_body
         self._share = max(1, worker.cfg.threads // 2)
@@ -99,10 +105,11 @@ class Heads:
         self._tls = bool(cfg.is_ssl)
         self.plain = getattr(cfg, "protocol", "http") == "http" and cfg.proxy_protocol in (False, "off")
 
-    def take(self, conn: Any) -> bool:
-        """Read the next head of a connection; False: it is to be given to a thread as it is."""
-        if not self.plain or conn.is_http2 or (not conn.initialized and self._is_other(conn)):
-            return False
+    def enqueue(self, conn: Any) -> None:
+        """Have a connection's next request served, once its head is there; for a worker that is `plain`."""
+        if conn.is_http2 or not (conn.initialized or self._begins(conn)):
+            self._enqueue(conn)
+            return
         data = conn.parser.unreader.buf.getvalue() if conn.initialized else b""
         if data:
             conn.parser.unreader.take_buffered()
@@ -113,16 +120,15 @@ class Heads:
                 pass
             except OSError:
                 self._close(conn)
-                return True
+                return
             else:
                 if not data:
                     self._close(conn)
-                    return True
+                    return
         if _is_whole(data):
             self._submit(conn, data, self._handle)
         else:
             self._wait(conn, data)
-        return True
 
     def _wait(self, conn: Any, data: bytes) -> None:
         """Read the rest of a head, of which `data` has come."""
@@ -141,11 +147,12 @@ class Heads:
             client.polled = True
             self._worker.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, client))
 
-    def _is_other(self, conn: Any) -> bool:
+    def _begins(self, conn: Any) -> bool:
+        """Whether this reads the first head of a connection."""
         cfg = self._worker.cfg
-        if cfg.is_ssl:
-            return bool(cfg.do_handshake_on_connect)
-        return bool(negotiation.prior_knowledge_allowed(cfg, conn.client))
+        if self._tls:
+            return not cfg.do_handshake_on_connect
+        return not negotiation.prior_knowledge_allowed(cfg, conn.client)
 
     def _finished(self, conn: Any) -> None:
         """A thread is done with a request that it got without its whole body."""
@@ -330,7 +337,6 @@ class Heads:
         self._worker.nr_conns -= 1
         conn.close()
 
-    @property
     def waits(self) -> bool:
         """Whether there is anything to look at."""
         return bool(self._heads or self._bodies or self._lingering)

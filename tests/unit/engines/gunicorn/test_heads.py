@@ -60,7 +60,7 @@ class Setup:
         )
         settings = SimpleNamespace(head_timeout=20.0, body_timeout=60.0, max_head=65536, max_body=0)
         serving: Any = SimpleNamespace(plan=SimpleNamespace(settings=settings), refused=None)
-        self.heads = Heads(self.worker, serving, lambda _conn: None)
+        self.heads = Heads(self.worker, serving, print, print)
         ours, self.client = socket.socketpair()
         self.conn = Connection(
             cfg=self.worker.cfg,
@@ -73,7 +73,7 @@ class Setup:
 
     def send(self, data: bytes) -> None:
         self.client.sendall(data)
-        assert self.heads.take(self.conn)
+        self.heads.enqueue(self.conn)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_whole_request_is_given_to_a_thread_at_once(data, setup):
     setup.send(data)
     assert setup.pool.given == [setup.conn]
     assert not setup.poller.waiting
-    assert not setup.heads.waits
+    assert not setup.heads.waits()
     assert setup.conn.parser.unreader.buf.getvalue() == data
 
 
@@ -112,7 +112,7 @@ def test_what_is_no_whole_head_waits_at_the_poller(data, setup):
     setup.send(data)
     assert not setup.pool.given
     assert setup.poller.waiting == [setup.conn.sock]
-    assert setup.heads.waits
+    assert setup.heads.waits()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_bodies_that_are_not_whole_get_half_of_the_threads(more, setup):
 
 def test_a_connection_that_has_ended_is_closed(setup):
     setup.client.close()
-    assert setup.heads.take(setup.conn)
+    setup.heads.enqueue(setup.conn)
     assert setup.conn.sock.fileno() == -1
     assert setup.worker.nr_conns == 0
-    assert not setup.heads.waits
+    assert not setup.heads.waits()
