@@ -86,6 +86,9 @@ async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> No
         for message in refusal.messages():
             await proto.send(message)
         return
+    if scope["http_version"] != "2" and not _has_body(scope):
+        await _bodiless(call, scope, proto)
+        return
     ended, upload = False, None
 
     async def receive() -> Any:
@@ -133,6 +136,20 @@ async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> No
             live.uploads.discard(upload)
 
 
+async def _bodiless(call: Call, scope: dict[str, Any], proto: Any) -> None:
+    """Serve a request for which nothing is to be watched but its answer."""
+
+    def send(message: dict[str, Any]) -> Any:
+        if _type(message) == "http.response.start" and "headers" not in message:
+            message = {**message, "headers": ()}
+        return proto.send(message)
+
+    def send_head(message: dict[str, Any]) -> Any:
+        return send({**message, "body": b""} if _type(message) == "http.response.body" else message)
+
+    await call(scope, proto.receive, send_head if scope["method"] == "HEAD" else send)
+
+
 def _refusal(scope: dict[str, Any], live: Live) -> Answer | None:
     """The answer to a request that the application does not get."""
     headers, reason, answer = scope["headers"], "", None
@@ -171,7 +188,10 @@ def _has_body(scope: dict[str, Any]) -> bool:
     """Whether the request has a body that ends the connection if it is not read; in HTTP/2 none does."""
     if scope["http_version"] == "2":
         return False
-    return any(header[0] in _BODY and header != _NO_BODY for header in scope["headers"])
+    for header in scope["headers"]:  # noqa: SIM110 (any() costs each request more)
+        if header[0] in _BODY and header != _NO_BODY:
+            return True
+    return False
 
 
 def _last_of_connection(message: dict[str, Any]) -> dict[str, Any]:
