@@ -23,7 +23,8 @@ from mooring.instrument.request_id import is_named
 
 _HOST = b"host"
 _NO_HOST = (b"host", b"")
-_BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body
+_LENGTH, _CODING = b"content-length", b"transfer-encoding"
+_BODY = (_LENGTH, _CODING)  # RFC 9112, 6: a request with neither has no body
 _NO_BODY = (b"content-length", b"0")
 
 Call = Callable[..., Awaitable[None]]
@@ -80,15 +81,40 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
     return handle
 
 
-async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:  # noqa: C901
-    refusal = _refusal(scope, live)
-    if refusal is not None:
-        for message in refusal.messages():
-            await proto.send(message)
-        return
-    if scope["http_version"] != "2" and not _has_body(scope):
-        await _bodiless(call, scope, proto)
-        return
+async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:
+    headers = scope["headers"]
+    names = [name for name, _ in headers]
+    if len(names) > live.max_fields or live.max_body or names.count(_HOST) > 1:
+        refusal = _refusal(scope, live)
+        if refusal is not None:
+            for message in refusal.messages():
+                await proto.send(message)
+            return
+    if _LENGTH in names or _CODING in names or scope["http_version"] == "2":
+        await _watched(call, live, scope, proto)
+    else:
+        await call(scope, proto.receive, _sender(scope, proto))
+
+
+def _sender(scope: dict[str, Any], proto: Any) -> Call:
+    """The function that sends the answer to a request without a body, of which nothing is to be watched."""
+
+    def send(message: dict[str, Any]) -> Any:
+        if _type(message) == "http.response.start" and "headers" not in message:
+            message = {**message, "headers": ()}
+        return proto.send(message)
+
+    if scope["method"] != "HEAD":
+        return send
+
+    def send_head(message: dict[str, Any]) -> Any:
+        return send({**message, "body": b""} if _type(message) == "http.response.body" else message)
+
+    return send_head
+
+
+async def _watched(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:  # noqa: C901
+    """Serve a request with a body, or over HTTP/2."""
     ended, upload = False, None
 
     async def receive() -> Any:
@@ -136,20 +162,6 @@ async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> No
             live.uploads.discard(upload)
 
 
-async def _bodiless(call: Call, scope: dict[str, Any], proto: Any) -> None:
-    """Serve a request for which nothing is to be watched but its answer."""
-
-    def send(message: dict[str, Any]) -> Any:
-        if _type(message) == "http.response.start" and "headers" not in message:
-            message = {**message, "headers": ()}
-        return proto.send(message)
-
-    def send_head(message: dict[str, Any]) -> Any:
-        return send({**message, "body": b""} if _type(message) == "http.response.body" else message)
-
-    await call(scope, proto.receive, send_head if scope["method"] == "HEAD" else send)
-
-
 def _refusal(scope: dict[str, Any], live: Live) -> Answer | None:
     """The answer to a request that the application does not get."""
     headers, reason, answer = scope["headers"], "", None
@@ -188,10 +200,7 @@ def _has_body(scope: dict[str, Any]) -> bool:
     """Whether the request has a body that ends the connection if it is not read; in HTTP/2 none does."""
     if scope["http_version"] == "2":
         return False
-    for header in scope["headers"]:  # noqa: SIM110 (any() costs each request more)
-        if header[0] in _BODY and header != _NO_BODY:
-            return True
-    return False
+    return any(header[0] in _BODY and header != _NO_BODY for header in scope["headers"])
 
 
 def _last_of_connection(message: dict[str, Any]) -> dict[str, Any]:
