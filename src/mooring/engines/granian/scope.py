@@ -52,16 +52,15 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
     """The coroutine function that granian schedules for each request: it takes granian's watcher."""
 
     async def handle(watcher: Any) -> None:
-        live.flying[watcher] = None
         try:
             scope = watcher.scope
             mend(scope, unix)
-            live.flying[watcher] = scope["client"]
+            live.flying[watcher] = client = scope["client"]
             if live.answered is not None:
-                live.answered.add(scope["client"])
+                live.answered.add(client)
             scope["state"] = state.copy()
             if scope["http_version"] == "2":
-                live.multiplexed.add(scope["client"])
+                live.multiplexed.add(client)
                 if live.gate is not None:
                     live.gate.multiplexed = True
             if scope["type"] == "http":
@@ -76,7 +75,7 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
         else:
             watcher.done()
         finally:
-            del live.flying[watcher]
+            live.flying.pop(watcher, None)
 
     return handle
 
@@ -100,7 +99,12 @@ def _sender(scope: dict[str, Any], proto: Any) -> Call:
     """The function that sends the answer to a request without a body, of which nothing is to be watched."""
 
     def send(message: dict[str, Any]) -> Any:
-        if _type(message) == "http.response.start" and "headers" not in message:
+        # what is no dictionary, or has no type, granian judges
+        if (
+            isinstance(message, dict)
+            and "headers" not in message
+            and message.get("type") == "http.response.start"
+        ):
             message = {**message, "headers": ()}
         return proto.send(message)
 
