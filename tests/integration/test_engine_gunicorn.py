@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 from engine_process import listen, read_reply, receive, running, send
+from harness import eventually
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -208,7 +209,7 @@ def test_configuration_file_with_hooks(tmp_path):
         "gunicorn", "engine_apps:wsgi", *settings, "worker_class=sync", interface="wsgi", cwd=tmp_path
     ) as server:
         assert server.get("/echo", method="POST", body=b"x").body == b"x"
-        server.wait_for("HOOK post_worker_init")
+        eventually(lambda: server.lines.count("HOOK post_worker_init") == 2, "both workers have booted")
         assert len(children(server.process.pid)) == 2
         assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["conf.py"]
         server.signal()

@@ -23,7 +23,8 @@ from mooring.instrument.request_id import is_named
 
 _HOST = b"host"
 _NO_HOST = (b"host", b"")
-_BODY = (b"content-length", b"transfer-encoding")  # RFC 9112, 6: a request with neither has no body
+_LENGTH, _CODING = b"content-length", b"transfer-encoding"
+_BODY = (_LENGTH, _CODING)  # RFC 9112, 6: a request with neither has no body
 _NO_BODY = (b"content-length", b"0")
 
 Call = Callable[..., Awaitable[None]]
@@ -51,16 +52,15 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
     """The coroutine function that granian schedules for each request: it takes granian's watcher."""
 
     async def handle(watcher: Any) -> None:
-        live.flying[watcher] = None
         try:
             scope = watcher.scope
             mend(scope, unix)
-            live.flying[watcher] = scope["client"]
+            live.flying[watcher] = client = scope["client"]
             if live.answered is not None:
-                live.answered.add(scope["client"])
+                live.answered.add(client)
             scope["state"] = state.copy()
             if scope["http_version"] == "2":
-                live.multiplexed.add(scope["client"])
+                live.multiplexed.add(client)
                 if live.gate is not None:
                     live.gate.multiplexed = True
             if scope["type"] == "http":
@@ -75,17 +75,50 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
         else:
             watcher.done()
         finally:
-            del live.flying[watcher]
+            live.flying.pop(watcher, None)
 
     return handle
 
 
-async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:  # noqa: C901
-    refusal = _refusal(scope, live)
-    if refusal is not None:
-        for message in refusal.messages():
-            await proto.send(message)
-        return
+async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:
+    headers = scope["headers"]
+    names = [name for name, _ in headers]
+    if len(names) > live.max_fields or live.max_body or names.count(_HOST) > 1:
+        refusal = _refusal(scope, live)
+        if refusal is not None:
+            for message in refusal.messages():
+                await proto.send(message)
+            return
+    if _LENGTH in names or _CODING in names or scope["http_version"] == "2":
+        await _watched(call, live, scope, proto)
+    else:
+        await call(scope, proto.receive, _sender(scope, proto))
+
+
+def _sender(scope: dict[str, Any], proto: Any) -> Call:
+    """The function that sends the answer to a request without a body, of which nothing is to be watched."""
+
+    def send(message: dict[str, Any]) -> Any:
+        # what is no dictionary, or has no type, granian judges
+        if (
+            isinstance(message, dict)
+            and "headers" not in message
+            and message.get("type") == "http.response.start"
+        ):
+            message = {**message, "headers": ()}
+        return proto.send(message)
+
+    if scope["method"] != "HEAD":
+        return send
+
+    def send_head(message: dict[str, Any]) -> Any:
+        return send({**message, "body": b""} if _type(message) == "http.response.body" else message)
+
+    return send_head
+
+
+async def _watched(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:  # noqa: C901
+    """Serve a request with a body, or over HTTP/2."""
     ended, upload = False, None
 
     async def receive() -> Any:

@@ -64,6 +64,7 @@ class AsgiWorker(MooringWorker):
 
         class Protocol(Turns, base):  # type: ignore[misc]
             mooring_serving = self.mooring_job.serving
+            mooring_own = base.data_received
 
             def connection_made(self, transport: Any) -> None:
                 connections.add(self)

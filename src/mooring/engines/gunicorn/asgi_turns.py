@@ -21,6 +21,7 @@ class Turns:
     """The mixin for gunicorn's protocol."""
 
     mooring_serving: Serving  # set on the class
+    mooring_own: Any  # gunicorn's own data_received, set on the class: super() costs more than the call
     mooring_rest = b""
     mooring_waits = False
 
@@ -29,17 +30,17 @@ class Turns:
         if self.mooring_rest:
             self.mooring_rest += data
         elif len(data) <= _PIECE:
-            super().data_received(data)  # type: ignore[misc]
+            self.mooring_own(data)
         else:
             self.mooring_parse(data)
 
     def mooring_parse(self, data: bytes) -> None:
         """Parse for a turn; the rest later, once the application has taken enough."""
-        me, server = self, super()  # type: Any, Any
+        me: Any = self
         clock, at = me.worker.loop.time, 0
         end = clock() + _TURN
         while at < len(data) and not me._closed and me.transport is not None:
-            server.data_received(data[at : at + _PIECE])
+            self.mooring_own(data[at : at + _PIECE])
             at += _PIECE
             if at < len(data) and (clock() >= end or me._http1_buffered() > me._max_buffer_size):
                 self.mooring_rest = data[at:]

@@ -35,6 +35,7 @@ _END = re.compile(rb"\n\r?\n")
 _LINE = re.compile(rb" HTTP/\d\.\d\r?\n$")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d+)[ \t]*\r?\n", re.I)
 _CODING = re.compile(rb"\ntransfer-encoding:", re.I)
+_BODY = re.compile(rb"\n(?:content-length:[ \t]*(?:(\d{1,18})[ \t]*\r\n)?|transfer-encoding:)", re.I)
 _EXPECTS = re.compile(rb"\nexpect:[ \t]*100-continue", re.I)
 _LAST = b"\r\n0\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -70,12 +71,28 @@ class _Client:
         return len(self.data) >= self.need if self.need >= 0 else self.data.endswith(_LAST)
 
 
+def _is_whole(data: bytes) -> bool:
+    """Whether `data` is a whole request at least; False if that is not seen at once."""
+    end = data.find(b"\r\n\r\n") + 4
+    if end <= 4 or data[0] <= 32:
+        return False
+    found = _BODY.search(data, 0, end)
+    return found is None or (found[1] is not None and len(data) - end >= int(found[1]))
+
+
 class Heads:
     """The connections of one worker that owe a head, or a body that is gathered."""
 
-    def __init__(self, worker: Any, serving: Serving, submit: Callable[[Any], object]) -> None:
+    def __init__(
+        self,
+        worker: Any,
+        serving: Serving,
+        handle: Callable[[Any], Any],
+        enqueue: Callable[[Any], object],
+    ) -> None:
+        """`handle` and `enqueue` are gunicorn's own."""
         settings = serving.plan.settings
-        self._worker, self._refused, self._submit = worker, serving.refused, submit
+        self._worker, self._refused, self._handle, self._enqueue = worker, serving.refused, handle, enqueue
         self._head, self._body = settings.head_timeout, settings.body_timeout
         self._most, self._max_body = settings.max_head or _MOST, settings.max_body
         self._share = max(1, worker.cfg.threads // 2)
@@ -85,47 +102,69 @@ class Heads:
         self._lingering: dict[Any, list[float]] = {}  # until when, and how many bytes more
         self._unfinished = set[Any]()  # connections whose request has a thread, without its whole body
         cfg = worker.cfg
+        self._tls = bool(cfg.is_ssl)
         self.plain = getattr(cfg, "protocol", "http") == "http" and cfg.proxy_protocol in (False, "off")
 
-    def take(self, conn: Any) -> bool:
-        """Read the next head of a connection; False: it is to be given to a thread as it is."""
-        if not self.plain or conn.is_http2 or (not conn.initialized and self._is_other(conn)):
-            return False
+    def enqueue(self, conn: Any) -> None:
+        """Have a connection's next request served, once its head is there; for a worker that is `plain`."""
+        if conn.is_http2 or not (conn.initialized or self._begins(conn)):
+            self._enqueue(conn)
+            return
+        data = conn.parser.unreader.buf.getvalue() if conn.initialized else b""
+        if data:
+            conn.parser.unreader.take_buffered()
+        elif not self._tls:
+            try:  # mostly all of it is there: the poller costs more than a look
+                data = conn.sock.recv(_SIZE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._close(conn)
+                return
+            else:
+                if not data:
+                    self._close(conn)
+                    return
+        if _is_whole(data):
+            self._submit(conn, data, self._handle)
+        else:
+            self._wait(conn, data)
+
+    def _wait(self, conn: Any, data: bytes) -> None:
+        """Read the rest of a head, of which `data` has come."""
         client = self._heads[conn] = _Client(conn, time.monotonic())
+        client.data += data
         conn.sock.setblocking(False)
-        if conn.initialized:
-            client.data += conn.parser.unreader.take_buffered()
-        elif self._worker.cfg.is_ssl:
+        if self._tls and not conn.initialized:
             try:
                 conn.sock = sock.ssl_wrap_socket(conn.sock, self._worker.cfg)
             except OSError:  # it has left
                 self._drop(client)
-                return True
-        if not (client.data and self._advance(client)):
-            self._readable(client)  # mostly all of it is there: the poller costs more than a look
+                return
+        if not (data and self._advance(client)) and self._tls:
+            self._readable(client)
         if not client.full and (conn in self._heads or conn in self._bodies):
             client.polled = True
             self._worker.poller.register(conn.sock, selectors.EVENT_READ, partial(self._readable, client))
-        return True
 
-    def _is_other(self, conn: Any) -> bool:
+    def _begins(self, conn: Any) -> bool:
+        """Whether this reads the first head of a connection."""
         cfg = self._worker.cfg
-        if cfg.is_ssl:
-            return bool(cfg.do_handshake_on_connect)
-        return bool(negotiation.prior_knowledge_allowed(cfg, conn.client))
+        if self._tls:
+            return not cfg.do_handshake_on_connect
+        return not negotiation.prior_knowledge_allowed(cfg, conn.client)
 
-    def finished(self, conn: Any) -> None:
-        """A thread is done with a connection's request."""
-        if conn in self._unfinished:
-            self._unfinished.discard(conn)
-            for client in self._bodies.values():  # the one that has waited for longest
-                self._give(client)
-                break
+    def _finished(self, conn: Any) -> None:
+        """A thread is done with a request that it got without its whole body."""
+        self._unfinished.discard(conn)
+        for client in self._bodies.values():  # the one that has waited for longest
+            self._give(client)
+            break
 
     def _readable(self, client: _Client, _sock: Any = None) -> None:
         conn = client.conn
         try:
-            if self._worker.cfg.is_ssl and not conn.initialized and not self._handshaken(client):
+            if self._tls and not conn.initialized and not self._handshaken(client):
                 return
             while not client.full:
                 data = conn.sock.recv(_SIZE)
@@ -134,7 +173,7 @@ class Heads:
                     return
                 client.data += data
                 client.heard = time.monotonic()
-                if self._advance(client) or not self._worker.cfg.is_ssl:
+                if self._advance(client) or not self._tls:
                     return
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
@@ -220,15 +259,30 @@ class Heads:
         """Give the request to a thread."""
         conn = client.conn
         self._forget(client)
-        if not client.whole:
+        handle = self._handle
+        if not client.end:  # HTTP/2, or what gunicorn is to refuse
+            handle = self._worker.handle
+        elif not client.whole:
             self._unfinished.add(conn)
+            handle = self._handle_unfinished
+        self._submit(conn, bytes(client.data), handle)
+
+    def _handle_unfinished(self, conn: Any) -> Any:
+        try:
+            return self._handle(conn)
+        finally:
+            self._worker.method_queue.defer(self._finished, conn)
+
+    def _submit(self, conn: Any, data: bytes, handle: Callable[[Any], Any]) -> None:
+        """Have gunicorn handle a request, of which `data` was read, in one of the threads."""
         if not conn.initialized:
             conn.initialized = True
             conn.parser = http.get_parser(conn.cfg, conn.sock, conn.client)
-        if client.data:
-            conn.parser.unreader.unread(bytes(client.data))
-        conn.data_ready = True
-        self._submit(conn)
+        if data:
+            conn.parser.unreader.buf.write(data)
+        worker = self._worker
+        done = worker.tpool.submit(handle, conn)
+        done.add_done_callback(partial(worker.method_queue.defer, worker.finish_request, conn))
 
     def _forget(self, client: _Client) -> None:
         self._heads.pop(client.conn, None)
@@ -243,8 +297,11 @@ class Heads:
 
     def _drop(self, client: _Client) -> None:
         self._forget(client)
+        self._close(client.conn)
+
+    def _close(self, conn: Any) -> None:
         self._worker.nr_conns -= 1
-        client.conn.close()
+        conn.close()
 
     def _refuse(self, client: _Client, reason: str, answer: Answer) -> None:
         """Answer, and read on for a moment: what is unread at the close would reset the connection."""
@@ -254,7 +311,7 @@ class Heads:
         try:
             if client.data:
                 conn.sock.send(answer.raw)
-            if not self._worker.cfg.is_ssl:
+            if not self._tls:
                 conn.sock.shutdown(socket.SHUT_WR)
             self._worker.poller.register(conn.sock, selectors.EVENT_READ, partial(self._linger, conn))
             self._lingering[conn] = [time.monotonic() + LINGER, DROPPED]
@@ -279,6 +336,10 @@ class Heads:
             self._worker.poller.unregister(conn.sock)
         self._worker.nr_conns -= 1
         conn.close()
+
+    def waits(self) -> bool:
+        """Whether there is anything to look at."""
+        return bool(self._heads or self._bodies or self._lingering)
 
     def look(self, deadline: float, idle: float) -> None:
         """End what takes too long; after `deadline`, in a drain, what has been silent for `idle` seconds."""

@@ -139,6 +139,8 @@ class Requests:
             refuse(sock, LARGE)
             self.end(req, sock)
             return False
+        if length is not None and len(req.unreader.buf.getvalue()) >= length:  # all of it is there
+            return True
         self._uploads[sock] = Upload(req.unreader, sock, _peer(address, sock), self._serving, length is None)
         return True
 

@@ -226,3 +226,4 @@ class MooringWorker(Worker):
         self.mooring_job.serving.booted()
         if self.mooring_job.reports.first():
             self.mooring_job.serving.ready()
+        self.notify = super().notify  # type: ignore[method-assign]  # from now on it is gunicorn's own

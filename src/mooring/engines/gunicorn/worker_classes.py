@@ -178,13 +178,17 @@ class SyncWorker(MooringWorker):
         """
         self.mooring_requests = Requests(self.mooring_job.serving)
         self.mooring_requests.start()
+        worker, own = self, super()  # type: Any, Any
+        self.mooring_answer = own.handle_request  # found once: super() costs each request more than the call
+        if any(not isinstance(each.getsockname(), tuple) for each in self.sockets):
+            worker.handle = self.mooring_handle
         if self.cfg.timeout:
             native("_thread", "start_new_thread")(self.mooring_look, (native("time", "sleep"),))
         super().run()
         self.mooring_serve_queued()
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve a connection: read its one request, and send the response."""
+    def mooring_handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve a connection: read its one request, and send the response. With unix sockets only."""
         self.mooring_requests.connect(client, addr)
         try:
             super().handle(listener, client, addr)  # type: ignore[misc]
@@ -196,7 +200,7 @@ class SyncWorker(MooringWorker):
         if not self.mooring_requests.begin(req, client, addr):
             return
         try:
-            super().handle_request(listener, req, client, addr)  # type: ignore[misc]
+            self.mooring_answer(listener, req, client, addr)
         finally:
             self.mooring_requests.end(req, client)
 
@@ -230,23 +234,18 @@ class ThreadWorker(MooringWorker):
     def run(self) -> None:
         """Serve, with a watch over clients that stall."""
         serving = self.mooring_job.serving
-        self.mooring_heads = Heads(self, serving, super().enqueue_req)  # type: ignore[misc]
+        worker, own = self, super()  # type: Any, Any
+        heads = self.mooring_heads = Heads(self, serving, own.handle, own.enqueue_req)
+        if heads.plain:
+            worker.enqueue_req = heads.enqueue
+        # found once: super() costs each request more than the call
+        self.mooring_wait, self.mooring_answer = own.wait_for_and_dispatch_events, own.handle_request
         self.mooring_requests = Requests(serving, heads=not self.mooring_heads.plain)
         self.mooring_requests.start()
         super().run()
 
-    def enqueue_req(self, conn: Any) -> None:
-        """Have a connection's next request served, once its head is there."""
-        if not self.mooring_heads.take(conn):
-            super().enqueue_req(conn)  # type: ignore[misc]
-
-    def finish_request(self, conn: Any, fs: Any) -> None:
-        """Handle the end of a request, in the main thread."""
-        self.mooring_heads.finished(conn)
-        super().finish_request(conn, fs)  # type: ignore[misc]
-
     def handle(self, conn: Any) -> Any:
-        """Read a request and send the response, in one of the threads."""
+        """Read a request and send the response, in one of the threads; where the head was not read before."""
         self.mooring_reading.add(conn)
         try:
             return super().handle(conn)  # type: ignore[misc]
@@ -260,9 +259,15 @@ class ThreadWorker(MooringWorker):
         if not self.mooring_requests.begin(req, sock, conn.client):
             return False
         try:
-            return super().handle_request(req, conn)  # type: ignore[misc]
+            return self.mooring_answer(req, conn)
         finally:
             self.mooring_requests.end(req, sock)
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        if keepalive and getattr(conn.parser.mesg.body.reader, "length", None) == 0:
+            return True  # there is no rest of a body to look for
+        kept: bool = super()._keepalive_after(conn, keepalive)  # type: ignore[misc]
+        return kept
 
     def handle_http2(self, conn: Any) -> Any:
         """Serve an HTTP/2 connection: gunicorn stays in here for all its requests."""
@@ -283,14 +288,14 @@ class ThreadWorker(MooringWorker):
             client.setblocking(True)
             worker.enqueue_req(gthread.TConn(self.cfg, client, address, listener.getsockname()))
         super()._cap_keepalive(self.mooring_deadline)  # type: ignore[misc]
+        worker.murder_pending = self.mooring_murder_pending
 
     def wait_for_and_dispatch_events(self, timeout: float) -> None:
         """Wait for events; in a drain not for gunicorn's whole second, since less time may be left."""
-        super().wait_for_and_dispatch_events(  # type: ignore[misc]
-            timeout if self.alive else min(timeout, 0.1)
-        )
-        self.mooring_heads.look(self.mooring_deadline, self.mooring_idle)
-        if time.monotonic() >= self.mooring_deadline:
+        self.mooring_wait(timeout if self.alive else min(timeout, 0.1))
+        if self.mooring_heads.waits():
+            self.mooring_heads.look(self.mooring_deadline, self.mooring_idle)
+        if not self.alive and time.monotonic() >= self.mooring_deadline:
             self.mooring_end_reading()
 
     def mooring_end_reading(self) -> None:
@@ -309,8 +314,8 @@ class ThreadWorker(MooringWorker):
             self.mooring_heads.close()
         super().murder_keepalived(force)  # type: ignore[misc]
 
-    def murder_pending(self) -> None:
-        """Close connections that have not sent a request in time."""
+    def mooring_murder_pending(self) -> None:
+        """Close connections that have not sent a request in time; in a drain, instead of gunicorn's own."""
         for each in self.pending_conns:
             each.timeout = min(each.timeout, self.mooring_deadline)
         super().murder_pending()  # type: ignore[misc]
