@@ -41,9 +41,11 @@ class Client(LimitedHttpToolsProtocol):
         self.expired.append(what)
 
 
-def watched(client: Client, seconds: float, rate: float, **limits: float) -> float | None:
+def watched(
+    client: Client, seconds: float, rate: float, watch: Watch | None = None, **limits: float
+) -> float | None:
     """Look once a second while `rate` bytes a second come; the second in which it expired."""
-    watch = Watch([client], Limits(**limits))
+    watch = watch or Watch([client], Limits(**limits))
     for second in range(1, int(seconds) + 1):
         client.taken += int(rate * second) - int(rate * (second - 1))
         watch.look(float(second))
@@ -61,10 +63,23 @@ def test_a_body_that_stalls_or_drips_ends(rate, ends):
     assert ends is None or found <= ends + 2
 
 
-def test_a_burst_buys_no_time_for_a_drip():
+def test_a_burst_buys_no_hours_for_a_drip():
+    assert 60 <= bursts(rate=1) <= 101
+
+
+def test_a_pause_after_a_fast_start_is_no_drip():
+    assert bursts(rate=0, for_seconds=55) is None
+    assert bursts(rate=0, for_seconds=65) is not None
+
+
+def bursts(rate: float, for_seconds: float = 300) -> float | None:
+    """What `watched` finds after 10 MB in a second."""
     client = Client("body")
+    watch = Watch([client], Limits())
+    watch.look(-1.0)
     client.taken = 10_000_000
-    assert watched(client, 300, 1) is not None
+    watch.look(0.0)
+    return watched(client, for_seconds, rate, watch=watch)
 
 
 def test_a_second_body_is_rated_by_itself():

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple, Protocol
 from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, Numbers, Peer
 from mooring.engines.common.full import Full
+from mooring.engines.common.pace import RATE, Pace
 from mooring.engines.common.refusal import TIME
 from mooring.engines.common.websockets import FRAGMENTS
 from mooring.system.unpatched import native
 
-SECONDS, RATE = 20.0, 240  # in each of so many seconds of waiting, a body must bring so many bytes a second
 _PAUSE, _LEAST, _SHARE = 1.0, 0.05, 100  # between two looks: seconds, and so many times a look's CPU time
 _LONGEST = 10.0
 _HURRY = 0.25  # seconds: with WebSockets, whose floods are dear until they are seen
@@ -129,10 +129,10 @@ class _Seen:
 class _Wait:
     """How long something has been waited for; in seconds of looking."""
 
-    __slots__ = ("all", "mark", "still", "window")
+    __slots__ = ("mark", "pace", "still")
 
     def __init__(self) -> None:
-        self.mark, self.still, self.all, self.window = -1, 0.0, 0.0, 0
+        self.mark, self.still, self.pace = -1, 0.0, Pace()
 
 
 class Busy(NamedTuple):
@@ -402,13 +402,8 @@ class Watch:
             if not each.waiting:
                 wait.still = 0.0
                 continue
-            wait.all += elapsed
             wait.still = 0.0 if came else wait.still + elapsed
-            slow = False
-            if wait.all >= SECONDS:
-                slow = 0 <= received - wait.window < RATE * SECONDS
-                wait.all, wait.window = 0.0, received
-            if wait.still >= self._body or slow:
+            if wait.still >= self._body or wait.pace.is_slow(received, elapsed, self._body):
                 if each.client is not None and each.client[0] and not each.multiplexed:
                     self._ending[each.client] = _PAUSE  # the client may read the answer before
                 self._refused("body_timeout", each.client, "")

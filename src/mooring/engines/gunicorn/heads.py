@@ -24,8 +24,8 @@ from gunicorn import http, sock
 from gunicorn.http2 import negotiation
 
 from mooring.engines import Serving
+from mooring.engines.common.pace import Pace
 from mooring.engines.common.refusal import DROPPED, FIELDS, LARGE, LINGER, TIME, Answer
-from mooring.engines.common.watch import RATE, SECONDS
 
 _LOOK = 0.5  # seconds between two looks at all bodies
 _SIZE = 65536  # of a read
@@ -51,18 +51,19 @@ class _Client:
         "expected",
         "full",
         "heard",
+        "looked",
         "need",
+        "pace",
         "polled",
         "searched",
         "since",
-        "window",
     )
 
     def __init__(self, conn: Any, now: float) -> None:
         self.conn, self.data = conn, bytearray()
         self.since = self.heard = now
         self.searched = self.end = self.need = 0
-        self.window = (now, 0)  # when the bytes of a body were counted, and how many there were
+        self.looked, self.pace = now, Pace()  # of a body: the last look
         self.full = self.expected = self.polled = False
 
     @property
@@ -239,7 +240,7 @@ class Heads:
         else:
             client.need = client.end + (int(length[1]) if length and len(length[1]) < 20 else 0)
         now = time.monotonic()
-        client.since, client.window = now, (now, len(client.data))
+        client.since, client.looked, client.pace = now, now, Pace(len(client.data))
 
     def _is_bad(self, client: _Client, start: int) -> bool:
         """Have gunicorn refuse what is no request, at once; and what is too large a head."""
@@ -366,11 +367,8 @@ class Heads:
             return
         if client.full:
             return
-        began, before = client.window
-        slow = False
-        if now - began >= SECONDS:
-            slow = len(client.data) - before < RATE * SECONDS
-            client.window = now, len(client.data)
+        passed, client.looked = now - client.looked, now
+        slow = client.pace.is_slow(len(client.data), passed, self._body)
         if self._body and (now - max(client.heard, client.since) >= self._body or slow):
             self._refuse(client, "body_timeout", TIME)
 

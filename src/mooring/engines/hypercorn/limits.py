@@ -21,6 +21,7 @@ import h11
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.ws_stream import ASGIWebsocketState
 
+from mooring.engines.common import pace as common
 from mooring.engines.common.full import Full
 from mooring.engines.common.websockets import PING
 
@@ -32,7 +33,6 @@ STEPS = 10  # begun at once, then others have their turn
 TURN = 100  # frames of one client, then others have their turn
 
 _LONGEST = 2.0  # seconds that count for a look: what a blocked loop did not read is not the client's fault
-_GRACE, _RATE = 20.0, 240.0  # seconds, then bytes a second
 _CONFIRM = 3.0  # seconds for a client's close_notify; RFC 8446, 6.1 does not require it
 _CROWD = 64  # idle connections found at one search
 _ACKED = struct.Struct("=120xQ")  # tcp_info's bytes_acked: linux/tcp.h
@@ -64,8 +64,7 @@ class Pace:
 
     def __init__(self, now: float, body: int, limits: Limits) -> None:
         self._limit = limits.body_timeout
-        # time that is paid for: bytes buy more, but nobody saves up more than the time without a byte
-        self._credit = self._grace = min(_GRACE, self._limit)
+        self._rate = common.Pace(body)
         self._looked, self._body, self._silence = now, body, 0.0
 
     def check(self, now: float, body: int, *, waiting: bool) -> str:
@@ -75,10 +74,10 @@ class Pace:
         if not waiting:
             return ""
         self._silence = 0.0 if new else self._silence + passed
-        self._credit = min(self._credit + new / _RATE - passed, max(self._grace, self._limit))
+        slow = self._rate.is_slow(body, passed, self._limit)
         if self._silence >= self._limit:
             return f"no byte of the body in {self._limit:g} s"
-        return f"the body comes with less than {_RATE:g} bytes/s" if self._credit < 0 else ""
+        return f"the body comes with less than {common.RATE} bytes/s" if slow else ""
 
 
 class Watch:

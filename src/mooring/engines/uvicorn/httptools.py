@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from mooring.engines import Serving
 from mooring.engines.common.linger import linger
+from mooring.engines.common.pace import Pace
 from mooring.engines.common.refusal import BY_STATUS
 from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Crowd, Limits
@@ -83,7 +84,7 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     # not in the instance's dict: above 30 names CPython keeps it in a slower form, and uvicorn has 28
     __slots__ = (
         *("max_head", "max_fields", "max_body", "made", "awaited", "since", "sending", "sending_since"),
-        *("rated", "waited", "window", "refusal", "unfinished", "measure", "taken", "counted", "began"),
+        *("rated", "pace", "refusal", "unfinished", "measure", "taken", "counted", "began"),
         *("hosts", "framing", "length", "coding", "upgrading", "portions", "whole"),
     )
     limits = Limits()
@@ -103,9 +104,8 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
         self.since = 0.0
         self.sending: object = None
         self.sending_since = 0.0
-        # the request whose body is rated, seconds of waiting in this period, `taken` at the period's start
-        self.rated: object = None
-        self.waited, self.window = 0.0, 0
+        self.rated: object = None  # the request whose body is rated
+        self.pace: Pace | None = None
         self.refusal: Refusal | None = None
         self.unfinished = 0  # bytes since the last whole head that have brought no body
         self.measure = False  # whether a head that is completed now may be too large

@@ -15,12 +15,12 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from mooring.engines.common.connections import unread
+from mooring.engines.common.pace import Pace
 from mooring.engines.uvicorn.httptools import LimitedHttpToolsProtocol
 from mooring.engines.uvicorn.limits import Limits
 from mooring.engines.uvicorn.websockets import QuietWebSockets
 
 _LOOK = 1.0  # seconds
-_PERIOD, _RATE = 20.0, 240  # in each of these seconds of waiting, a body must bring so many bytes a second
 _CONFIRM = 3.0  # seconds for a client's close_notify; RFC 8446, 6.1 does not require it
 _ACKED = struct.Struct("=120xQ")  # tcpi_bytes_acked of tcp_info (linux/tcp.h)
 
@@ -71,16 +71,11 @@ class Watch:
             each.expire(what)
 
     def _slow(self, each: LimitedHttpToolsProtocol, passed: float) -> bool:
-        """Whether a body has come too slowly for a whole period of waiting."""
+        """Whether a body comes too slowly."""
         if each.rated is not each.cycle:
-            each.rated, each.waited, each.window = each.cycle, 0.0, each.taken
+            each.rated, each.pace = each.cycle, Pace(each.taken)
             return False
-        each.waited += passed
-        if each.waited < _PERIOD:
-            return False
-        brought = each.taken - each.window
-        each.waited, each.window = 0.0, each.taken
-        return brought < _RATE * _PERIOD
+        return each.pace is not None and each.pace.is_slow(each.taken, passed, self._limits.body_timeout)
 
     def _taken(self, each: Any, now: float, delivering: bool) -> None:
         transport = each.transport
