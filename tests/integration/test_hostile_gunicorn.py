@@ -194,3 +194,12 @@ def test_good_clients(variant, secure, mooring, tmp_path):
     good = [*GOOD, follows_events] if variant.interface == "asgi" else GOOD
     at_once([lambda each=each: each(target) for each in good])
     assert not sum(map(target.refused, ("head_timeout", "body_timeout", "send_timeout", "connections")))
+
+
+def test_what_tls_has_decrypted_of_the_next_request_is_served(mooring, tmp_path):
+    target = Target(mooring, "wsgi", Authority(tmp_path).issue(1000), **GTHREAD)
+    with target.connect() as sock:
+        sock.sendall(POST.replace(b"90000", b"12000"))
+        target.serves()  # a thread waits for the body by now
+        sock.sendall(b"x" * 12_000 + HEAD + b"Connection: close\r\n\r\n")  # one record
+        assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2

@@ -11,6 +11,7 @@ Not for what is no plain HTTP/1 from its first byte: PROXY protocol, uwsgi, HTTP
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import selectors
 import socket
@@ -26,6 +27,7 @@ from gunicorn.http2 import negotiation
 from mooring.engines import Serving
 from mooring.engines.common.refusal import DROPPED, FIELDS, LARGE, LINGER, TIME, Answer
 from mooring.engines.common.watch import RATE, SECONDS
+from mooring.engines.gunicorn.requests import Upload
 
 _LOOK = 0.5  # seconds between two looks at all bodies
 _SIZE = 65536  # of a read
@@ -41,7 +43,10 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Client:
-    """A connection that is read. `end`: where its request's head ends in `data`; 0: not known yet."""
+    """A connection that is read.
+
+    `start`, `end`: where its request's head begins and ends in `data`; an `end` of 0 is not known yet.
+    """
 
     __slots__ = (
         "conn",
@@ -49,20 +54,22 @@ class _Client:
         "end",
         "expected",
         "full",
+        "gone",
         "heard",
         "need",
         "polled",
         "searched",
         "since",
+        "start",
         "window",
     )
 
     def __init__(self, conn: Any, now: float) -> None:
         self.conn, self.data = conn, bytearray()
         self.since = self.heard = now
-        self.searched = self.end = self.need = 0
+        self.searched = self.start = self.end = self.need = 0
         self.window = (now, 0)  # when the bytes of a body were counted, and how many there were
-        self.full = self.expected = self.polled = False
+        self.full = self.expected = self.polled = self.gone = False
 
     @property
     def whole(self) -> bool:
@@ -78,12 +85,13 @@ class Heads:
         self._worker, self._refused, self._submit = worker, serving.refused, submit
         self._head, self._body = settings.head_timeout, settings.body_timeout
         self._most, self._max_body = settings.max_head or _MOST, settings.max_body
-        self._share = max(1, worker.cfg.threads // 2)
+        self._share: int = max(1, worker.cfg.threads // 2)
         self._heads: dict[Any, _Client] = {}  # the oldest first
         self._bodies: dict[Any, _Client] = {}
         self._looked = 0.0
         self._lingering: dict[Any, list[float]] = {}  # until when, and how many bytes more
-        self._unfinished = set[Any]()  # connections whose request has a thread, without its whole body
+        # connections whose requests have threads, given without a whole body; None: not parsed yet
+        self._unfinished: dict[Any, Upload | None] = {}
         cfg = worker.cfg
         self.plain = getattr(cfg, "protocol", "http") == "http" and cfg.proxy_protocol in (False, "off")
 
@@ -117,12 +125,40 @@ class Heads:
     def finished(self, conn: Any) -> None:
         """A thread is done with a connection's request."""
         if conn in self._unfinished:
-            self._unfinished.discard(conn)
-            for client in self._bodies.values():  # the one that has waited for longest
-                self._give(client)
+            del self._unfinished[conn]
+            self.look_at_places()
+
+    @staticmethod
+    def keep_pending(conn: Any) -> None:
+        """Take what TLS has decrypted of the next request: the poller does not tell of it."""
+        with contextlib.suppress(OSError):  # the next read tells
+            while size := conn.sock.pending():
+                buffer = conn.parser.unreader.buf
+                buffer.seek(0, os.SEEK_END)
+                buffer.write(conn.sock.recv(size))
+
+    def begun(self, conn: Any, upload: Upload | None) -> None:
+        """A thread has parsed the head of a request. Called in that thread."""
+        if conn in self._unfinished:
+            self._unfinished[conn] = upload
+
+    def look_at_places(self) -> None:
+        """Give the threads of bodies that have come to others, those that have waited for longest."""
+        for client in list(self._bodies.values()):
+            if self._crowded():
                 break
+            self._give(client)
+
+    def _crowded(self) -> bool:
+        """Whether half of the threads have a body that is not whole."""
+        if len(self._unfinished) < self._share:
+            return False
+        missing = [each for each in list(self._unfinished.values()) if each is None or not each.ended]
+        return len(missing) >= self._share
 
     def _readable(self, client: _Client, _sock: Any = None) -> None:
+        if client.gone:  # given to a thread by an event of the same round, which the poller told of before
+            return
         conn = client.conn
         try:
             if self._worker.cfg.is_ssl and not conn.initialized and not self._handshaken(client):
@@ -165,9 +201,10 @@ class Heads:
         """Whether the client is read no more: its request was given to a thread, or refused."""
         data = client.data
         if not client.end:
-            start = 0
+            start = client.start
             while data.startswith((b"\r\n", b"\n"), start):  # RFC 9112, 2.2
                 start = data.index(b"\n", start) + 1
+            client.start = start
             found = _END.search(data, max(start, client.searched - 3))
             client.searched = len(data)
             if found is None:
@@ -181,7 +218,7 @@ class Heads:
         if client.whole:
             self._give(client)
             return True
-        if len(self._unfinished) < self._share:
+        if not self._crowded():
             self._give(client)
             return True
         if len(data) - client.end >= _GATHERED and not client.full:
@@ -189,7 +226,8 @@ class Heads:
             self._unpoll(client)
         elif not client.expected and _EXPECTS.search(data, 0, client.end):
             client.expected = True
-            client.conn.sock.send(_CONTINUE)
+            with contextlib.suppress(OSError):  # it has left: the next read tells
+                client.conn.sock.send(_CONTINUE)
         return client.full
 
     def _measure(self, client: _Client) -> None:
@@ -221,7 +259,7 @@ class Heads:
         conn = client.conn
         self._forget(client)
         if not client.whole:
-            self._unfinished.add(conn)
+            self._unfinished[conn] = None
         if not conn.initialized:
             conn.initialized = True
             conn.parser = http.get_parser(conn.cfg, conn.sock, conn.client)
@@ -231,6 +269,7 @@ class Heads:
         self._submit(conn)
 
     def _forget(self, client: _Client) -> None:
+        client.gone = True
         self._heads.pop(client.conn, None)
         self._bodies.pop(client.conn, None)
         self._unpoll(client)
@@ -296,13 +335,11 @@ class Heads:
             self._refuse(client, "head_timeout", TIME)
         if now - self._looked >= _LOOK:
             self._looked = now
+            self.look_at_places()
             for client in list(self._bodies.values()):
                 self._look_at_body(client, now)
 
     def _look_at_body(self, client: _Client, now: float) -> None:
-        if len(self._unfinished) < self._share:
-            self._give(client)
-            return
         if client.full:
             return
         began, before = client.window

@@ -13,6 +13,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -28,11 +29,13 @@ class Upload:
     """A request's body, while it is read."""
 
     __slots__ = (
-        "_chunked",
+        "_length",
         "_most",
         "_own",
+        "_reader",
         "_serving",
         "_sock",
+        "_then",
         "_tls",
         "client",
         "multiplexed",
@@ -42,14 +45,23 @@ class Upload:
     )
 
     def __init__(
-        self, unreader: Any, sock: Any, client: Peer | None, serving: Serving, chunked: bool
+        self, req: Any, sock: Any, client: Peer | None, serving: Serving, then: Callable[[], object]
     ) -> None:
-        self._chunked = chunked  # else its length was compared before
+        """`then` is called when so many bytes have come as the head declares."""
+        unreader, self._reader, self._then = req.unreader, req.body.reader, then
+        self._length: int | None = getattr(self._reader, "length", None)
         self._own, self._sock, self._serving, self.client = unreader.chunk, sock, serving, client
         self._most, self._tls = serving.plan.settings.max_body, serving.plan.tls
         self.received = len(unreader.buf.getvalue())  # read with the head
         self.waiting = self.refused = self.multiplexed = False
         unreader.chunk = self.chunk
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come; of chunks: whether the application has read them all."""
+        if self._length is not None:
+            return self.received >= self._length
+        return getattr(self._reader, "parser", self) is None
 
     def chunk(self, size_hint: Any = None) -> bytes:
         """The next bytes of the connection; stands for gunicorn's own function."""
@@ -58,9 +70,12 @@ class Upload:
         data = self._wait(size_hint)
         self._check()
         self.received += len(data)
-        if self._chunked and 0 < self._most < self.received:
-            self._serving.refused("body_size", self.client, "")
-            self._answer(LARGE)
+        if self._length is None:  # else it was compared before
+            if 0 < self._most < self.received:
+                self._serving.refused("body_size", self.client, "")
+                self._answer(LARGE)
+        elif self.received >= self._length:
+            self._then()
         return data
 
     def _check(self) -> None:
@@ -125,8 +140,11 @@ class Requests:
         """Watch from now on."""
         self._watch.start()
 
-    def begin(self, req: Any, sock: Any, address: Any) -> bool:
-        """Note a request whose head has come; False if it was refused, and its connection is to be closed."""
+    def begin(self, req: Any, sock: Any, address: Any, then: Callable[[], object] = lambda: None) -> bool:
+        """Note a request whose head has come; False if it was refused, and its connection is to be closed.
+
+        `then` is called when its body has come.
+        """
         self._flying[sock] = address
         if self._answered is not None:
             self._answered.add(_peer(address, sock))
@@ -139,8 +157,12 @@ class Requests:
             refuse(sock, LARGE)
             self.end(req, sock)
             return False
-        self._uploads[sock] = Upload(req.unreader, sock, _peer(address, sock), self._serving, length is None)
+        self._uploads[sock] = Upload(req, sock, _peer(address, sock), self._serving, then)
         return True
+
+    def upload(self, sock: Any) -> Upload | None:
+        """The body that is read from a connection."""
+        return self._uploads.get(sock)
 
     def end(self, req: Any, sock: Any) -> None:
         """Note the end of a request."""

@@ -249,16 +249,21 @@ class ThreadWorker(MooringWorker):
         """Read a request and send the response, in one of the threads."""
         self.mooring_reading.add(conn)
         try:
-            return super().handle(conn)  # type: ignore[misc]
+            result = super().handle(conn)  # type: ignore[misc]
         finally:
             self.mooring_reading.discard(conn)
+        if result is True and self.cfg.is_ssl:
+            self.mooring_heads.keep_pending(conn)
+        return result
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Send the response to an HTTP/1 request."""
         self.mooring_reading.discard(conn)
-        sock = conn.sock
-        if not self.mooring_requests.begin(req, sock, conn.client):
+        sock, heads = conn.sock, self.mooring_heads
+        then: Any = self.method_queue.defer  # type: ignore[attr-defined]
+        if not self.mooring_requests.begin(req, sock, conn.client, lambda: then(heads.look_at_places)):
             return False
+        heads.begun(conn, self.mooring_requests.upload(sock))
         try:
             return super().handle_request(req, conn)  # type: ignore[misc]
         finally:
