@@ -37,6 +37,7 @@ class Upload:
         "_sock",
         "_then",
         "_tls",
+        "_turn",
         "client",
         "multiplexed",
         "received",
@@ -44,12 +45,19 @@ class Upload:
         "waiting",
     )
 
-    def __init__(
-        self, req: Any, sock: Any, client: Peer | None, serving: Serving, then: Callable[[], object]
+    def __init__(  # noqa: PLR0917
+        self,
+        req: Any,
+        sock: Any,
+        client: Peer | None,
+        serving: Serving,
+        then: Callable[[], object],
+        turn: Callable[[], object],
     ) -> None:
-        """`then` is called when so many bytes have come as the head declares."""
+        """`then` is called when so many bytes have come as the head declares; `turn` lets others run."""
         unreader, self._reader, self._then = req.unreader, req.body.reader, then
         self._length: int | None = getattr(self._reader, "length", None)
+        self._turn = turn
         self._own, self._sock, self._serving, self.client = unreader.chunk, sock, serving, client
         self._most, self._tls = serving.plan.settings.max_body, serving.plan.tls
         self.received = len(unreader.buf.getvalue())  # read with the head
@@ -67,6 +75,7 @@ class Upload:
         """The next bytes of the connection; stands for gunicorn's own function."""
         if self.refused:
             raise ConnectionResetError(errno.ECONNRESET, "the request's body was refused")
+        self._turn()
         data = self._wait(size_hint)
         self._check()
         self.received += len(data)
@@ -127,8 +136,11 @@ class Upload:
 class Requests:
     """Those in flight in one worker."""
 
-    def __init__(self, serving: Serving, *, heads: bool = True) -> None:
-        """`heads`: the watch ends connections on which a head is pending."""
+    def __init__(
+        self, serving: Serving, *, heads: bool = True, turn: Callable[[], object] = lambda: None
+    ) -> None:
+        """`heads`: the watch ends connections on which a head is pending. `turn` lets others run."""
+        self._turn = turn
         self._serving, self._most = serving, serving.plan.settings.max_body
         self._flying: dict[Any, Any] = {}
         self._uploads: dict[Any, Upload] = {}
@@ -157,7 +169,7 @@ class Requests:
             refuse(sock, LARGE)
             self.end(req, sock)
             return False
-        self._uploads[sock] = Upload(req, sock, _peer(address, sock), self._serving, then)
+        self._uploads[sock] = Upload(req, sock, _peer(address, sock), self._serving, then, self._turn)
         return True
 
     def upload(self, sock: Any) -> Upload | None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 UVICORN = "0.54."
 """The release that mooring's protocol classes and its server are written for."""
 
+_TURN = 0.002  # seconds, after which a greenlet that has no need to wait lets others run
+
 
 def worker_class(base: Any, job: GunicornJob) -> type:
     """The class that gunicorn starts instead of `base`."""
@@ -328,7 +330,7 @@ class GeventWorker(MooringWorker):
         """Gunicorn calls this in the worker, after the fork."""
         self.mooring_waiting: dict[Any, Any] = {}
         self.mooring_adopted: list[Any] = []
-        self.mooring_end = 0.0
+        self.mooring_end = self.mooring_turned = 0.0
         super().init_process()
 
     def run(self) -> None:
@@ -354,19 +356,28 @@ class GeventWorker(MooringWorker):
                 handle(context, kind, value, trace)
 
         hub.handle_error = handle_error
-        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests = Requests(self.mooring_job.serving, turn=self.mooring_turn)
         self.mooring_requests.start()
         super().run()
         gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Send the response to a request."""
+        self.mooring_turn()
         if not self.mooring_requests.begin(req, sock, addr):
             raise StopIteration
         try:
             super().handle_request(listener_name, req, sock, addr)  # type: ignore[misc]
         finally:
             self.mooring_requests.end(req, sock)
+
+    def mooring_turn(self) -> None:
+        """Let other greenlets run: a client that always has sent more than is read would hold them all."""
+        if time.monotonic() - self.mooring_turned > _TURN:
+            import gevent
+
+            gevent.sleep(0)
+            self.mooring_turned = time.monotonic()
 
     def handle_http2(self, listener: Any, client: Any, addr: Any, **more: Any) -> None:
         """Serve an HTTP/2 connection, for all its requests."""
