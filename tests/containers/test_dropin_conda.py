@@ -196,6 +196,10 @@ def test_h30_one_worker(user, start):
 def test_h13_an_idle_connection_is_kept_for_more_than_a_minute(kept):
     """The one that was opened before all these tests."""
     container, connection, since = kept
+    if time.monotonic() > since + 100:  # on a busy machine its 120 s may be over
+        connection = connect(container)
+        assert answers(connection)
+        since = time.monotonic()
     time.sleep(max(0.0, since + IDLE - time.monotonic()))
     assert answers(connection)
     connection.close()

@@ -317,9 +317,10 @@ def test_idle_clients_give_way_to_one_that_asks(served):
 
 def test_clients_that_do_not_read_give_way(served):
     served.answer = lambda request: Answer(200, "x" * (20_000_000 if request.path == "/big" else 1))
-    held = [served.connect() for _ in range(3 * WRITERS)]
-    for sock in held:
-        sock.sendall(b"GET /big HTTP/1.1\r\n\r\n")
+    held = []
+    for _ in range(3 * WRITERS):
+        held.append(served.connect())  # the request is there when the connection is taken
+        held[-1].sendall(b"GET /big HTTP/1.1\r\n\r\n")
         served.turn()
     assert len(served.door.clients) == WRITERS  # each holds its response in memory
     assert served.ask(b"GET /small HTTP/1.1\r\n\r\n").endswith(b"\r\n\r\nx\n")

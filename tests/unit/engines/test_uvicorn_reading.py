@@ -234,3 +234,30 @@ def test_what_asks_for_an_upgrade(value, upgrade, found):
 def test_a_target_with_another_host(target, host, other):
     assert other_host(target, [(b"host", host)]) is other
     assert not other_host(target, [])
+
+
+def test_a_body_that_comes_after_the_answer_leaves_an_idle_connection():
+    async def early(scope, receive, send):
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def work(protocol, transport):
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n"
+        protocol.data_received(head + b"12345")
+        await until(lambda: protocol.server_state.total_requests == 1)
+        assert protocol.awaits() is None or protocol.awaits()[0] == "body"
+        protocol.data_received(b"67890")
+        await until(lambda: protocol.timeout_keep_alive_task is not None)
+        assert protocol.awaits() is None
+        assert protocol.idle_since() is not None
+        # with a request behind the body, it is not idle
+        protocol.data_received(head)
+        await until(lambda: protocol.server_state.total_requests == 2)
+        protocol.data_received(b"1234567890" + head[:10])
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert protocol.timeout_keep_alive_task is None
+        assert protocol.awaits()[0] == "head"
+        protocol.connection_lost(None)
+
+    run(work, early)

@@ -27,6 +27,7 @@ connections: set[Any] = set()  # the open connections of this process
 HANDSHAKE = "the TLS handshake"
 
 _LINGER_BODY = 5.0  # seconds, for a body that is too large
+_PART = 2**14  # bytes
 _LITTLE = 2**16  # bytes that are still read of what may have no end
 _FLOODS = {"head_size", "malformed", "http2"}
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what was not delivered is dropped
@@ -116,6 +117,8 @@ class _Limited(Member):
     head_at: float | None = None
     taken: object = None
     taken_at = 0.0
+    confirm_at: float | None = None
+    passed = 0  # parts of what was sent over a unix socket on trio
     discarded = 0
     _seen = -1
     most_discarded = DROPPED
@@ -126,11 +129,28 @@ class _Limited(Member):
         server: Any = super()
         try:
             if self._succeeds() or self.enter():
+                self._count_parts()
                 await server.run()
                 if not hasattr(self, "protocol"):
                     self._has_failed()
         finally:
             connections.discard(self)
+
+    def _count_parts(self) -> None:
+        """Send in counted parts: on trio nothing else tells what a client takes of a unix socket."""
+        stream: Any = getattr(self, "stream", None)
+        sock = getattr(stream, "socket", None)  # not of TLS
+        if sock is None or sock.family != socket.AF_UNIX:
+            return
+        send_all = stream.send_all
+
+        async def counted(data: bytes) -> None:
+            view = memoryview(data)
+            for first in range(0, max(1, len(view)), _PART):
+                await send_all(view[first : first + _PART])
+                self.passed += 1
+
+        stream.send_all = counted
 
     def _succeeds(self) -> bool:
         """Whether this one stands for a handshake that was among the connections. Not on trio."""
@@ -290,6 +310,11 @@ class _Limited(Member):
             size: int = writer.transport.get_write_buffer_size()
             return size
         return int(self.send_lock.locked())  # type: ignore[attr-defined]
+
+    def is_closing(self) -> bool:
+        """Whether TLS is being ended, on asyncio."""
+        writer: Any = getattr(self, "writer", None)
+        return writer is not None and writer.is_closing()
 
     def client(self) -> object:
         """The client's address, None for a unix socket."""

@@ -66,6 +66,8 @@ class DrainingH2Protocol(H2Protocol):
     wrong = ""  # what h2 has not taken of the client
     reason = "malformed"
     _left = False  # the client has sent GOAWAY
+    _gone_away = False  # we have
+    _handling = False  # h2 knows of requests that are not among the streams yet
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -78,8 +80,11 @@ class DrainingH2Protocol(H2Protocol):
         self._frames.__class__ = _Frames
         self._receive, connection.receive_data = connection.receive_data, self._received
         self._send_data_frame, connection.send_data = connection.send_data, self._sent
+        self._go_away, connection.close_connection = connection.close_connection, self._goes_away
 
     def _received(self, data: bytes) -> Any:
+        if self._gone_away:
+            return []  # what a client has sent before it knew is no error; it asks elsewhere again
         self._frames.left = TURN
         try:
             return self._receive(data)
@@ -88,6 +93,17 @@ class DrainingH2Protocol(H2Protocol):
             if isinstance(error, _FLOODS) or "continuation" in self.wrong:
                 self.reason = "http2"
             raise
+
+    def _goes_away(self, error_code: int = ErrorCodes.NO_ERROR, **options: Any) -> None:
+        """As h2's, which then sends no more of an answer: so after the last one, if no client is refused.
+
+        hypercorn asks for it in the middle of the request that is one too many (keep_alive_max_requests).
+        """
+        if (self.idle and not self._handling) or of(self).ending is not None:
+            self._gone_away = True
+            self._go_away(error_code, **options)
+        else:
+            self.draining = True
 
     def _sent(self, stream: int, data: bytes) -> None:
         self._purse += _SENT + len(data) // _EACH
@@ -122,7 +138,13 @@ class DrainingH2Protocol(H2Protocol):
         if cost and not self._pay(cost):
             await of(self).refuse("http2", 0, "a flood of frames")
             return
-        await super()._handle_events(events)
+        self._handling = True
+        try:
+            await super()._handle_events(events)
+        finally:
+            self._handling = False
+        if self.draining and self.idle and not self._gone_away:
+            self.task_group.spawn(self._leave_soon)
         if cost and self.idle and any(type(event) is received.StreamReset for event in events):
             # by itself hypercorn would wait for ever for the next request
             await self.send(Updated(idle=True))
@@ -177,6 +199,8 @@ class DrainingH2Protocol(H2Protocol):
             begun = not status or getattr(stream, "response", None) is not None
             if not begun:
                 self.connection.send_headers(number, [(b":status", b"%d" % status)], end_stream=True)
+                await self._flush()
+                await self.context.sleep(_LOOK)  # curl, in an upload, drops an answer that a reset comes with
             if begun or not getattr(stream, "ended", False):
                 self.connection.reset_stream(number, ErrorCodes.CANCEL if begun else ErrorCodes.NO_ERROR)
         await self._flush()
@@ -224,8 +248,15 @@ class DrainingH2Protocol(H2Protocol):
         else:
             await self.context.sleep(0)
 
+    async def _leave_soon(self) -> None:
+        while self.idle and self.stream_buffers and not self.closed:
+            await self.context.sleep(_LOOK)
+        await self.leave()
+
     async def leave(self) -> None:
         """If no stream is left, send GOAWAY with the last one's number: later ones may be sent elsewhere."""
+        if self._handling or self._gone_away:
+            return
         if self.idle and not self.closed and not self.context.terminated.is_set():
             self.connection.close_connection()
             await self._flush()
@@ -260,8 +291,7 @@ class _Gone:
 class _CountedBuffer(StreamBuffer):
     """What a stream has to send, with a count of what it has sent, for the watch."""
 
-    popped = seen = 0
-    seen_at = 0.0
+    popped, seen, seen_at = 0, -1, 0.0  # -1: the watch has not looked yet
 
     async def pop(self, max_length: int) -> bytes:
         data = await super().pop(max_length)

@@ -12,6 +12,8 @@ from typing import Any
 
 from mooring.engines.hypercorn.connections import HANDSHAKE, Member, connections
 
+_SHUTDOWN = 86400.0  # seconds; a client may still be taking the last answer: limits.py sees when it doesn't
+
 
 class Handshake(Member, asyncio.Protocol):
     """The protocol of a new connection, which starts TLS, with `made` as the protocol above it."""
@@ -47,6 +49,7 @@ class Handshake(Member, asyncio.Protocol):
                     self._context,
                     server_side=True,
                     ssl_handshake_timeout=self._timeout,
+                    ssl_shutdown_timeout=_SHUTDOWN,
                 )
             )
             await asyncio.sleep(0)  # it stops the reading

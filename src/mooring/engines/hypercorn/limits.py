@@ -33,6 +33,7 @@ TURN = 100  # frames of one client, then others have their turn
 
 _LONGEST = 2.0  # seconds that count for a look: what a blocked loop did not read is not the client's fault
 _GRACE, _RATE = 20.0, 240.0  # seconds, then bytes a second
+_CONFIRM = 3.0  # seconds for a client's close_notify; RFC 8446, 6.1 does not require it
 _CROWD = 64  # idle connections found at one search
 _ACKED = struct.Struct("=120xQ")  # tcp_info's bytes_acked: linux/tcp.h
 
@@ -126,12 +127,18 @@ class Watch:
 
     def _stalls(self, connection: Any) -> bool:
         """Whether a client has taken no byte for too long of what waits for it."""
-        if not (connection.unsent() or is_busy(connection)):
+        closing = connection.is_closing()
+        if not (connection.unsent() or is_busy(connection) or closing):
             connection.taken = None
             return False
         acked = _taken(connection.fileno())
+        if closing and acked is None:  # all is delivered, and the client does not confirm the end
+            connection.confirm_at = connection.confirm_at or self._limits.clock
+            if self._limits.clock - connection.confirm_at >= _CONFIRM:
+                connection.abort()
+            return False
         # nothing in the kernel: what waits here waits for this process
-        taken = None if acked is None else (acked, connection.unsent())
+        taken = None if acked is None else (acked, connection.unsent(), connection.passed)
         if taken is None or taken != connection.taken:
             connection.taken, connection.taken_at = taken, self._limits.clock
             return False
@@ -208,6 +215,8 @@ class Watch:
             if limits.clock - stream.heard_at >= limits.ping:
                 stream.asked_at = limits.clock
                 steps.append(stream.ask)
+        elif connection.taken is not None:
+            stream.asked_at = limits.clock  # the question may not be there yet: the send timeout is for that
         elif limits.clock - stream.asked_at >= limits.ping:
             stream.heard_at = None
             steps.append(functools.partial(stream.refuse, 1011, "a ping was not answered"))

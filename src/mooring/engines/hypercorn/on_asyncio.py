@@ -47,6 +47,8 @@ class _Asyncio:
                 await callback(reader, writer)
             except asyncio.CancelledError:  # at the end of a drain; asyncio before 3.12 fails at such a task
                 transport.abort()
+            except TimeoutError:  # TLS: the client did not confirm the end
+                transport.abort()
             finally:
                 self.transports.discard(transport)
 

@@ -21,6 +21,8 @@ from mooring.engines.uvicorn.limits import Crowd, Limits
 if TYPE_CHECKING:
     import ssl
 
+_SHUTDOWN = 86400.0  # seconds; a client may still be taking the last answer: watch.py sees when it doesn't
+
 Make = Callable[[], Any]
 
 
@@ -77,7 +79,11 @@ class Greeter(asyncio.Protocol):
         patience = owner.limits.head_timeout or None
         try:
             _, protocol = await self._loop.connect_accepted_socket(
-                owner.make, sock, ssl=owner.context, ssl_handshake_timeout=patience
+                owner.make,
+                sock,
+                ssl=owner.context,
+                ssl_handshake_timeout=patience,
+                ssl_shutdown_timeout=_SHUTDOWN,
             )
         except OSError:  # what the client sends is no handshake, or it is gone, or late
             if patience is not None and self._loop.time() - self._began >= patience and not self._closed:

@@ -224,9 +224,27 @@ class LimitedHttpToolsProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """As uvicorn's."""
         cycle = self.cycle
-        if not (self.upgrading or cycle.response_complete):
-            cycle.more_body = False
+        if self.upgrading:
+            return
+        cycle.more_body = False
+        if not cycle.response_complete:
             cycle.message_event.set()
+        else:
+            self.loop.call_soon(self._is_idle)  # when all that was read is parsed
+
+    def _is_idle(self) -> None:
+        """A body is there whose request was answered before: now the time of an idle connection begins."""
+        scope: Any = self.scope
+        if (
+            self.timeout_keep_alive_task is None
+            and self.cycle.response_complete
+            and not self.cycle.more_body
+            and "method" in scope
+            and self.refusal is None
+            and not self.transport.is_closing()
+        ):
+            patience = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(patience, self.timeout_keep_alive_handler)
 
     def on_response_complete(self) -> None:
         """As uvicorn's, with fewer calls: this pays for what the limits cost."""

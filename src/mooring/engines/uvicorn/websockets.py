@@ -22,7 +22,7 @@ from mooring.engines.uvicorn import limits
 from mooring.engines.uvicorn.limits import Limits
 
 _LOG = logging.getLogger("uvicorn.error.websockets")
-_SLICE, _TURN = 16 * 1024, 0.01  # bytes that are parsed at once; seconds after which others have their turn
+_SLICE, _TURN = 4 * 1024, 0.01  # bytes that are parsed at once; seconds after which others have their turn
 _PROTOCOL, _UTF8 = 1002, 1007  # close codes: RFC 6455, 7.4.1
 
 
@@ -150,13 +150,16 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         linger(self, self.transport)
 
     def keepalive_timeout(self) -> None:
-        """As uvicorn's, counted; but an application that reads slowly keeps the answer to a ping waiting."""
-        if self.read_paused or self.unparsed:
+        """As uvicorn's, counted; but an application that reads slowly keeps the answer to a ping waiting, and
+        a client that reads slowly may not have the ping yet: the send timeout is for that.
+        """
+        if self.read_paused or self.unparsed or self.sending is not None:
             self.pong_timer = self.loop.call_later(self.ping_timeout or 1.0, self.keepalive_timeout)
             return
         if not (self.close_sent or self.transport.is_closing()):
             self.limits.refused("websocket", self.client, "no answer to a ping")
         super().keepalive_timeout()
+        self.lingering = True
 
     def idle_since(self) -> None:
         """Never closed for a new connection (limits.py)."""
@@ -212,8 +215,8 @@ class QuietWebSockets(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     async def send(self, message: Any) -> None:
-        """As uvicorn's; after `restart` it raises ClientDisconnected, as after a disconnect."""
-        if self.restarting or self.refusing is not None:
+        """As uvicorn's; once this side has ended it, it raises ClientDisconnected, as after a disconnect."""
+        if self.restarting or self.lingering or self.refusing is not None:
             raise ClientDisconnected
         await super().send(message)
 
