@@ -151,7 +151,7 @@ static PyTypeObject Exchange_Type = {
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
-    PyObject *handle, *waiting, *served, *environ_of, *body_of, *stream, *encode, *failed;
+    PyObject *handle, *waiting, *served, *parked, *look, *environ_of, *body_of, *stream, *encode, *failed;
     PyObject *keys; /* the environ's key of each header's name seen; None: the header is dropped */
     Py_ssize_t threads, active, fields;
 } Requests;
@@ -355,6 +355,11 @@ static int serve(Requests *self, PyObject *watcher) {
             PyErr_Fetch(&type, &value, &traceback);
             if (PySet_Discard(self->served, exchange->body) < 0)
                 PyErr_Clear();
+            if (PyObject_Size(self->parked) > 0) { /* one of those may have its place */
+                PyObject *looked = PyObject_CallNoArgs(self->look);
+                Py_XDECREF(looked);
+            }
+            PyErr_Clear();
             PyErr_Restore(type, value, traceback);
         }
         Py_DECREF(exchange);
@@ -400,7 +405,7 @@ static PyObject *Requests_vectorcall(Requests *self, PyObject *const *args, size
     Py_RETURN_NONE;
 }
 
-#define MEMBERS(DO) DO(handle) DO(waiting) DO(served) DO(environ_of) DO(body_of) DO(stream) DO(encode) DO(failed) DO(keys)
+#define MEMBERS(DO) DO(handle) DO(waiting) DO(served) DO(parked) DO(look) DO(environ_of) DO(body_of) DO(stream) DO(encode) DO(failed) DO(keys)
 
 static int Requests_traverse(Requests *self, visitproc visit, void *arg) {
     MEMBERS(VISIT)
@@ -419,11 +424,11 @@ static void Requests_dealloc(Requests *self) {
 }
 
 static PyObject *Requests_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"handle", "threads", "fields", "waiting", "served", "environ_of", "body_of", "stream", "encode", "failed", NULL};
+    static char *names[] = {"handle", "threads", "fields", "waiting", "served", "parked", "look", "environ_of", "body_of", "stream", "encode", "failed", NULL};
     Requests given = {0}; /* borrowed: parsing may run Python code, and the collector must not see these references */
     if (PyType_Ready(&Exchange_Type) < 0 ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnnOOOOOOO", names, &given.handle, &given.threads, &given.fields,
-                                     &given.waiting, &given.served,
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "OnnOOOOOOOOO", names, &given.handle, &given.threads, &given.fields,
+                                     &given.waiting, &given.served, &given.parked, &given.look,
                                      &given.environ_of, &given.body_of, &given.stream, &given.encode, &given.failed))
         return NULL;
     Requests *self = (Requests *)type->tp_alloc(type, 0);

@@ -469,7 +469,7 @@ class World:
         odd = lambda *_: self.thing()  # noqa: E731
         answer = lambda exchange, environ: exchange.response_bytes(200, self._maybe(self._fields()), b"x")  # noqa: E731
         schedule = accelerator.c.Requests(
-            answer, self._maybe(2), 100, deque(), set(), odd, odd, odd, odd, odd
+            answer, self._maybe(2), 100, deque(), set(), self._maybe({1: 2}), odd, odd, odd, odd, odd, odd
         )
         path = rng.choice([b"/", b"/%", b"/%4", b"/%41%zz%ff", b"%" * 300, b"/x_y"])
         fields = [

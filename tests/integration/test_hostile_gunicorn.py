@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 
 import pytest
@@ -194,3 +196,33 @@ def test_good_clients(variant, secure, mooring, tmp_path):
     good = [*GOOD, follows_events] if variant.interface == "asgi" else GOOD
     at_once([lambda each=each: each(target) for each in good])
     assert not sum(map(target.refused, ("head_timeout", "body_timeout", "send_timeout", "connections")))
+
+
+def test_what_tls_has_decrypted_of_the_next_request_is_served(mooring, tmp_path):
+    target = Target(mooring, "wsgi", Authority(tmp_path).issue(1000), **GTHREAD)
+    with target.connect() as sock:
+        sock.sendall(POST.replace(b"90000", b"12000"))
+        target.serves()  # a thread waits for the body by now
+        sock.sendall(b"x" * 12_000 + HEAD + b"Connection: close\r\n\r\n")  # one record
+        assert read_all(sock).count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_client_that_never_waits_holds_no_greenlet_but_its_own(mooring):
+    target = Target(mooring, "wsgi", **GTHREAD | {"WORKER_CLASS": "gevent"}, MOORING_MAX_BODY="0")
+    ended = threading.Event()
+
+    def floods(sock):
+        with contextlib.suppress(OSError):
+            sock.sendall(CHUNKED)
+            while not ended.is_set():
+                sock.sendall(b"1\r\nx\r\n" * 5000)
+
+    with target.connect() as sock:
+        thread = threading.Thread(target=floods, args=(sock,))
+        thread.start()
+        try:
+            for _ in range(3):
+                assert target.serves() < 5
+        finally:
+            ended.set()
+            thread.join()

@@ -50,6 +50,8 @@ class Input:
     def _note(self, size: int, ended: bool) -> None:
         if self._left is not None:
             self._left -= size
+        if self._left == 0 and not self.ended:
+            self._body.end()
         self.ended = self.ended or ended or self._left == 0
 
     def readline(self, size: int | None = -1) -> bytes:

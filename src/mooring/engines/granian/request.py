@@ -183,6 +183,8 @@ def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
             fields=rules.fields,
             environ_of=lambda scope: environ_of(scope, rules.fields),
             served=rules.parking.served,
+            parked=rules.parking.parked,
+            look=rules.parking.look,
             body_of=body_of,
             stream=stream,
             encode=encoded,
@@ -226,6 +228,8 @@ def _scheduler(  # noqa: PLR0917
             failed(watcher, error)
         finally:
             rules.parking.served.discard(body)
+            if body is not None and rules.parking.parked:
+                rules.parking.look()
 
     return schedule
 
@@ -431,9 +435,15 @@ class Body:
             self._refuse(LARGE)
         self._moved()
         if not message["more_body"]:
-            self.ended = True
-            if self._rules is not None and self._rules.parking.parked:
-                self._rules.parking.look()
+            self.end()
+
+    def end(self) -> None:
+        """Note that all of it is there, which granian may say with a part of its own, later."""
+        if self.ended:
+            return
+        self.ended = True
+        if self._rules is not None and self._rules.parking.parked:
+            self._rules.parking.look()
 
     def gather(self, most: int, then: Callable[[], object]) -> None:
         """Read up to the end, or to so many bytes, and call `then`: in one of granian's threads."""

@@ -11,6 +11,7 @@ Not for what is no plain HTTP/1 from its first byte: PROXY protocol, uwsgi, HTTP
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import selectors
 import socket
@@ -26,6 +27,7 @@ from gunicorn.http2 import negotiation
 from mooring.engines import Serving
 from mooring.engines.common.pace import Pace
 from mooring.engines.common.refusal import DROPPED, FIELDS, LARGE, LINGER, TIME, Answer
+from mooring.engines.gunicorn.requests import Upload
 
 _LOOK = 0.5  # seconds between two looks at all bodies
 _SIZE = 65536  # of a read
@@ -42,7 +44,10 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Client:
-    """A connection that is read. `end`: where its request's head ends in `data`; 0: not known yet."""
+    """A connection that is read.
+
+    `start`, `end`: where its request's head begins and ends in `data`; an `end` of 0 is not known yet.
+    """
 
     __slots__ = (
         "conn",
@@ -50,6 +55,7 @@ class _Client:
         "end",
         "expected",
         "full",
+        "gone",
         "heard",
         "looked",
         "need",
@@ -57,14 +63,15 @@ class _Client:
         "polled",
         "searched",
         "since",
+        "start",
     )
 
     def __init__(self, conn: Any, now: float) -> None:
         self.conn, self.data = conn, bytearray()
         self.since = self.heard = now
-        self.searched = self.end = self.need = 0
+        self.searched = self.start = self.end = self.need = 0
         self.looked, self.pace = now, Pace()  # of a body: the last look
-        self.full = self.expected = self.polled = False
+        self.full = self.expected = self.polled = self.gone = False
 
     @property
     def whole(self) -> bool:
@@ -96,14 +103,16 @@ class Heads:
         self._worker, self._refused, self._handle, self._enqueue = worker, serving.refused, handle, enqueue
         self._head, self._body = settings.head_timeout, settings.body_timeout
         self._most, self._max_body = settings.max_head or _MOST, settings.max_body
-        self._share = max(1, worker.cfg.threads // 2)
+        self._share: int = max(1, worker.cfg.threads // 2)
         self._heads: dict[Any, _Client] = {}  # the oldest first
         self._bodies: dict[Any, _Client] = {}
         self._looked = 0.0
         self._lingering: dict[Any, list[float]] = {}  # until when, and how many bytes more
-        self._unfinished = set[Any]()  # connections whose request has a thread, without its whole body
+        # connections whose requests have threads, given without a whole body; None: not parsed yet
+        self._unfinished: dict[Any, Upload | None] = {}
         cfg = worker.cfg
         self._tls = bool(cfg.is_ssl)
+        self._whole = self._handle_tls if self._tls else handle
         self.plain = getattr(cfg, "protocol", "http") == "http" and cfg.proxy_protocol in (False, "off")
 
     def enqueue(self, conn: Any) -> None:
@@ -127,7 +136,7 @@ class Heads:
                     self._close(conn)
                     return
         if _is_whole(data):
-            self._submit(conn, data, self._handle)
+            self._submit(conn, data, self._whole)
         else:
             self._wait(conn, data)
 
@@ -157,12 +166,48 @@ class Heads:
 
     def _finished(self, conn: Any) -> None:
         """A thread is done with a request that it got without its whole body."""
-        self._unfinished.discard(conn)
-        for client in self._bodies.values():  # the one that has waited for longest
+        if conn in self._unfinished:
+            del self._unfinished[conn]
+            self.look_at_places()
+
+    @staticmethod
+    def keep_pending(conn: Any) -> None:
+        """Take what TLS has decrypted of the next request: the poller does not tell of it."""
+        with contextlib.suppress(OSError):  # the next read tells
+            while size := conn.sock.pending():
+                buffer = conn.parser.unreader.buf
+                buffer.seek(0, os.SEEK_END)
+                buffer.write(conn.sock.recv(size))
+
+    def begun(self, conn: Any, upload: Upload | None) -> None:
+        """A thread has parsed the head of a request; without `upload` all of its body is there.
+
+        Called in that thread.
+        """
+        if conn not in self._unfinished:
+            return
+        if upload is None:
+            self._worker.method_queue.defer(self._finished, conn)
+        else:
+            self._unfinished[conn] = upload
+
+    def look_at_places(self) -> None:
+        """Give the threads of bodies that have come to others, those that have waited for longest."""
+        for client in list(self._bodies.values()):
+            if self._crowded():
+                break
             self._give(client)
-            break
+
+    def _crowded(self) -> bool:
+        """Whether half of the threads have a body that is not whole."""
+        if len(self._unfinished) < self._share:
+            return False
+        missing = [each for each in list(self._unfinished.values()) if each is None or not each.ended]
+        return len(missing) >= self._share
 
     def _readable(self, client: _Client, _sock: Any = None) -> None:
+        if client.gone:  # given to a thread by an event of the same round, which the poller told of before
+            return
         conn = client.conn
         try:
             if self._tls and not conn.initialized and not self._handshaken(client):
@@ -205,9 +250,10 @@ class Heads:
         """Whether the client is read no more: its request was given to a thread, or refused."""
         data = client.data
         if not client.end:
-            start = 0
+            start = client.start
             while data.startswith((b"\r\n", b"\n"), start):  # RFC 9112, 2.2
                 start = data.index(b"\n", start) + 1
+            client.start = start
             found = _END.search(data, max(start, client.searched - 3))
             client.searched = len(data)
             if found is None:
@@ -221,7 +267,7 @@ class Heads:
         if client.whole:
             self._give(client)
             return True
-        if len(self._unfinished) < self._share:
+        if not self._crowded():
             self._give(client)
             return True
         if len(data) - client.end >= _GATHERED and not client.full:
@@ -229,7 +275,8 @@ class Heads:
             self._unpoll(client)
         elif not client.expected and _EXPECTS.search(data, 0, client.end):
             client.expected = True
-            client.conn.sock.send(_CONTINUE)
+            with contextlib.suppress(OSError):  # it has left: the next read tells
+                client.conn.sock.send(_CONTINUE)
         return client.full
 
     def _measure(self, client: _Client) -> None:
@@ -260,17 +307,23 @@ class Heads:
         """Give the request to a thread."""
         conn = client.conn
         self._forget(client)
-        handle = self._handle
+        handle = self._whole
         if not client.end:  # HTTP/2, or what gunicorn is to refuse
             handle = self._worker.handle
         elif not client.whole:
-            self._unfinished.add(conn)
+            self._unfinished[conn] = None
             handle = self._handle_unfinished
         self._submit(conn, bytes(client.data), handle)
 
+    def _handle_tls(self, conn: Any) -> Any:
+        result = self._handle(conn)
+        if result is True:
+            self.keep_pending(conn)
+        return result
+
     def _handle_unfinished(self, conn: Any) -> Any:
         try:
-            return self._handle(conn)
+            return self._whole(conn)
         finally:
             self._worker.method_queue.defer(self._finished, conn)
 
@@ -286,6 +339,7 @@ class Heads:
         done.add_done_callback(partial(worker.method_queue.defer, worker.finish_request, conn))
 
     def _forget(self, client: _Client) -> None:
+        client.gone = True
         self._heads.pop(client.conn, None)
         self._bodies.pop(client.conn, None)
         self._unpoll(client)
@@ -358,13 +412,11 @@ class Heads:
             self._refuse(client, "head_timeout", TIME)
         if now - self._looked >= _LOOK:
             self._looked = now
+            self.look_at_places()
             for client in list(self._bodies.values()):
                 self._look_at_body(client, now)
 
     def _look_at_body(self, client: _Client, now: float) -> None:
-        if len(self._unfinished) < self._share:
-            self._give(client)
-            return
         if client.full:
             return
         passed, client.looked = now - client.looked, now

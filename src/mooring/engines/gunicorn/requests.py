@@ -13,6 +13,7 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -28,12 +29,15 @@ class Upload:
     """A request's body, while it is read."""
 
     __slots__ = (
-        "_chunked",
+        "_length",
         "_most",
         "_own",
+        "_reader",
         "_serving",
         "_sock",
+        "_then",
         "_tls",
+        "_turn",
         "client",
         "multiplexed",
         "received",
@@ -41,26 +45,46 @@ class Upload:
         "waiting",
     )
 
-    def __init__(
-        self, unreader: Any, sock: Any, client: Peer | None, serving: Serving, chunked: bool
+    def __init__(  # noqa: PLR0917
+        self,
+        req: Any,
+        sock: Any,
+        client: Peer | None,
+        serving: Serving,
+        then: Callable[[], object],
+        turn: Callable[[], object],
     ) -> None:
-        self._chunked = chunked  # else its length was compared before
+        """`then` is called when so many bytes have come as the head declares; `turn` lets others run."""
+        unreader, self._reader, self._then = req.unreader, req.body.reader, then
+        self._length: int | None = getattr(self._reader, "length", None)
+        self._turn = turn
         self._own, self._sock, self._serving, self.client = unreader.chunk, sock, serving, client
         self._most, self._tls = serving.plan.settings.max_body, serving.plan.tls
         self.received = len(unreader.buf.getvalue())  # read with the head
         self.waiting = self.refused = self.multiplexed = False
         unreader.chunk = self.chunk
 
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come; of chunks: whether the application has read them all."""
+        if self._length is not None:
+            return self.received >= self._length
+        return getattr(self._reader, "parser", self) is None
+
     def chunk(self, size_hint: Any = None) -> bytes:
         """The next bytes of the connection; stands for gunicorn's own function."""
         if self.refused:
             raise ConnectionResetError(errno.ECONNRESET, "the request's body was refused")
+        self._turn()
         data = self._wait(size_hint)
         self._check()
         self.received += len(data)
-        if self._chunked and 0 < self._most < self.received:
-            self._serving.refused("body_size", self.client, "")
-            self._answer(LARGE)
+        if self._length is None:  # else it was compared before
+            if 0 < self._most < self.received:
+                self._serving.refused("body_size", self.client, "")
+                self._answer(LARGE)
+        elif self.received >= self._length:
+            self._then()
         return data
 
     def _check(self) -> None:
@@ -112,8 +136,11 @@ class Upload:
 class Requests:
     """Those in flight in one worker."""
 
-    def __init__(self, serving: Serving, *, heads: bool = True) -> None:
-        """`heads`: the watch ends connections on which a head is pending."""
+    def __init__(
+        self, serving: Serving, *, heads: bool = True, turn: Callable[[], object] = lambda: None
+    ) -> None:
+        """`heads`: the watch ends connections on which a head is pending. `turn` lets others run."""
+        self._turn = turn
         self._serving, self._most = serving, serving.plan.settings.max_body
         self._flying: dict[Any, Any] = {}
         self._uploads: dict[Any, Upload] = {}
@@ -125,8 +152,11 @@ class Requests:
         """Watch from now on."""
         self._watch.start()
 
-    def begin(self, req: Any, sock: Any, address: Any) -> bool:
-        """Note a request whose head has come; False if it was refused, and its connection is to be closed."""
+    def begin(self, req: Any, sock: Any, address: Any, then: Callable[[], object] = lambda: None) -> bool:
+        """Note a request whose head has come; False if it was refused, and its connection is to be closed.
+
+        `then` is called when its body has come.
+        """
         self._flying[sock] = address
         if self._answered is not None:
             self._answered.add(_peer(address, sock))
@@ -141,8 +171,12 @@ class Requests:
             return False
         if length is not None and len(req.unreader.buf.getvalue()) >= length:  # all of it is there
             return True
-        self._uploads[sock] = Upload(req.unreader, sock, _peer(address, sock), self._serving, length is None)
+        self._uploads[sock] = Upload(req, sock, _peer(address, sock), self._serving, then, self._turn)
         return True
+
+    def upload(self, sock: Any) -> Upload | None:
+        """The body that is read from a connection."""
+        return self._uploads.get(sock)
 
     def end(self, req: Any, sock: Any) -> None:
         """Note the end of a request."""

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 UVICORN = "0.54."
 """The release that mooring's protocol classes and its server are written for."""
 
+_TURN = 0.002  # seconds, after which a greenlet that has no need to wait lets others run
+
 
 def worker_class(base: Any, job: GunicornJob) -> type:
     """The class that gunicorn starts instead of `base`."""
@@ -248,16 +250,21 @@ class ThreadWorker(MooringWorker):
         """Read a request and send the response, in one of the threads; where the head was not read before."""
         self.mooring_reading.add(conn)
         try:
-            return super().handle(conn)  # type: ignore[misc]
+            result = super().handle(conn)  # type: ignore[misc]
         finally:
             self.mooring_reading.discard(conn)
+        if result is True and self.cfg.is_ssl:
+            self.mooring_heads.keep_pending(conn)
+        return result
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Send the response to an HTTP/1 request."""
         self.mooring_reading.discard(conn)
-        sock = conn.sock
-        if not self.mooring_requests.begin(req, sock, conn.client):
+        sock, heads = conn.sock, self.mooring_heads
+        then: Any = self.method_queue.defer  # type: ignore[attr-defined]
+        if not self.mooring_requests.begin(req, sock, conn.client, lambda: then(heads.look_at_places)):
             return False
+        heads.begun(conn, self.mooring_requests.upload(sock))
         try:
             return self.mooring_answer(req, conn)
         finally:
@@ -328,7 +335,7 @@ class GeventWorker(MooringWorker):
         """Gunicorn calls this in the worker, after the fork."""
         self.mooring_waiting: dict[Any, Any] = {}
         self.mooring_adopted: list[Any] = []
-        self.mooring_end = 0.0
+        self.mooring_end = self.mooring_turned = 0.0
         super().init_process()
 
     def run(self) -> None:
@@ -354,19 +361,28 @@ class GeventWorker(MooringWorker):
                 handle(context, kind, value, trace)
 
         hub.handle_error = handle_error
-        self.mooring_requests = Requests(self.mooring_job.serving)
+        self.mooring_requests = Requests(self.mooring_job.serving, turn=self.mooring_turn)
         self.mooring_requests.start()
         super().run()
         gevent.joinall(self.mooring_adopted, timeout=max(0.0, self.mooring_end - time.monotonic()))
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Send the response to a request."""
+        self.mooring_turn()
         if not self.mooring_requests.begin(req, sock, addr):
             raise StopIteration
         try:
             super().handle_request(listener_name, req, sock, addr)  # type: ignore[misc]
         finally:
             self.mooring_requests.end(req, sock)
+
+    def mooring_turn(self) -> None:
+        """Let other greenlets run: a client that always has sent more than is read would hold them all."""
+        if time.monotonic() - self.mooring_turned > _TURN:
+            import gevent
+
+            gevent.sleep(0)
+            self.mooring_turned = time.monotonic()
 
     def handle_http2(self, listener: Any, client: Any, addr: Any, **more: Any) -> None:
         """Serve an HTTP/2 connection, for all its requests."""

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mooring.engines.common.connections import Connections
 from mooring.engines.granian import request
+from mooring.engines.granian.input import Input
 from mooring.scoreboard import accelerator
 
 _names = st.sampled_from(
@@ -372,3 +373,46 @@ def test_a_stream_that_fails_when_it_has_begun_is_cut(connected):
     with pytest.raises(LookupError):
         streamed(Exchanged(), _named(client), listener, failing())
     assert client.recv(9) == b""
+
+
+class Uploading(Watcher):
+    """A request with a body that is not there yet."""
+
+    def __init__(self, length, **more):
+        super().__init__(scope((b"content-length", b"%d" % length), **more))
+        self.later = Pending()
+        results = [self.later, Done(part(b"", more=False))]
+        self.proto.receive = lambda: results.pop(0)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("ending", ["answer", "body"])
+def test_a_parked_request_is_served_when_there_is_a_place(ending):
+    entered, gate, served = threading.Semaphore(0), threading.Event(), []
+
+    def handle(exchange, environ):
+        if ending == "body":
+            Input(exchange.body, 3).read(3)  # not the empty part after it, which tells of the end
+        served.append(environ["PATH_INFO"])
+        entered.release()
+        gate.wait(30)
+
+    schedule = scheduler(handle, threads=2)
+    first, second = Uploading(3), Uploading(1 << 17, raw_path=b"/second")
+    thread = threading.Thread(target=schedule, args=(first,))
+    thread.start()
+    while not first.later.callback if ending == "body" else not served:
+        time.sleep(0.01)
+    schedule(second)  # returns at once: half of the threads have a body that is not whole
+    second.later.bring(part(b"x" * (1 << 16)))
+    assert "/second" not in served
+    if ending == "body":
+        first.later.bring(part(b"abc"))
+        assert entered.acquire(timeout=30)
+    else:
+        gate.set()
+    for _ in range(1 if ending == "body" else 2):
+        assert entered.acquire(timeout=30)
+    gate.set()
+    thread.join(30)
+    assert "/second" in served
