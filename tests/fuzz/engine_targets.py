@@ -16,7 +16,7 @@ from hypercorn import events
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 
-from mooring.engines.granian.request import RefusedError, Rules, environ_of, scheduler
+from mooring.engines.granian.request import Parking, RefusedError, Rules, environ_of, scheduler
 from mooring.engines.gunicorn.refused import reason_of
 from mooring.engines.gunicorn.requests import Upload
 from mooring.engines.hypercorn import http1, streams, websocket
@@ -170,7 +170,9 @@ def gunicorn_body(data: bytes) -> None:
     longest = max(map(len, source._pieces), default=0)
     try:
         request = Request(_gunicorn, source, ("127.0.0.1", 1))
-        Upload(source, _Socket(), ("127.0.0.1", 1), serving)
+        if (getattr(request.body.reader, "length", None) or 0) > MAX_BODY:
+            return  # refused at its head
+        Upload(request, _Socket(), ("127.0.0.1", 1), serving, lambda: None, lambda: None)
         read = 0
         while part := request.body.read(64):
             read += len(part)
@@ -201,6 +203,7 @@ def _environs():
     rules.refused = lambda *told: got.append(told[0])
     rules.moved = lambda: None
     rules.connections = None
+    rules.parking, rules.sendings = Parking(rules, 1), set()
     schedule = scheduler(lambda _exchange, environ: got.append(environ), 1, rules)
 
     def environ(scope):

@@ -6,9 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from certificates import Authority
-from harness import PATIENCE, eventually
-from hostile import (
+from attacks import (
     CHUNKED,
     GOOD,
     GOOD_ASGI,
@@ -27,6 +25,8 @@ from hostile import (
     uploads_steadily,
     waits_for_a_slow_application,
 )
+from certificates import Authority
+from harness import PATIENCE, eventually
 from hyperframe import frame
 from wire import Wire
 

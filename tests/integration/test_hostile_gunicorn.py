@@ -7,9 +7,7 @@ import threading
 import time
 
 import pytest
-from certificates import Authority
-from harness import eventually
-from hostile import (
+from attacks import (
     CHUNKED,
     GOOD,
     HEAD,
@@ -22,6 +20,8 @@ from hostile import (
     read_all,
     uploads_steadily,
 )
+from certificates import Authority
+from harness import eventually
 from variants import ALL
 
 GUNICORN = [each for each in ALL if each.engine == "gunicorn"]

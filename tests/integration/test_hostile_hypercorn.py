@@ -10,11 +10,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 
-import hostile
+import attacks
 import pytest
+from attacks import CHUNKED, HEAD, POST, Target
 from certificates import Authority
 from harness import PATIENCE, Starter, eventually
-from hostile import CHUNKED, HEAD, POST, Target
 from hyperframe import frame
 
 Variant = tuple[str, str, bool]
@@ -68,7 +68,7 @@ def target(request, servers) -> Target:
 
 def ended(target: Target, reason: str, data: bytes, drip: bytes = b"", status: bytes = b"408") -> None:
     before = target.refused(reason)
-    answer, after = hostile.closed(target, data, drip)
+    answer, after = attacks.closed(target, data, drip)
     assert not status or answer.split(b" ")[1:2] == [status], answer
     assert after < PATIENCE
     eventually(lambda: target.refused(reason) == before + 1, "it is counted once")
@@ -94,12 +94,12 @@ def test_slow_clients_are_ended_and_good_ones_are_not(target: Target):
     for _, data, drip, status in SLOW.values():
 
         def work(data=data, drip=drip, status=status) -> None:
-            answer, _ = hostile.closed(target, data, drip)
+            answer, _ = attacks.closed(target, data, drip)
             assert not status or answer.split(b" ")[1:2] == [status], (data, answer)
 
         works.append(work)
-    good = hostile.GOOD_ASGI if target.interface == "asgi" else hostile.GOOD
-    hostile.at_once([*works, *(functools.partial(each, target) for each in good)])
+    good = attacks.GOOD_ASGI if target.interface == "asgi" else attacks.GOOD
+    attacks.at_once([*works, *(functools.partial(each, target) for each in good)])
     for reason, counted in before.items():
         new = [each for each in SLOW.values() if each[0] == reason]
         assert target.refused(reason) == counted + len(new), reason
@@ -111,7 +111,7 @@ def takes_nothing(target: Target) -> None:
     with target.connect(size=4096) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: target.refused("send_timeout"), "it is cut")
-        assert len(hostile.read_all(sock)) < hostile.LARGE
+        assert len(attacks.read_all(sock)) < attacks.LARGE
 
 
 MALFORMED = {
@@ -153,7 +153,7 @@ ENDLESS = {
 @variants(WHOLE, LOOPS[1])
 def test_what_brings_no_body_is_bounded(target: Target):
     for shape, (head, unit) in ENDLESS.items():
-        taken, _ = hostile.flooded(target, head, unit)
+        taken, _ = attacks.flooded(target, head, unit)
         assert taken < 16_000_000, shape  # the kernels' buffers are in it
     assert target.serves() < 3
 
@@ -163,9 +163,9 @@ def test_a_message_of_many_fragments_is_refused(target: Target):
     if target.interface == "wsgi":
         return  # it has none
     before = target.refused("websocket")
-    with hostile.open_websocket(target) as sock:
+    with attacks.open_websocket(target) as sock:
         sock.sendall(b"\x02\x81\0\0\0\0x" + b"\x00\x81\0\0\0\0x" * 10_100)
-        assert b"\x03\xf0" in hostile.read_all(sock)  # 1008
+        assert b"\x03\xf0" in attacks.read_all(sock)  # 1008
     eventually(lambda: target.refused("websocket") == before + 1, "it is counted")
 
 
@@ -175,15 +175,15 @@ def window_updates(number: int) -> bytes:
 
 def data_for_nobody(number: int) -> bytes:
     reset = frame.RstStreamFrame(1, error_code=8).serialize()
-    head = hostile.headers(1, hostile.REQUEST, "END_HEADERS") + reset
+    head = attacks.headers(1, attacks.REQUEST, "END_HEADERS") + reset
     return (b"" if number else head) + frame.DataFrame(1, b"x").serialize()
 
 
 def resets_by_the_server(number: int) -> bytes:
-    return hostile.headers(2 * number + 1) + frame.DataFrame(2 * number + 1, b"x").serialize()
+    return attacks.headers(2 * number + 1) + frame.DataFrame(2 * number + 1, b"x").serialize()
 
 
-HTTP2 = [*hostile.FLOODS, hostile.large_list, window_updates, data_for_nobody, resets_by_the_server]
+HTTP2 = [*attacks.FLOODS, attacks.large_list, window_updates, data_for_nobody, resets_by_the_server]
 
 
 def ends_with_goaway(target: Target, flood: Callable[[int], bytes]) -> None:
@@ -197,7 +197,7 @@ def ends_with_goaway(target: Target, flood: Callable[[int], bytes]) -> None:
     thread = threading.Thread(target=neighbour)
     thread.start()
     try:
-        answer = hostile.http2_flood(target, flood, 20_000)
+        answer = attacks.http2_flood(target, flood, 20_000)
     finally:
         done.set()
         thread.join()
@@ -216,8 +216,8 @@ def test_http2_floods_end_with_goaway(target: Target, flood):
 
 @variants(*LOOPS)
 def test_http2_floods_end_on_each_loop_and_over_tls(target: Target):
-    ends_with_goaway(target, hostile.rapid_reset)
-    ends_with_goaway(target, hostile.continuations)
+    ends_with_goaway(target, attacks.rapid_reset)
+    ends_with_goaway(target, attacks.continuations)
 
 
 @worker_classes("asyncio", "trio")
@@ -231,8 +231,8 @@ def test_pings_without_answers_end_a_websocket(mooring, worker_class):
         WORKER_CLASS=worker_class,
         MOORING_HYPERCORN_CONF=str(mooring.folder / "hypercorn.toml"),
     )
-    with hostile.open_websocket(target) as sock:
-        assert b"\x89" in hostile.read_all(sock)  # a ping
+    with attacks.open_websocket(target) as sock:
+        assert b"\x89" in attacks.read_all(sock)  # a ping
     eventually(lambda: target.refused("websocket") == 1, "it is counted")
 
 
@@ -250,7 +250,7 @@ def test_the_oldest_silent_connection_makes_room(mooring, worker_class):
     assert target.serves() < PATIENCE
     eventually(lambda: target.refused("connections") >= 20, "the oldest are closed")
     silent[0].settimeout(PATIENCE)
-    assert hostile.read_all(silent[0]) == b""
+    assert attacks.read_all(silent[0]) == b""
     assert target.is_full()
     for each in silent:
         each.close()
@@ -269,11 +269,11 @@ def test_a_tls_handshake_counts_and_has_the_time_of_a_head(mooring, tmp_path, wo
     )
     address = ("127.0.0.1", target.app.port)
     with socket.create_connection(address, PATIENCE) as sock:
-        assert hostile.read_all(sock) == b""
+        assert attacks.read_all(sock) == b""
     assert target.refused("head_timeout") == 1
     with socket.create_connection(address, PATIENCE) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        hostile.read_all(sock)
+        attacks.read_all(sock)
     silent = [socket.create_connection(address, PATIENCE) for _ in range(20)]
     assert target.serves() < PATIENCE
     eventually(lambda: target.refused("connections") >= 10, "the oldest make room")
@@ -298,13 +298,13 @@ def last_frames(target: Target, *sent: bytes) -> list[frame.Frame]:
     """What is answered on stream 1 until it ends, or the connection."""
     answer = b""
     with target.connect("h2") as sock:
-        sock.sendall(hostile.PREFACE + frame.SettingsFrame(0).serialize())
+        sock.sendall(attacks.PREFACE + frame.SettingsFrame(0).serialize())
         for each in sent:
             sock.sendall(each)
             time.sleep(0.2)  # else a WebSocket's frames come before it is accepted
         while part := sock.recv(65536):
             answer += part
-            found = [each for each in hostile.frames(answer) if each.stream_id == 1]
+            found = [each for each in attacks.frames(answer) if each.stream_id == 1]
             if any(isinstance(each, frame.RstStreamFrame) or "END_STREAM" in each.flags for each in found):
                 break
     return found
@@ -314,23 +314,23 @@ def last_frames(target: Target, *sent: bytes) -> list[frame.Frame]:
 def test_a_stream_of_http2_has_limits_of_its_own(target: Target):
     reasons = ("body_size", "body_timeout", "send_timeout", "websocket", "malformed")
     before = {reason: target.refused(reason) for reason in reasons}
-    post = hostile.headers(1, STREAM, "END_HEADERS")
-    opened = hostile.headers(1, WEBSOCKET, "END_HEADERS")
+    post = attacks.headers(1, STREAM, "END_HEADERS")
+    opened = attacks.headers(1, WEBSOCKET, "END_HEADERS")
     large = bytes([0x82, 0x86, 0x41, 1]) + b"x" + b"\x04\x06/large"
-    closed_window = frame.SettingsFrame(0, settings={4: 0}).serialize() + hostile.headers(1, large)
+    closed_window = frame.SettingsFrame(0, settings={4: 0}).serialize() + attacks.headers(1, large)
     fragments = b"\x00\x81\0\0\0\0x" * 2000
 
     def websocket() -> None:
         found = last_frames(target, opened, data(b"\x02\x81\0\0\0\0x"), *[data(fragments)] * 6)
         assert any(b"\x03\xf0" in each.data for each in found if isinstance(each, frame.DataFrame))  # 1008
 
-    hostile.at_once(
+    attacks.at_once(
         [
             lambda: last_frames(target, post, *[data(b"x" * 10_000)] * 12),
             lambda: last_frames(target, post),
             lambda: last_frames(target, closed_window),
-            lambda: last_frames(target, hostile.headers(1, b"\x42\x07CONNECT\x41\x01x")),
-            lambda: last_frames(target, hostile.headers(1, b"\x82\x86\x44\x03/\xff\xfe\x41\x01x")),
+            lambda: last_frames(target, attacks.headers(1, b"\x42\x07CONNECT\x41\x01x")),
+            lambda: last_frames(target, attacks.headers(1, b"\x82\x86\x44\x03/\xff\xfe\x41\x01x")),
             websocket,
         ]
     )
@@ -354,7 +354,7 @@ def test_what_cannot_be_read_ends_its_connection_alone(target: Target):
     pid = target.app.status()["workers"][0]["pid"]
     for shape, sent in UNREADABLE.items():
         before = target.refused("malformed")
-        answer, _ = hostile.closed(target, sent)
+        answer, _ = attacks.closed(target, sent)
         assert answer.split(b" ")[1] in (b"400", b"101"), shape
         assert target.refused("malformed") == before + 1, shape
     assert "Traceback" not in target.app.stderr
@@ -374,13 +374,13 @@ def test_a_bomb_in_a_message_is_refused_and_holds_nobody(target: Target):
         for _ in range(3):
             sock.sendall(b"\xc2\xfe" + len(bomb).to_bytes(2, "big") + b"\0\0\0\0" + bomb)
         assert target.serves() < 3
-        assert b"\x03\xf1" in hostile.read_all(sock)  # 1009
+        assert b"\x03\xf1" in attacks.read_all(sock)  # 1009
     assert target.refused("websocket") == before + 1
 
 
 @variants(WHOLE, LOOPS[1])
 def test_a_flood_of_pings_holds_nobody(target: Target):
-    with hostile.open_websocket(target) as sock:
+    with attacks.open_websocket(target) as sock:
         thread = threading.Thread(target=_pinging, args=(sock,))
         thread.start()
         slowest = max(target.serves() for _ in range(10))
@@ -412,9 +412,9 @@ def test_a_stop_ends_in_time_with_clients_that_take_nothing(mooring, worker_clas
         MOORING_GRACEFUL_TIMEOUT=3,
         **{f"MOORING_{each}_TIMEOUT": 60 for each in ("HEAD", "BODY", "SEND")},
     )
-    first = hostile.PREFACE + frame.SettingsFrame(0, settings={4: 0}).serialize()
+    first = attacks.PREFACE + frame.SettingsFrame(0, settings={4: 0}).serialize()
     get = HEAD.replace(b"GET /", b"GET /large") + b"\r\n"
-    heads = [get, HEAD, POST, first + hostile.headers(1, STREAM, "END_HEADERS"), first + hostile.headers(1)]
+    heads = [get, HEAD, POST, first + attacks.headers(1, STREAM, "END_HEADERS"), first + attacks.headers(1)]
     clients = [target.connect(size=4096) for _ in heads]
     for client, head in zip(clients, heads, strict=True):
         client.sendall(head)

@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 
-import hostile
+import attacks
 import pytest
+from attacks import CHUNKED, HEAD, POST, Target
 from certificates import Authority
 from harness import PATIENCE, Starter, eventually
-from hostile import CHUNKED, HEAD, POST, Target
 from wire import Wire
 
 VARIANTS = [("uvloop", False), ("asyncio", True)]
@@ -40,7 +40,7 @@ def status(answer: bytes) -> bytes:
 
 def ended(target: Target, reason: str, data: bytes, expected: bytes) -> None:
     before = target.refused(reason)
-    answer, _ = hostile.closed(target, data)
+    answer, _ = attacks.closed(target, data)
     assert status(answer) == expected, answer
     assert answer.count(b"HTTP/1.1 ") == 1
     eventually(lambda: target.refused(reason) == before + 1, "it is counted once")
@@ -64,10 +64,10 @@ def test_slow_clients_are_answered_or_closed(target: Target):
     before = {reason: target.refused(reason) for reason in ("head_timeout", "body_timeout")}
 
     def attempt(data: bytes, drip: bytes, expected: bytes) -> None:
-        answer, _ = hostile.closed(target, data, drip)
+        answer, _ = attacks.closed(target, data, drip)
         assert status(answer) == expected, (data, answer)
 
-    hostile.at_once(functools.partial(attempt, *each) for _, *each in SLOW.values())
+    attacks.at_once(functools.partial(attempt, *each) for _, *each in SLOW.values())
     for reason, counted in before.items():
         new = [each for each in SLOW.values() if each[0] == reason]
         eventually(lambda: target.refused(reason) == counted + len(new), "each is counted once")  # noqa: B023
@@ -79,13 +79,13 @@ def test_a_client_that_takes_nothing_is_cut(target: Target):
     with target.connect(size=4096) as sock:
         sock.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         eventually(lambda: target.refused("send_timeout") == before + 1, "it is cut")
-        assert len(hostile.read_all(sock)) < hostile.LARGE
+        assert len(attacks.read_all(sock)) < attacks.LARGE
 
 
 def test_good_clients_are_not_hit(target: Target):
     reasons = ("head_timeout", "body_timeout", "send_timeout", "websocket", "connections")
     before = [target.refused(reason) for reason in reasons]
-    hostile.at_once([functools.partial(each, target) for each in hostile.GOOD_ASGI])
+    attacks.at_once([functools.partial(each, target) for each in attacks.GOOD_ASGI])
     assert [target.refused(reason) for reason in reasons] == before
 
 
@@ -99,10 +99,10 @@ MALFORMED = {
 }
 ODD = {
     "a target with another host": (b"400", b"GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n"),
-    "a WebSocket with a body": (b"400", hostile.UPGRADE + b"Content-Length: 5\r\n\r\nabcde"),
-    "a WebSocket with chunks": (b"400", hostile.UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    "a WebSocket with a long field": (b"400", hostile.UPGRADE + b"X-A: " + b"v" * 9000 + b"\r\n\r\n"),
-    "a WebSocket behind a request": (b"200", NEXT.replace(b"unread", b"think") + hostile.UPGRADE + b"\r\n"),
+    "a WebSocket with a body": (b"400", attacks.UPGRADE + b"Content-Length: 5\r\n\r\nabcde"),
+    "a WebSocket with chunks": (b"400", attacks.UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "a WebSocket with a long field": (b"400", attacks.UPGRADE + b"X-A: " + b"v" * 9000 + b"\r\n\r\n"),
+    "a WebSocket behind a request": (b"200", NEXT.replace(b"unread", b"think") + attacks.UPGRADE + b"\r\n"),
 }
 
 
@@ -116,10 +116,10 @@ def test_what_other_servers_read_in_another_way_is_refused(target: Target):
     before = target.refused("malformed")
 
     def attempt(expected: bytes, data: bytes) -> None:
-        answer, _ = hostile.closed(target, data)
+        answer, _ = attacks.closed(target, data)
         assert status(answer) == expected, (data, answer)
 
-    hostile.at_once(functools.partial(attempt, *each) for each in ODD.values())
+    attacks.at_once(functools.partial(attempt, *each) for each in ODD.values())
     eventually(lambda: target.refused("malformed") == before + len(ODD), "each is counted once")
 
 
@@ -167,7 +167,7 @@ def test_what_the_limits_allow_is_taken(target: Target):
 
 
 def test_a_refused_request_does_not_disturb_the_ones_before_it(target: Target):
-    answer, _ = hostile.closed(target, HEAD.replace(b"/", b"/think", 1) + b"\r\n" + b"no request\r\n\r\n")
+    answer, _ = attacks.closed(target, HEAD.replace(b"/", b"/think", 1) + b"\r\n" + b"no request\r\n\r\n")
     assert status(answer) == b"200"
     assert answer.endswith(b"0\r\n\r\n")
 
@@ -188,7 +188,7 @@ ENDLESS = {
 @pytest.mark.parametrize("shape", ENDLESS)
 def test_what_brings_no_body_is_bounded(target: Target, shape: str):
     before = target.refused("head_size")
-    taken, _ = hostile.flooded(target, *ENDLESS[shape])
+    taken, _ = attacks.flooded(target, *ENDLESS[shape])
     assert taken < 16_000_000  # the kernels' buffers are in it
     assert target.refused("head_size") == before + 1
     assert target.serves() < 3
@@ -214,7 +214,7 @@ def test_a_flood_of_small_frames_keeps_nobody_waiting(target: Target, shape: str
     thread = threading.Thread(target=neighbour)
     thread.start()
     try:
-        with target.connect() if shape == "chunks" else hostile.open_websocket(target) as sock:
+        with target.connect() if shape == "chunks" else attacks.open_websocket(target) as sock:
             sock.settimeout(3)  # the server reads no faster than it works
             try:
                 sock.sendall(first + unit * 300_000)
@@ -228,14 +228,14 @@ def test_a_flood_of_small_frames_keeps_nobody_waiting(target: Target, shape: str
 
 def test_a_message_of_many_fragments_is_refused(target: Target):
     before = target.refused("websocket")
-    with hostile.open_websocket(target) as sock:
+    with attacks.open_websocket(target) as sock:
         sock.sendall(b"\x02\x81\0\0\0\0x" + b"\x00\x81\0\0\0\0x" * 10_100)
-        assert b"\x03\xf0" in hostile.read_all(sock)  # 1008
+        assert b"\x03\xf0" in attacks.read_all(sock)  # 1008
     eventually(lambda: target.refused("websocket") == before + 1, "it is counted")
 
 
 def test_a_message_in_allowed_fragments_and_a_large_one_arrive(target: Target):
-    with hostile.open_websocket(target) as sock:
+    with attacks.open_websocket(target) as sock:
         sock.sendall(b"\x02\x81\0\0\0\0x" + b"\x00\x81\0\0\0\0x" * 9_000 + b"\x80\x81\0\0\0\0x")
         assert sock.recv(4096).endswith(b"9002")
         size = 3_000_000
@@ -258,7 +258,7 @@ def test_the_oldest_silent_connection_makes_room(mooring, loop):
         silent = [target.connect() for _ in range(40)]
         assert target.serves() < PATIENCE
         eventually(lambda: target.refused("connections") >= 20, "the oldest are closed")
-        assert hostile.read_all(silent[0]) == b""
+        assert attacks.read_all(silent[0]) == b""
         assert busy.reply().status == 200
     assert target.is_full()
     for each in silent:
@@ -275,7 +275,7 @@ def test_where_all_are_busy_a_new_connection_is_refused(mooring):
         each.send("/events")
         assert each.head()[0] == 200
     with target.connect() as sock:
-        assert status(hostile.read_all(sock)) == b"503"
+        assert status(attacks.read_all(sock)) == b"503"
     for each in busy:
         each.close()
 
@@ -290,18 +290,18 @@ def test_tls_handshakes_have_the_time_of_a_head_and_make_room(mooring, tmp_path,
 
     began = time.monotonic()
     with connect() as sock:
-        assert hostile.read_all(sock) == b""
+        assert attacks.read_all(sock) == b""
     assert time.monotonic() - began > 1
     eventually(lambda: target.refused("head_timeout") == 1, "it is counted")
     for garbage in (HEAD + b"\r\n", b"\x16\x03\x01\x02\x00\x01", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"):
         with connect() as sock:
             sock.sendall(garbage)
             sock.shutdown(socket.SHUT_WR)
-            hostile.read_all(sock)
+            attacks.read_all(sock)
     silent = [connect() for _ in range(40)]
     assert target.serves() < PATIENCE
     eventually(lambda: target.refused("connections") >= 20, "the oldest are closed")
-    assert hostile.read_all(silent[0]) == b""
+    assert attacks.read_all(silent[0]) == b""
     for each in silent:
         each.close()
     assert target.refused("head_timeout") + target.refused("connections") <= 42

@@ -119,7 +119,7 @@ def test_what_is_no_whole_head_waits_at_the_poller(data, setup):
     "more", [b"Content-Length: 3\r\n\r\nab", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n"]
 )
 def test_bodies_that_are_not_whole_get_half_of_the_threads(more, setup):
-    setup.heads._unfinished.add(object())  # of the one thread
+    setup.heads._unfinished[object()] = None  # of the one thread
     setup.send(HEAD + more)
     assert not setup.pool.given
     setup.heads._unfinished.clear()
