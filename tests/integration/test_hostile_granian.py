@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 from attacks import (
     CHUNKED,
@@ -172,6 +175,32 @@ def test_bodies_that_stall_hold_no_more_than_half_of_the_threads(mooring):
     for each in stalled:
         assert b" 200 " in each.recv(4096)
         each.close()
+
+
+def test_many_uploads_on_one_connection_of_http2_all_end(mooring):
+    """More than have threads: what has come of those that wait leaves room in the connection's window."""
+    size = 200_000
+    more = {"MOORING_THREADS": "4", "MOORING_BODY_TIMEOUT": "60", "MOORING_MAX_BODY": "0"}
+    target = Target(mooring, "wsgi", **ENGINE, **more)
+    fields = [(":method", "POST"), (":path", "/body"), (":scheme", "http"), (":authority", "x")]
+    client, answers = h2.connection.H2Connection(h2.config.H2Configuration()), {}
+    client.initiate_connection()
+    left = dict.fromkeys(range(1, 48, 2), size)
+    with target.connect() as sock:
+        for stream in left:
+            client.send_headers(stream, [*fields, ("content-length", str(size))])
+        while len(answers) < len(left):
+            for stream in sorted(left, key=lambda each: -left[each]) * (size // 16_384 + 1):  # in turns
+                if part := min(left[stream], client.local_flow_control_window(stream), 16_384):
+                    left[stream] -= part
+                    client.send_data(stream, bytes(part), end_stream=not left[stream])
+            sock.sendall(client.data_to_send())
+            data = sock.recv(65536)
+            assert data, answers
+            for event in client.receive_data(data):
+                if isinstance(event, h2.events.DataReceived):
+                    answers[event.stream_id] = event.data
+    assert set(answers.values()) == {b"%d" % size}
 
 
 def test_a_client_of_http2_that_opens_no_window_holds_no_thread_for_long(mooring):

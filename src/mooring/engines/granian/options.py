@@ -15,6 +15,7 @@ from mooring.settings.table import Settings
 from mooring.system.memfd import memory
 
 _LEAST, _SIZE = 8192, 1 << 19  # bytes of a head: the least that hyper takes, and for no limit
+_STREAMS, _WINDOW = 100, 1 << 16  # of an HTTP/2 connection to WSGI; bytes of a body that may come unread
 _LONGEST = 86_400.0  # seconds: for no limit
 
 
@@ -25,7 +26,7 @@ def options(settings: Settings, connections: int, *, websockets: bool) -> list[A
         accepted_connections(connections),
         settings.http,
         http1(settings),
-        http2(settings),
+        http2(settings, wsgi=not websockets),
         websockets,
         None,
         *tls(settings),
@@ -43,10 +44,20 @@ def http1(settings: Settings) -> HTTP1Settings:
     )
 
 
-def http2(settings: Settings) -> HTTP2Settings:
-    """Granian's own limit for a head is 16 MiB; it ends floods of resets and of empty frames by itself."""
-    most = settings.max_head
-    return HTTP2Settings(max_headers_size=min(most, 2**31)) if most else HTTP2Settings()
+def http2(settings: Settings, *, wsgi: bool) -> HTTP2Settings:
+    """Granian's own limit for a head is 16 MiB; it ends floods of resets and of empty frames by itself.
+
+    Where requests wait for a thread, what has come of their bodies must not fill the connection's window:
+    those that have a thread would get nothing more. So all streams' windows fit into it.
+    """
+    own: dict[str, Any] = {}
+    if settings.max_head:
+        own["max_headers_size"] = min(settings.max_head, 2**31)
+    if wsgi:
+        own["max_concurrent_streams"] = _STREAMS
+        own["initial_stream_window_size"] = _WINDOW
+        own["initial_connection_window_size"] = _STREAMS * _WINDOW
+    return HTTP2Settings(**own)
 
 
 def tls(settings: Settings) -> tuple[Any, ...]:
