@@ -11,28 +11,21 @@ import socket
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from mooring.engines.common.connections import Peer, passed, sent_ago
+from mooring.engines.common.connections import Peer, sent_ago
 from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import TIME
 from mooring.engines.common.watch import Busy, Watch
+from mooring.engines.gunicorn.loop_upload import LoopUpload
 
 _ROUNDING = 0.02  # seconds: the kernel's clock has coarser steps
 
 
-class Upload:
+class Upload(LoopUpload):
     """A request's body: gunicorn's receiver of it."""
 
-    multiplexed = False
-
     def __init__(self, protocol: Any, client: Peer | None, loop: asyncio.AbstractEventLoop) -> None:
-        self._protocol, self.receiver, self._loop = protocol, protocol._body_receiver, loop
-        self.client, self.refused = client, False
-        self._before = self._passed()
-        self._began = loop.time()
-
-    def _passed(self) -> int:
-        sock = self._protocol.transport.get_extra_info("socket")
-        return 0 if sock is None else passed(sock.fileno()).received
+        super().__init__(protocol, client, loop)
+        self.receiver, self._began = protocol._body_receiver, loop.time()
 
     @property
     def waiting(self) -> bool:
@@ -40,16 +33,6 @@ class Upload:
         receiver = self.receiver
         parsed = not self._protocol.mooring_rest  # all that came: asgi_turns.py
         return receiver._waiter is not None and not receiver._body_finished and parsed
-
-    @property
-    def received(self) -> int:
-        """Bytes that have come since the first look."""
-        return self._passed() - self._before
-
-    def refuse(self) -> None:
-        """End the wait. Called in the watch's thread."""
-        self.refused = True
-        self._loop.call_soon_threadsafe(self._refuse)
 
     def _refuse(self) -> None:
         transport, receiver = self._protocol.transport, self.receiver

@@ -10,40 +10,24 @@ import asyncio
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mooring.engines.common.connections import Peer, passed
+from mooring.engines.common.connections import Peer
 from mooring.engines.common.linger import linger
 from mooring.engines.common.refusal import TIME
 from mooring.engines.common.watch import Busy, Watch
+from mooring.engines.gunicorn.loop_upload import LoopUpload
 
 
-class Upload:
+class Upload(LoopUpload):
     """A request's body: uvicorn's cycle."""
 
-    multiplexed = False
-
     def __init__(self, protocol: Any, client: Peer | None, loop: asyncio.AbstractEventLoop) -> None:
-        self._protocol, self.cycle, self._loop = protocol, protocol.cycle, loop
-        self.client, self.refused = client, False
-        self._before = self._passed()
-
-    def _passed(self) -> int:
-        sock = self._protocol.transport.get_extra_info("socket")
-        return 0 if sock is None or sock.fileno() < 0 else passed(sock.fileno()).received
+        super().__init__(protocol, client, loop)
+        self.cycle = protocol.cycle
 
     @property
     def waiting(self) -> bool:
         """Whether the application waits for a part of the body."""
         return bool(self.cycle.more_body and self.cycle.message_event._waiters)
-
-    @property
-    def received(self) -> int:
-        """Bytes that have come since the first look."""
-        return self._passed() - self._before
-
-    def refuse(self) -> None:
-        """End the wait. Called in the watch's thread."""
-        self.refused = True
-        self._loop.call_soon_threadsafe(self._refuse)
 
     def _refuse(self) -> None:
         transport, cycle = self._protocol.transport, self.cycle
