@@ -427,7 +427,7 @@ def test_the_collector_runs_while_arguments_are_parsed(kind, fails):
     if kind == "Asgi":
         more = (*functions, None, None, None, "-", methods, mine[4], None, mine[5], None, None, act)
     elif kind == "Requests":
-        row, more = len, (act, 100, *functions, None, None, None)
+        row, more = len, (act, 100, *functions, *[None] * 5)
     else:
         more = (*functions, act, mine[4], 64, nothing, *[None] * 8, "-", methods, None, False)
     try:

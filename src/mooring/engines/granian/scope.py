@@ -92,13 +92,19 @@ async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> No
     if _LENGTH in names or _CODING in names or scope["http_version"] == "2":
         await _watched(call, live, scope, proto)
     else:
-        await call(scope, proto.receive, _sender(scope, proto))
+        await call(scope, *_channels(scope, proto))
 
 
-def _sender(scope: dict[str, Any], proto: Any) -> Call:
-    """The function that sends the answer to a request without a body, of which nothing is to be watched."""
+def _channels(scope: dict[str, Any], proto: Any) -> tuple[Call, Call]:
+    """`receive` and `send` of a request without a body, of which nothing is to be watched.
 
-    def send(message: dict[str, Any]) -> Any:
+    granian's own return what `asyncio.create_task` does not take.
+    """
+
+    async def receive() -> Any:
+        return await proto.receive()
+
+    async def send(message: dict[str, Any]) -> None:
         # what is no dictionary, or has no type, granian judges
         if (
             isinstance(message, dict)
@@ -106,15 +112,15 @@ def _sender(scope: dict[str, Any], proto: Any) -> Call:
             and message.get("type") == "http.response.start"
         ):
             message = {**message, "headers": ()}
-        return proto.send(message)
+        await proto.send(message)
 
     if scope["method"] != "HEAD":
-        return send
+        return receive, send
 
-    def send_head(message: dict[str, Any]) -> Any:
-        return send({**message, "body": b""} if _type(message) == "http.response.body" else message)
+    async def send_head(message: dict[str, Any]) -> None:
+        await send({**message, "body": b""} if _type(message) == "http.response.body" else message)
 
-    return send_head
+    return receive, send_head
 
 
 async def _watched(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:  # noqa: C901
