@@ -9,7 +9,6 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from h2.errors import ErrorCodes
@@ -19,7 +18,7 @@ _STATUS = re.compile(rb"^HTTP/1\.[01] (\d{3})", re.MULTILINE)
 _KEPT = 2**16  # bytes of answers that are looked at
 # linux/inet_diag.h, linux/sock_diag.h: a question for one TCP socket by its addresses
 _DIAG, _BY_FAMILY, _REQUEST, _TCP, _IPV4 = 4, 20, 1, 6, 2
-_ASKED = struct.Struct("=IHHII BBBBI HH16s16sI8s".replace(" ", ""))
+_ASKED = struct.Struct("=IHHII BBBBI HH16s16sI8s")
 _STATE, _LISTEN, _INODE = 17, 10, slice(16 + 68, 16 + 72)
 
 
@@ -58,7 +57,7 @@ class _Connection:
         self.attack, self.sock, self.port = attack, sock, port
         self.own = sock.getsockname()[1]
         self.sent, self.came = 0, bytearray()
-        self.units: Iterator[bytes] | None = attack.units()
+        self.units = attack.units()
         self.pending = memoryview(b"")
         self.due = self.looked = 0.0
         self.accepted = False
@@ -68,11 +67,9 @@ class _Connection:
         self.sock.setblocking(False)
         poll, closed = select.poll(), False
         while (now := time.monotonic()) < until and not closed:
-            if not self.pending and self.units is not None and now >= self.due:
+            if not self.pending and now >= self.due:
                 self.pending = memoryview(next(self.units, b""))
                 self.due = now + self.attack.pace
-                if not self.pending and not self.attack.floods:
-                    self.units = None if not self.attack.pace else self.units
             wanted = select.POLLIN if self.attack.reads else 0
             poll.register(self.sock, wanted | (select.POLLOUT if self.pending else 0))
             poll.poll(0 if self.pending and not wanted else min(100, max(1, int(1000 * (self.due - now)))))
