@@ -58,6 +58,18 @@ def test_a_large_header_is_taken_or_refused_as_documented(served: Served, kib: i
 
 
 @everywhere
+def test_a_large_head_of_small_fields_is_taken_or_refused_as_documented(served: Served):
+    bounded = limits(served.variant) == (60, 60) or served.variant.worker_class == "gthread"
+    fields = [(f"X-{number}", "x" * 8000) for number in range(50)]
+    with served.wire() as wire:
+        try:
+            wire.send("/cookies", headers=fields)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        assert wire.reply().status == (431 if bounded else 200)
+
+
+@everywhere
 def test_more_than_a_mebibyte_is_refused_and_the_worker_keeps_serving(served: Served):
     with served.wire() as wire:
         pid = json.loads(wire.ask("/scope").body)["pid"]
