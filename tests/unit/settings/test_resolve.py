@@ -440,3 +440,13 @@ def test_process_manager_of_the_inboard_images(tmp_path: Path) -> None:
     assert of("conda-starlette", LOGGING_CONF="logs").settings.logging_conf is None
     with pytest.raises(ConfigurationError, match="PROCESS_MANAGER='x': expected one of gunicorn, uvicorn"):
         of("inboard-base", PROCESS_MANAGER="x")
+
+
+@pytest.mark.parametrize("hosts", ["shop:9100", "*", "http://shop", "a b", "b\u00fccher.example", "[::1]"])
+def test_what_no_host_field_would_match_is_no_name(hosts: str) -> None:
+    with pytest.raises(ValueError, match="without a port"):
+        parsers.host_names(hosts)
+
+
+def test_names_of_hosts_are_taken_as_they_are() -> None:
+    assert parsers.host_names("shop.example, my_shop.") == ("shop.example", "my_shop.")
