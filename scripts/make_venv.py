@@ -118,7 +118,7 @@ def main(folder: Path) -> None:
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip>=25.1"], check=True)
     constraints = ["--constraint", str(ROOT / "constraints.txt")]
-    print("installing mooring, its engines and its test tools", flush=True)
+    print("installing mooring, its engines and its test tools (a minute or two)", flush=True)
     editable = [*constraints, "--editable", f"{ROOT}[all]", "--group", f"{ROOT / 'pyproject.toml'}:dev"]
     subprocess.run([*pip, "install", "--quiet", *editable], check=True)
 
