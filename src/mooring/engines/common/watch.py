@@ -36,8 +36,8 @@ _HURRY = 0.25  # seconds: with WebSockets, whose floods are dear until they are 
 _OWN = 128  # descriptors that are no connections
 _ROOM = 1024  # connections beyond the most, between two looks
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what the client did not take is dropped
-# bytes of HTTP/2 frames that are of no request; more than a connection's windows: what waits for a thread is not
-# known as a request yet
+# bytes of HTTP/2 frames that are of no request: more than a connection's windows, which bodies may fill while
+# their requests are not known here yet
 _LOOSE = 8 * 2**20
 _OPENING = 16  # bytes of an answer, for which a client may send one more: as it takes them, it opens windows
 _FRAME = 14  # bytes of a WebSocket frame's head: RFC 6455, 5.2

@@ -22,9 +22,10 @@ from mooring.engines.common.gate import Gate
 from mooring.engines.common.refusal import LARGE
 from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.common.watch import Busy, Watch
+from mooring.engines.granian.bodies import peer_of
 from mooring.engines.granian.input import Input
 from mooring.engines.granian.pool import Pool
-from mooring.engines.granian.request import Loop, RefusedError, Rules, peer_of, scheduler
+from mooring.engines.granian.request import Loop, RefusedError, Rules, scheduler
 from mooring.engines.granian.response import (
     Response,
     again,

@@ -16,7 +16,7 @@ CLIENT = ("192.0.2.1", 4000)
 
 
 class Looks(Watch):
-    """A watch of one connection, once a second; `ended` has the reasons for which it would have been ended."""
+    """A watch of one connection, once a second; `ended` has the reasons why it would have been ended."""
 
     def __init__(self, told=lambda: Busy(()), *, blocked=False, unix=False, named=False):
         limits = {"head_timeout": 5.0, "body_timeout": 5.0, "send_timeout": 5.0, "keep_alive": 5.0}

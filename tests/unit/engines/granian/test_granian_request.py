@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mooring.engines.common.connections import Connections
 from mooring.engines.granian import request
+from mooring.engines.granian.bodies import Body, Parking
 from mooring.engines.granian.input import Input
 from mooring.scoreboard import accelerator
 
@@ -63,10 +64,15 @@ class Watcher:
 
 
 def scheduler(handle, threads=2, fields=1000):
+    parking = Parking(threads, 0, lambda *_: None, lambda: None)
     rules = SimpleNamespace(
-        fields=fields, most=0, waiting=deque(), connections=None, moved=lambda: None, refused=lambda *_: None
+        fields=fields,
+        waiting=deque(),
+        connections=None,
+        refused=lambda *_: None,
+        parking=parking,
+        sendings=set(),
     )
-    rules.parking, rules.sendings = request.Parking(rules, threads), set()
     return request.scheduler(handle, threads, rules)
 
 
@@ -254,7 +260,7 @@ def test_a_body_is_read_as_it_comes():
     moves = []
     later = Pending()
     upload = Upload(Done(part(b"ab")), later, Done(part(b"", more=False)))
-    body = request.Body(upload, lambda: moves.append(1))
+    body = Body(upload, lambda: moves.append(1))
     assert body.read(1) == b"a"
     thread = threading.Thread(target=later.bring, args=(part(b"c\nd"),))
     thread.start()
@@ -266,13 +272,13 @@ def test_a_body_is_read_as_it_comes():
 
 
 def test_a_body_that_breaks_off_is_known_to():
-    body = request.Body(Upload(Done(part(b"ab")), Done({"type": "http.disconnect"})), lambda: None)
+    body = Body(Upload(Done(part(b"ab")), Done({"type": "http.disconnect"})), lambda: None)
     assert (body.read(5), body.ended, body.broken) == (b"ab", True, True)
 
 
 def test_a_client_that_leaves_is_noticed_and_nothing_of_its_body_is_lost():
     leaving = Pending()
-    body = request.Body(Upload(Done(part(b"ab")), Done(part(b"cd", more=False)), leaving), lambda: None)
+    body = Body(Upload(Done(part(b"ab")), Done(part(b"cd", more=False)), leaving), lambda: None)
     assert not body.left()
     assert not body.left()
     assert body.read(9) == b"abcd"
@@ -318,7 +324,7 @@ class Exchanged(Proto):
 def streamed(proto, client, listener, chunks):
     """Run a stream to its end, with `proto` as granian's half, for the client of that address."""
     asked = {"client": client, "http_version": "1.1"}
-    exchange = request.Exchange(proto, request.Body(proto, lambda: None), asked, None)
+    exchange = request.Exchange(proto, Body(proto, lambda: None), asked, None)
     request._stream(exchange, 200, [], chunks, Connections([listener]), set())
 
 
