@@ -7,7 +7,7 @@ meanwhile is gathered in granian's.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -60,22 +60,22 @@ class Parking:
         self._lock = native("_thread", "allocate_lock")()
         self._start = native("_thread", "start_new_thread")
         self._ready: dict[Any, Parked] = {}  # by granian's protocol object: on their way to a thread
-        self._full = deque[Parked]()  # with their whole body, or as much as is gathered
+        self._full: dict[Parked, None] = {}  # with their whole body, or as much as is gathered
         self.parked: dict[Parked, None] = {}
         self.served = set[Body]()  # those of the requests that have a thread; the scheduler removes them
         self.schedule: Callable[[Any], object] = lambda _watcher: None
 
-    def crowded(self) -> bool:
+    def _crowded(self) -> bool:
         """Whether half of the threads have a body that is not whole."""
         served = self.served
         return len(served) >= self._most and sum(not each.ended for each in list(served)) >= self._most
 
-    def holds(self, scope: Any) -> bool:
-        """Whether this connection has as many of the threads as one may have, in HTTP/2."""
-        if scope["http_version"] != "2" or len(self.served) < self._share:
-            return False
-        client = scope["client"]
-        return len([each for each in list(self.served) if each.scope["client"] == client]) >= self._share
+    def _satisfied(self) -> set[Any]:
+        """The clients of HTTP/2 whose connection has as many of the threads as one may have."""
+        if len(self.served) < self._share:
+            return set()
+        counts = Counter(each.scope["client"] for each in list(self.served) if each.multiplexed)
+        return {client for client, count in counts.items() if count >= self._share}
 
     def body_of(self, proto: Any, scope: Any) -> Body:
         """The body of a request. Raises ParkedError where it is to be gathered."""
@@ -85,7 +85,7 @@ class Parking:
                 return parked.body
         body = Body(proto, self.moved, self, scope)
         with self._lock:
-            if self.crowded() or self.holds(scope):
+            if self._crowded() or (body.multiplexed and scope["client"] in self._satisfied()):
                 raise ParkedError(body)
             self.served.add(body)
         return body
@@ -101,22 +101,30 @@ class Parking:
         if body.refused or body.broken:
             self.parked.pop(parked, None)
         else:
-            self._full.append(parked)
+            self._full[parked] = None
             self.look()
 
     def look(self) -> None:
         """Serve what has a place by now. Called where a body or an answer ends, and by the watch."""
-        found = []
         with self._lock:
+            crowded, satisfied = self._crowded(), self._satisfied()
             for parked in list(self._full):
-                if (parked.body.ended or not self.crowded()) and not self.holds(parked.scope):
-                    found.append(parked)
-                    self._full.remove(parked)
-                    self.parked.pop(parked, None)
-                    self.served.add(parked.body)
-                    self._ready[parked.proto] = parked
-        for parked in found:
-            self._start(self.schedule, (parked,))
+                body = parked.body
+                if crowded and not body.ended:
+                    continue
+                if body.multiplexed and body.scope["client"] in satisfied:
+                    continue
+                self.served.add(body)
+                self._ready[parked.proto] = parked
+                try:
+                    self._start(self.schedule, (parked,))
+                except RuntimeError:  # no more threads are to be had: it stays until a later look
+                    self.served.discard(body)
+                    del self._ready[parked.proto]
+                    return
+                del self._full[parked]
+                self.parked.pop(parked, None)
+                crowded, satisfied = self._crowded(), self._satisfied()
 
 
 def waited(awaitable: Any) -> Any:
@@ -161,11 +169,11 @@ class Body:
     __slots__ = (
         "_buffer",
         "_gate",
-        "_gathered",
         "_moved",
         "_parking",
         "_pending",
         "_proto",
+        "_then",
         "broken",
         "ended",
         "received",
@@ -179,7 +187,7 @@ class Body:
     ) -> None:
         self._proto, self._moved, self._parking, self.scope = proto, moved, parking, scope
         self._gate: Gate | None = None
-        self._gathered: Callable[[], object] | None = None
+        self._then: Callable[[], object] | None = None  # while it is gathered
         self.waiting = self.refused = False
         self.received = 0
         self._buffer = bytearray()
@@ -251,35 +259,37 @@ class Body:
             self._parking.look()
 
     def gather(self, most: int, then: Callable[[], object]) -> None:
-        """Read up to the end, or to so many bytes, and call `then`: in one of granian's threads."""
+        """Read up to the end, or to so many bytes, and call `then`: in one of granian's threads.
+
+        `then` may be called twice for a body that is refused meanwhile.
+        """
+        self._then = then
         with contextlib.suppress(ConnectionResetError):
             while not self.ended and not self.refused and len(self._buffer) < most:
-                pending = self._proto.receive()
+                self._pending = pending = self._proto.receive()
                 if hasattr(pending, "add_done_callback"):
-                    self._pending, self._gathered, self.waiting = pending, then, True
+                    self.waiting = True
                     pending.add_done_callback(lambda _: self._came(most, then))
                     return
-                self._pending = pending
                 self._take()
+        self._then = None
         then()
 
     def _came(self, most: int, then: Callable[[], object]) -> None:
-        self.waiting, self._gathered = False, None
-        if self.refused:
-            return
+        self.waiting = False
         with contextlib.suppress(ConnectionResetError):
             self._take()
         self.gather(most, then)
 
     def refuse(self) -> None:
-        """See engines/common/watch.py. The thread that waits answers."""
-        gate, self.refused = self._gate, True
-        gathered = self._gathered
-        if gathered is not None:
-            self._pending.cancel()
+        """See engines/common/watch.py. The thread that waits answers; where none does, this one."""
+        gate, then, pending, self.refused = self._gate, self._then, self._pending, True
+        if then is not None:
+            if pending is not None:
+                pending.cancel()
             with contextlib.suppress(ConnectionResetError):
                 self._refuse(TIME)
-            gathered()
+            then()
         if gate is not None:
             gate.open()
 

@@ -422,3 +422,83 @@ def test_a_parked_request_is_served_when_there_is_a_place(ending):
     gate.set()
     thread.join(30)
     assert "/second" in served
+
+
+@pytest.mark.usefixtures("way")
+def test_a_connection_of_http2_leaves_threads_to_others_and_all_of_it_is_served():
+    entered, gate, served = threading.Semaphore(0), threading.Event(), []
+
+    def handle(_exchange, environ):
+        served.append(environ["REMOTE_PORT"])
+        entered.release()
+        gate.wait(30)
+
+    def asks(port):
+        watcher = Watcher(scope(http_version="2", client=("127.0.0.1", port)))
+        watcher.proto.receive = lambda: Done(part(b"", more=False))
+        thread = threading.Thread(target=schedule, args=(watcher,))
+        thread.start()
+        return thread
+
+    schedule = scheduler(handle, threads=4)
+    threads = []
+    for _ in range(3):
+        threads.append(asks("4000"))
+        assert entered.acquire(timeout=30)
+    for _ in range(3):
+        parks = asks("4000")
+        parks.join(30)
+        assert not parks.is_alive()  # no thread waits for it
+    threads.append(asks("5000"))
+    assert entered.acquire(timeout=30)
+    assert served == ["4000"] * 3 + ["5000"]
+    gate.set()
+    for _ in range(3):
+        assert entered.acquire(timeout=30)
+    for each in threads:
+        each.join(30)
+
+
+def test_a_gathered_body_that_is_refused_between_two_parts_is_answered_and_forgotten():
+    told = []
+
+    class Dripping:
+        def __init__(self):
+            self.later = [Pending(), Pending()]
+
+        def receive(self):
+            if len(self.later) == 1:
+                body.refuse()  # the watch, in its thread: it has seen the wait before
+            return self.later.pop(0)
+
+        def send(self, message):
+            told.append(message.get("status"))
+
+    parking, proto = Parking(1, 0, lambda *_: None, lambda: None), Dripping()
+    first = proto.later[0]
+    body = Body(proto, parking.moved, parking, scope())
+    parking.park(SimpleNamespace(proto=proto, scope=body.scope), body)
+    assert parking.parked
+    first.bring(part(b"x"))
+    assert not parking.parked
+    assert told[0] == 408
+
+
+def test_a_parked_request_for_which_no_thread_can_be_started_stays():
+    parking, started = Parking(1, 0, lambda *_: None, lambda: None), []
+
+    def fails(_call, _given):
+        raise RuntimeError("can't start new thread")
+
+    watcher = Uploading(3)
+    body = Body(watcher.proto, parking.moved, parking, watcher.scope)
+    parking._start = fails
+    parking.park(watcher, body)
+    watcher.later.bring(part(b"abc", more=False))
+    assert list(parking.parked) == list(parking._full)
+    assert not parking.served
+    parking._start = lambda _call, given: started.append(given[0].body)
+    parking.look()
+    assert started == [body]
+    assert not parking.parked
+    assert parking.body_of(watcher.proto, watcher.scope) is body
