@@ -289,7 +289,9 @@ class Watch:
             return -1.0
         if each.peer in view.waiting:
             self._look_at_sendings(view.waiting[each.peer], moved, view.elapsed)
-        if each.peer in self._http2 and self._floods(each, known, came - moved // _OPENING, view.begun):
+        fair = round(RATE * view.elapsed)  # bytes: a ping now and then, for weeks, is no flood
+        loose = came - moved // _OPENING - fair
+        if each.peer in self._http2 and self._floods(each, known, loose, view.begun):
             return -1.0
         if each.is_unix:
             of_use = self._look_at_unix(each, known, bool(came or moved), view)
@@ -297,7 +299,7 @@ class Watch:
         if each.peer in view.clients:
             known.head = 0.0
             if each.peer in view.reading:
-                self._look_at_messages(each, known, view.reading[each.peer])
+                self._look_at_messages(each, known, view.reading[each.peer], fair)
             return -1.0
         if not (view.awake and each.open) or self._look_at_head(each, known, moved != 0, view.elapsed):
             return -1.0
@@ -352,20 +354,22 @@ class Watch:
             self._end(each, "head_timeout", TIME.raw if each.received and not self._tls else b"")
         return ended or each.peer in view.clients
 
-    def _floods(self, each: Numbers, known: _Seen, came: int, begun: Collection[Peer | None]) -> bool:
+    def _floods(self, each: Numbers, known: _Seen, loose: int, begun: Collection[Peer | None]) -> bool:
         """Whether a client sends HTTP/2 frames that are of no request: pings, settings and the like."""
-        known.loose = 0 if each.peer in begun else max(0, known.loose + came)
+        known.loose = 0 if each.peer in begun else max(0, known.loose + loose)
         if known.loose <= _LOOSE:
             return False
         self._end(each, "http2")
         return True
 
-    def _look_at_messages(self, each: Numbers, known: _Seen, reader: Reader) -> None:
+    def _look_at_messages(self, each: Numbers, known: _Seen, reader: Reader, fair: int) -> None:
         """End a WebSocket of which more comes than a message may have, without one: fragments, or pings."""
         count = reader.messages
         if count < 0 or count != known.messages:
             known.messages, known.base = count, each.received
-        elif each.received - known.base > self._message:
+            return
+        known.base = min(each.received, known.base + fair)
+        if each.received - known.base > self._message:
             known.messages = -1
             self._refused("websocket", each.peer, "what is sent is no message of the size that is allowed")
             reader.excessive()

@@ -36,9 +36,9 @@ class Looks(Watch):
         self.one = Numbers(7, peer, True, False, ago, ago, 100, 100, 1)
         self._connections = SimpleNamespace(numbers=lambda _known: [self.one])
 
-    def passes(self, sent=0, received=0):
+    def passes(self, sent=0, received=0, seconds=1.0):
         self.one = self.one._replace(acked=self.one.acked + sent, received=self.one.received + received)
-        self.look(1.0)
+        self.look(seconds)
 
     def _end(self, each, reason="", answer=b"", *, reset=False):
         self.ended.append(reason)
@@ -58,6 +58,20 @@ def test_pings_are_a_flood_though_they_are_answered():
     for _ in range(10):
         watch.passes(sent=2**21, received=2**21)
     assert "http2" in watch.ended
+
+
+def test_a_ping_now_and_then_is_no_flood_in_weeks():
+    excessive = []
+    reader = SimpleNamespace(client=CLIENT, messages=0, excessive=lambda: excessive.append(1))
+    websocket, http2 = Looks(lambda: Busy([CLIENT], readers=[reader])), Looks()
+    http2.multiplexed.add(CLIENT)
+    for _ in range(3000):
+        websocket.passes(received=10_000, seconds=100.0)
+        http2.passes(received=10_000, seconds=100.0)
+    assert not http2.ended + websocket.ended + excessive
+    for _ in range(3):
+        websocket.passes(received=2**20)
+    assert excessive
 
 
 def test_the_windows_of_what_waits_for_a_thread_are_no_flood():
