@@ -69,43 +69,42 @@ def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
     At most `threads` requests are in `handle` at once; others wait, but not in a thread. It never raises,
     since granian does not look.
     """
-    body_of = rules.parking.body_of
+    parking = rules.parking
 
     def stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes]) -> None:
-        _stream(exchange, status, headers, chunks, rules.connections, rules.sendings)
+        _stream(exchange, status, headers, chunks, rules)
 
     def failed(watcher: Any, error: BaseException) -> None:
         _failed(watcher, error, rules)
 
     if accelerator.c is None:
-        rules.parking.schedule = _scheduler(handle, threads, rules, body_of, stream, failed)
+        parking.schedule = _scheduler(handle, threads, rules, stream, failed)
     else:
-        rules.parking.schedule = accelerator.c.Requests(
+        parking.schedule = accelerator.c.Requests(
             handle=handle,
             threads=threads,
             waiting=rules.waiting,
             fields=rules.fields,
             environ_of=lambda scope: environ_of(scope, rules.fields),
-            served=rules.parking.served,
-            parked=rules.parking.parked,
-            look=rules.parking.look,
-            body_of=body_of,
+            served=parking.served,
+            parked=parking.parked,
+            look=parking.look,
+            body_of=parking.body_of,
             stream=stream,
             encode=encoded,
             failed=failed,
         )
-    return rules.parking.schedule
+    return parking.schedule
 
 
-def _scheduler(  # noqa: PLR0917
+def _scheduler(
     handle: Handle,
     threads: int,
     rules: Rules,
-    body_of: Callable[[Any, Any], Body],
     stream: Callable[..., None],
     failed: Callable[[Any, BaseException], None],
 ) -> Callable[[Any], None]:
-    waiting, lock = rules.waiting, native("_thread", "allocate_lock")()
+    waiting, parking, lock = rules.waiting, rules.parking, native("_thread", "allocate_lock")()
     active = 0
 
     def schedule(watcher: Any) -> None:
@@ -126,14 +125,14 @@ def _scheduler(  # noqa: PLR0917
         try:
             environ = environ_of(watcher.scope, rules.fields)
             if has_body(environ):
-                environ["wsgi.input"] = body = body_of(watcher.proto, watcher.scope)
+                environ["wsgi.input"] = body = parking.body_of(watcher.proto, watcher.scope)
             handle(Exchange(watcher.proto, body, watcher.scope, stream), environ)
         except BaseException as error:
             failed(watcher, error)
         finally:
-            rules.parking.served.discard(body)
-            if body is not None and rules.parking.parked:
-                rules.parking.look()
+            parking.served.discard(body)
+            if body is not None and parking.parked:
+                parking.look()
 
     return schedule
 
@@ -271,14 +270,7 @@ class Sending:
             gate.open()
 
 
-def _stream(  # noqa: PLR0917
-    exchange: Any,
-    status: int,
-    headers: Any,
-    chunks: Iterator[bytes],
-    connections: Connections,
-    sendings: set[Sending],
-) -> None:
+def _stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes], rules: Rules) -> None:
     proto = exchange.proto
     body = exchange.body or Body(proto, lambda: None)
     if body.refused:
@@ -287,9 +279,9 @@ def _stream(  # noqa: PLR0917
     client, fd, begun = peer_of(exchange.scope), None, False
     sending = Sending(proto, client)
     if exchange.scope["http_version"] == "2":
-        sendings.add(sending)
+        rules.sendings.add(sending)
     if exchange.body is not None and not body.ended:
-        fd = connections.peers().get(client)
+        fd = rules.connections.peers().get(client)
     try:
         proto.send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
         for chunk in chunks:
@@ -300,10 +292,10 @@ def _stream(  # noqa: PLR0917
                 return
     except BaseException:
         if begun:  # before, granian can still answer with 500
-            cut(exchange.scope, connections)
+            cut(exchange.scope, rules.connections)
         raise
     finally:
-        sendings.discard(sending)
+        rules.sendings.discard(sending)
         chunks.close()  # type: ignore[attr-defined]  # a generator: response.py
     proto.send({"type": "http.response.body", "body": b""})
 

@@ -325,7 +325,8 @@ def streamed(proto, client, listener, chunks):
     """Run a stream to its end, with `proto` as granian's half, for the client of that address."""
     asked = {"client": client, "http_version": "1.1"}
     exchange = request.Exchange(proto, Body(proto, lambda: None), asked, None)
-    request._stream(exchange, 200, [], chunks, Connections([listener]), set())
+    rules = SimpleNamespace(connections=Connections([listener]), sendings=set())
+    request._stream(exchange, 200, [], chunks, rules)
 
 
 @pytest.fixture
