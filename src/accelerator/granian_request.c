@@ -1,5 +1,6 @@
 /* A request for a WSGI application, from granian's scope: scheduler, environ_of and Exchange of
- * engines/granian/request.py are the specification. What streams, and every body, is left to that file. */
+ * engines/granian/request.py are the specification. What streams is left to that file,
+ * and every body to engines/granian/bodies.py. */
 
 #include "granian.h"
 

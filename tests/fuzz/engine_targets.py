@@ -16,7 +16,8 @@ from hypercorn import events
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
 
-from mooring.engines.granian.request import Parking, RefusedError, Rules, environ_of, scheduler
+from mooring.engines.granian.bodies import Parking
+from mooring.engines.granian.request import RefusedError, Rules, environ_of, scheduler
 from mooring.engines.gunicorn.refused import reason_of
 from mooring.engines.gunicorn.requests import Upload
 from mooring.engines.hypercorn import http1, streams, websocket
@@ -199,11 +200,10 @@ def _environs():
     """C's way from a scope to an environ: a function that returns it, or what was refused."""
     got: list[object] = []
     rules = object.__new__(Rules)
-    rules.fields, rules.most, rules.waiting = MAX_FIELDS, 0, deque()
+    rules.fields, rules.waiting = MAX_FIELDS, deque()
     rules.refused = lambda *told: got.append(told[0])
-    rules.moved = lambda: None
     rules.connections = None
-    rules.parking, rules.sendings = Parking(rules, 1), set()
+    rules.parking, rules.sendings = Parking(1, 0, rules.refused, lambda: None), set()
     schedule = scheduler(lambda _exchange, environ: got.append(environ), 1, rules)
 
     def environ(scope):

@@ -23,7 +23,7 @@ def limited(application: Call, serving: Serving) -> Call:
             await application(scope, receive, send)
             return
         request = _Request(scope, receive, send, serving)
-        if any(_is_larger(each, most) for each in scope["headers"]):
+        if any(is_larger(each, most) for each in scope["headers"]):
             await request.refuse()
         else:
             await application(scope, request.receive, request.send)
@@ -31,7 +31,8 @@ def limited(application: Call, serving: Serving) -> Call:
     return call
 
 
-def _is_larger(header: tuple[bytes, bytes], size: int) -> bool:
+def is_larger(header: tuple[bytes, bytes], size: int) -> bool:
+    """Whether a header declares a body of more than `size` bytes."""
     return header[0] == b"content-length" and header[1].isdigit() and int(header[1]) > size
 
 

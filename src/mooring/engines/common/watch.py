@@ -36,7 +36,10 @@ _HURRY = 0.25  # seconds: with WebSockets, whose floods are dear until they are 
 _OWN = 128  # descriptors that are no connections
 _ROOM = 1024  # connections beyond the most, between two looks
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: what the client did not take is dropped
-_LOOSE = 4 * 2**20  # bytes of HTTP/2 frames that are of no request: windows, and what was on its way
+# bytes of HTTP/2 frames that are of no request: more than a connection's windows, which bodies may fill while
+# their requests are not known here yet
+_LOOSE = 8 * 2**20
+_OPENING = 16  # bytes of an answer, for which a client may send one more: as it takes them, it opens windows
 _FRAME = 14  # bytes of a WebSocket frame's head: RFC 6455, 5.2
 _LOG = logging.getLogger("mooring")
 
@@ -120,7 +123,7 @@ class _Seen:
         # for how long a head has been pending: not for all of the time since the look before
         self.head = 0.0 if each.is_unix else -max(0.0, elapsed - each.received_ago)
         self.stuck = 0.0  # for how long the client has taken nothing of what waits for it
-        self.quiet = 0.0  # for how long nothing has passed; of a unix socket
+        self.quiet = -1.0  # for how long nothing has passed; below 0: not looked at yet; of a unix socket
         self.heard = False  # whether anything has passed since the first look; of a unix socket
         self.loose = 0  # bytes of HTTP/2 that are of no request
         self.messages = self.base = -1  # of a WebSocket; and what had been received when the last one came
@@ -139,7 +142,7 @@ class Busy(NamedTuple):
     """What the engine knows: the clients with a request in flight, and the bodies among these.
 
     `heads`: connections of unix sockets on which a head is pending. `unnamed`: what stands for the requests
-    in flight over unix sockets, where the engine does not know whose they are.
+    in flight over unix sockets, where the engine does not know whose they are: the same object all the time.
     """
 
     clients: Collection[Peer | None]
@@ -286,15 +289,17 @@ class Watch:
             return -1.0
         if each.peer in view.waiting:
             self._look_at_sendings(view.waiting[each.peer], moved, view.elapsed)
-        if each.peer in self._http2 and self._floods(each, known, came, each.peer in view.begun):
+        fair = round(RATE * view.elapsed)  # bytes: a ping now and then, for weeks, is no flood
+        loose = came - moved // _OPENING - fair
+        if each.peer in self._http2 and self._floods(each, known, loose, view.begun):
             return -1.0
         if each.is_unix:
-            ended = self._look_at_unix(each, known, bool(came or moved), view)
-            return -1.0 if ended else known.quiet
+            of_use = self._look_at_unix(each, known, bool(came or moved), view)
+            return -1.0 if of_use or not view.awake else known.quiet
         if each.peer in view.clients:
             known.head = 0.0
             if each.peer in view.reading:
-                self._look_at_messages(each, known, view.reading[each.peer])
+                self._look_at_messages(each, known, view.reading[each.peer], fair)
             return -1.0
         if not (view.awake and each.open) or self._look_at_head(each, known, moved != 0, view.elapsed):
             return -1.0
@@ -333,11 +338,13 @@ class Watch:
         return False
 
     def _look_at_unix(self, each: Numbers, known: _Seen, passed: bool, view: _View) -> bool:
-        """Whether a unix socket's connection has been ended, or may not be."""
-        known.heard = known.heard or (passed and known.quiet > 0)
-        known.quiet = 0.0 if passed and known.quiet else known.quiet + view.elapsed
+        """Whether a unix socket's connection is of use, or has been ended."""
+        elapsed = view.elapsed if view.awake else 0.0
+        passed = passed and known.quiet >= 0  # at the first look everything is new
+        known.heard = known.heard or passed
+        known.quiet = 0.0 if passed else max(0.0, known.quiet) + elapsed
         if self._named:
-            known.head = known.head + view.elapsed if each.peer in view.heads else 0.0
+            known.head = known.head + elapsed if each.peer in view.heads else 0.0
             ended = 0 < self._head <= known.head
         elif known.heard or known.quiet <= self._oldest:
             return True  # a request that is in flight on it would be as old
@@ -347,20 +354,22 @@ class Watch:
             self._end(each, "head_timeout", TIME.raw if each.received and not self._tls else b"")
         return ended or each.peer in view.clients
 
-    def _floods(self, each: Numbers, known: _Seen, came: int, owed: bool) -> bool:
+    def _floods(self, each: Numbers, known: _Seen, loose: int, begun: Collection[Peer | None]) -> bool:
         """Whether a client sends HTTP/2 frames that are of no request: pings, settings and the like."""
-        known.loose = 0 if owed else known.loose + came
+        known.loose = 0 if each.peer in begun else max(0, known.loose + loose)
         if known.loose <= _LOOSE:
             return False
         self._end(each, "http2")
         return True
 
-    def _look_at_messages(self, each: Numbers, known: _Seen, reader: Reader) -> None:
+    def _look_at_messages(self, each: Numbers, known: _Seen, reader: Reader, fair: int) -> None:
         """End a WebSocket of which more comes than a message may have, without one: fragments, or pings."""
         count = reader.messages
         if count < 0 or count != known.messages:
             known.messages, known.base = count, each.received
-        elif each.received - known.base > self._message:
+            return
+        known.base = min(each.received, known.base + fair)
+        if each.received - known.base > self._message:
             known.messages = -1
             self._refused("websocket", each.peer, "what is sent is no message of the size that is allowed")
             reader.excessive()

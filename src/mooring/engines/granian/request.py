@@ -1,9 +1,10 @@
-"""A request for a WSGI application, as granian's ASGI worker gives it: threads, environ, body, answer.
+"""A request for a WSGI application, as granian's ASGI worker gives it: threads, environ, answer.
 
 Granian's own WSGI worker has lost what an application relies on before it calls: a header's value with a byte
 beyond ASCII is empty, X_Forwarded_For has become X-Forwarded-For, the path is decoded. Its ASGI worker gives
 the bytes, and calls in the same pool of threads; so the application runs in these. One thread more than the
 application may have is granian's: there it tells of the parts of a body, and of clients that have left.
+Bodies, and where requests wait for them: bodies.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from urllib.parse import unquote_to_bytes
 
 from mooring.engines import Serving
 from mooring.engines.common.connections import Connections, borrow, is_open
-from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, TIME, Answer
+from mooring.engines.common.refusal import FIELDS, MALFORMED, Answer
+from mooring.engines.granian.bodies import Body, Gate, ParkedError, Parking, RefusedBodyError, peer_of
 from mooring.engines.granian.input import BodyError
 from mooring.instrument.request_exit import traced
 from mooring.scoreboard import accelerator
@@ -26,10 +28,6 @@ from mooring.system.unpatched import native
 _PROTOCOLS = {"1": "HTTP/1.0", "1.1": "HTTP/1.1", "2": "HTTP/2"}
 # CGI's names; of several headers the first counts.
 _ONCE = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
-_KEPT = 1 << 20  # bytes of a body that is not read, kept while its answer is streamed
-_GATHERED = 1 << 16  # bytes of a body that is read before a thread has the request
-
-_REFUSED = "the client did not send the request's body in time, or it is too large"
 
 Environ = dict[str, Any]
 Handle = Callable[[Any, Environ], None]
@@ -53,110 +51,16 @@ class RefusedError(Exception):
         self.refusal, self.reason, self.detail = refusal, reason, detail
 
 
-class ParkedError(Exception):
-    """Raised where a request is to wait for its body, not in a thread."""
-
-
 class Rules:
     """What the scheduler needs of the worker: its limits, and whom to tell of what is refused."""
 
     def __init__(self, serving: Serving) -> None:
         settings = serving.plan.settings
-        self.fields, self.most = settings.max_fields, settings.max_body
-        self.refused, self.moved = serving.refused, serving.moved
+        self.fields, self.refused = settings.max_fields, serving.refused
         self.connections = Connections(serving.doors.names)
         self.waiting = deque[Any]()  # requests for which there is no thread yet
         self.sendings = set[Sending]()
-        self.parking = Parking(self, serving.plan.engine_threads)
-
-
-class Parked:
-    """A request whose body is gathered: in granian's stead of a watcher, to the scheduler."""
-
-    __slots__ = ("body", "proto", "scope", "watcher")
-
-    def __init__(self, watcher: Any, body: Body) -> None:
-        self.watcher, self.proto, self.scope, self.body = watcher, watcher.proto, watcher.scope, body
-
-    def err(self, error: BaseException) -> None:
-        """Have granian log it, and answer."""
-        self.watcher.err(error)
-
-
-class Parking:
-    """Where requests wait for their bodies once half of the threads have one that is not whole.
-
-    So clients that promise bodies and send none do not hold every thread. A body of which more than
-    _GATHERED bytes come waits for a place among that half. And a connection of HTTP/2 has three quarters of
-    the threads at most: its client may take nothing of all its answers.
-    """
-
-    def __init__(self, rules: Rules, threads: int) -> None:
-        self._rules, self._most, self._share = (
-            rules,
-            max(1, threads // 2),
-            max(1, threads - (threads + 3) // 4),
-        )
-        self._lock = native("_thread", "allocate_lock")()
-        self._start = native("_thread", "start_new_thread")
-        self._ready: dict[Any, Parked] = {}  # by granian's protocol object: on their way to a thread
-        self._full = deque[Parked]()  # with their whole body, or as much as is gathered
-        self.parked: dict[Parked, None] = {}
-        self.served = set[Body]()  # those of the requests that have a thread; the scheduler removes them
-        self.schedule: Callable[[Any], object] = lambda _watcher: None
-
-    def crowded(self) -> bool:
-        """Whether half of the threads have a body that is not whole."""
-        served = self.served
-        return len(served) >= self._most and sum(not each.ended for each in list(served)) >= self._most
-
-    def holds(self, scope: Any) -> bool:
-        """Whether this connection has as many of the threads as one may have, in HTTP/2."""
-        if scope["http_version"] != "2" or len(self.served) < self._share:
-            return False
-        client = scope["client"]
-        return len([each for each in list(self.served) if each.scope["client"] == client]) >= self._share
-
-    def body_of(self, proto: Any, scope: Any) -> Body:
-        """The body of a request. Raises ParkedError where it is to be gathered."""
-        if self._ready:
-            parked = self._ready.pop(proto, None)
-            if parked is not None:
-                return parked.body
-        body = Body(proto, self._rules.moved, self._rules, scope)
-        with self._lock:
-            if self.crowded() or self.holds(scope):
-                raise ParkedError(body)
-            self.served.add(body)
-        return body
-
-    def park(self, watcher: Any, body: Body) -> None:
-        """Gather a request's body, and have it served then."""
-        parked = Parked(watcher, body)
-        self.parked[parked] = None
-        body.gather(_GATHERED, lambda: self._gathered(parked))
-
-    def _gathered(self, parked: Parked) -> None:
-        body = parked.body
-        if body.refused or body.broken:
-            self.parked.pop(parked, None)
-        else:
-            self._full.append(parked)
-            self.look()
-
-    def look(self) -> None:
-        """Serve what has a place by now. Called where a body or an answer ends, and by the watch."""
-        found = []
-        with self._lock:
-            for parked in list(self._full):
-                if (parked.body.ended or not self.crowded()) and not self.holds(parked.scope):
-                    found.append(parked)
-                    self._full.remove(parked)
-                    self.parked.pop(parked, None)
-                    self.served.add(parked.body)
-                    self._ready[parked.proto] = parked
-        for parked in found:
-            self._start(self.schedule, (parked,))
+        self.parking = Parking(serving.plan.engine_threads, settings.max_body, serving.refused, serving.moved)
 
 
 def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
@@ -165,43 +69,42 @@ def scheduler(handle: Handle, threads: int, rules: Rules) -> Any:
     At most `threads` requests are in `handle` at once; others wait, but not in a thread. It never raises,
     since granian does not look.
     """
-    body_of = rules.parking.body_of
+    parking = rules.parking
 
     def stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes]) -> None:
-        _stream(exchange, status, headers, chunks, rules.connections, rules.sendings)
+        _stream(exchange, status, headers, chunks, rules)
 
     def failed(watcher: Any, error: BaseException) -> None:
         _failed(watcher, error, rules)
 
     if accelerator.c is None:
-        rules.parking.schedule = _scheduler(handle, threads, rules, body_of, stream, failed)
+        parking.schedule = _scheduler(handle, threads, rules, stream, failed)
     else:
-        rules.parking.schedule = accelerator.c.Requests(
+        parking.schedule = accelerator.c.Requests(
             handle=handle,
             threads=threads,
             waiting=rules.waiting,
             fields=rules.fields,
             environ_of=lambda scope: environ_of(scope, rules.fields),
-            served=rules.parking.served,
-            parked=rules.parking.parked,
-            look=rules.parking.look,
-            body_of=body_of,
+            served=parking.served,
+            parked=parking.parked,
+            look=parking.look,
+            body_of=parking.body_of,
             stream=stream,
             encode=encoded,
             failed=failed,
         )
-    return rules.parking.schedule
+    return parking.schedule
 
 
-def _scheduler(  # noqa: PLR0917
+def _scheduler(
     handle: Handle,
     threads: int,
     rules: Rules,
-    body_of: Callable[[Any, Any], Body],
     stream: Callable[..., None],
     failed: Callable[[Any, BaseException], None],
 ) -> Callable[[Any], None]:
-    waiting, lock = rules.waiting, native("_thread", "allocate_lock")()
+    waiting, parking, lock = rules.waiting, rules.parking, native("_thread", "allocate_lock")()
     active = 0
 
     def schedule(watcher: Any) -> None:
@@ -222,14 +125,14 @@ def _scheduler(  # noqa: PLR0917
         try:
             environ = environ_of(watcher.scope, rules.fields)
             if has_body(environ):
-                environ["wsgi.input"] = body = body_of(watcher.proto, watcher.scope)
+                environ["wsgi.input"] = body = parking.body_of(watcher.proto, watcher.scope)
             handle(Exchange(watcher.proto, body, watcher.scope, stream), environ)
         except BaseException as error:
             failed(watcher, error)
         finally:
-            rules.parking.served.discard(body)
-            if body is not None and rules.parking.parked:
-                rules.parking.look()
+            parking.served.discard(body)
+            if body is not None and parking.parked:
+                parking.look()
 
     return schedule
 
@@ -243,7 +146,7 @@ def _failed(watcher: Any, error: BaseException, rules: Rules) -> None:
         if isinstance(error, ParkedError):
             rules.parking.park(watcher, *error.args)
             return
-        if isinstance(error, BodyError) and str(error) == _REFUSED:
+        if isinstance(error, RefusedBodyError):
             return  # it was answered
         if isinstance(error, BodyError):
             with contextlib.suppress(Exception):  # an answer has begun
@@ -315,196 +218,6 @@ def encoded(headers: Any) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
-def waited(awaitable: Any) -> Any:
-    """The result of one of granian's awaitables; this thread waits for it."""
-    if not hasattr(awaitable, "add_done_callback"):  # its result is there
-        try:
-            next(awaitable)
-        except StopIteration as stop:
-            return stop.value
-        return None
-    gate = Gate()
-    awaitable.add_done_callback(lambda _: gate.open())
-    gate.wait()
-    return awaitable.result()
-
-
-class Gate:
-    """What a thread waits at, until another one opens it; opening it again does nothing."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = native("_thread", "allocate_lock")()
-        self._lock.acquire()
-
-    def wait(self) -> None:
-        """Wait until it is open."""
-        self._lock.acquire()
-
-    def open(self) -> None:
-        """Open it; any thread may do so."""
-        with contextlib.suppress(RuntimeError):
-            self._lock.release()
-
-
-class Body:
-    """A request's body, read as it comes. Not for what PEP 3333 asks of `wsgi.input`: input.py.
-
-    `waiting`, `received`, `client`, `multiplexed` and `refused` are for the watch: engines/common/watch.py.
-    """
-
-    __slots__ = (
-        "_buffer",
-        "_gate",
-        "_gathered",
-        "_moved",
-        "_pending",
-        "_proto",
-        "_rules",
-        "broken",
-        "ended",
-        "received",
-        "refused",
-        "scope",
-        "waiting",
-    )
-
-    def __init__(
-        self, proto: Any, moved: Callable[[], None], rules: Rules | None = None, scope: Any = None
-    ) -> None:
-        self._proto, self._moved, self._rules, self.scope = proto, moved, rules, scope
-        self._gate: Gate | None = None
-        self._gathered: Callable[[], object] | None = None
-        self.waiting = self.refused = False
-        self.received = 0
-        self._buffer = bytearray()
-        self._pending: Any = None
-        self.ended = False  # no part comes after those in the buffer
-        self.broken = False  # the client has left
-
-    @property
-    def client(self) -> tuple[str, int]:
-        """Whose it is."""
-        return peer_of(self.scope)
-
-    @property
-    def multiplexed(self) -> bool:
-        """Whether its connection has other requests too."""
-        return bool(self.scope["http_version"] == "2")
-
-    def read(self, size: int) -> bytes:
-        """`size` bytes; fewer at the end."""
-        while len(self._buffer) < size and not self.ended:
-            self._take()
-        return self._cut(size)
-
-    def readline(self) -> bytes:
-        """The bytes before the next newline, or all that are left."""
-        searched = 0
-        while (at := self._buffer.find(b"\n", searched)) < 0 and not self.ended:
-            searched = len(self._buffer)
-            self._take()
-        return self._cut(at if at >= 0 else len(self._buffer))
-
-    def left(self) -> bool:
-        """Whether the client is known to have left. What it sends meanwhile is kept, up to a limit."""
-        while not self.broken:
-            if self._pending is None:
-                if len(self._buffer) >= _KEPT:
-                    return False
-                self._pending = self._proto.receive()
-            done = getattr(self._pending, "done", None)
-            if done is not None and not done():
-                return False
-            self._take()
-        return True
-
-    def _take(self) -> None:
-        if self.refused:
-            raise BodyError(_REFUSED)
-        pending, self._pending = self._pending, None
-        message = self._wait(self._proto.receive() if pending is None else pending)
-        if message["type"] == "http.disconnect":
-            self.broken = self.ended = True
-            return
-        self._buffer += message["body"]
-        self.received += len(message["body"])
-        if self._rules is not None and self._rules.most and self.received > self._rules.most:
-            self._rules.refused("body_size", self.client, "")
-            self._refuse(LARGE)
-        self._moved()
-        if not message["more_body"]:
-            self.end()
-
-    def end(self) -> None:
-        """Note that all of it is there, which granian may say with a part of its own, later."""
-        if self.ended:
-            return
-        self.ended = True
-        if self._rules is not None and self._rules.parking.parked:
-            self._rules.parking.look()
-
-    def gather(self, most: int, then: Callable[[], object]) -> None:
-        """Read up to the end, or to so many bytes, and call `then`: in one of granian's threads."""
-        with contextlib.suppress(ConnectionResetError):
-            while not self.ended and not self.refused and len(self._buffer) < most:
-                pending = self._proto.receive()
-                if hasattr(pending, "add_done_callback"):
-                    self._pending, self._gathered, self.waiting = pending, then, True
-                    pending.add_done_callback(lambda _: self._came(most, then))
-                    return
-                self._pending = pending
-                self._take()
-        then()
-
-    def _came(self, most: int, then: Callable[[], object]) -> None:
-        self.waiting, self._gathered = False, None
-        if self.refused:
-            return
-        with contextlib.suppress(ConnectionResetError):
-            self._take()
-        self.gather(most, then)
-
-    def refuse(self) -> None:
-        """See engines/common/watch.py. The thread that waits answers."""
-        gate, self.refused = self._gate, True
-        gathered = self._gathered
-        if gathered is not None:
-            self._pending.cancel()
-            with contextlib.suppress(ConnectionResetError):
-                self._refuse(TIME)
-            gathered()
-        if gate is not None:
-            gate.open()
-
-    def _wait(self, awaitable: Any) -> Any:
-        if not hasattr(awaitable, "add_done_callback"):
-            return waited(awaitable)
-        gate = self._gate = Gate()
-        self.waiting = True
-        awaitable.add_done_callback(lambda _: gate.open())
-        gate.wait()
-        self.waiting, self._gate = False, None
-        if self.refused:
-            awaitable.cancel()
-            self._refuse(TIME)
-        return awaitable.result()
-
-    def _refuse(self, refusal: Answer) -> None:
-        """Answer, where nothing was sent yet; whatever the application sends after that is dropped."""
-        self.refused = self.ended = True
-        with contextlib.suppress(Exception):
-            for message in refusal.messages(unended=not self.scope["client"][0]):  # see upload.py
-                self._proto.send(message)
-        raise BodyError(_REFUSED)
-
-    def _cut(self, size: int) -> bytes:
-        data = bytes(memoryview(self._buffer)[:size])
-        del self._buffer[:size]
-        return data
-
-
 class Exchange:
     """Where a request's answer goes. `body` is None where the request has none."""
 
@@ -557,14 +270,7 @@ class Sending:
             gate.open()
 
 
-def _stream(  # noqa: PLR0917
-    exchange: Any,
-    status: int,
-    headers: Any,
-    chunks: Iterator[bytes],
-    connections: Connections,
-    sendings: set[Sending],
-) -> None:
+def _stream(exchange: Any, status: int, headers: Any, chunks: Iterator[bytes], rules: Rules) -> None:
     proto = exchange.proto
     body = exchange.body or Body(proto, lambda: None)
     if body.refused:
@@ -573,9 +279,9 @@ def _stream(  # noqa: PLR0917
     client, fd, begun = peer_of(exchange.scope), None, False
     sending = Sending(proto, client)
     if exchange.scope["http_version"] == "2":
-        sendings.add(sending)
+        rules.sendings.add(sending)
     if exchange.body is not None and not body.ended:
-        fd = connections.peers().get(client)
+        fd = rules.connections.peers().get(client)
     try:
         proto.send({"type": "http.response.start", "status": status, "headers": encoded(headers)})
         for chunk in chunks:
@@ -586,17 +292,12 @@ def _stream(  # noqa: PLR0917
                 return
     except BaseException:
         if begun:  # before, granian can still answer with 500
-            cut(exchange.scope, connections)
+            cut(exchange.scope, rules.connections)
         raise
     finally:
-        sendings.discard(sending)
+        rules.sendings.discard(sending)
         chunks.close()  # type: ignore[attr-defined]  # a generator: response.py
     proto.send({"type": "http.response.body", "body": b""})
-
-
-def peer_of(scope: dict[str, Any]) -> tuple[str, int]:
-    """The client's address and port; of a unix socket they are empty."""
-    return scope["client"][0], int(scope["client"][1])
 
 
 def cut(scope: dict[str, Any], connections: Connections) -> None:

@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from mooring.engines.common.max_body import is_larger
 from mooring.engines.common.refusal import FIELDS, LARGE, MALFORMED, Answer
 from mooring.engines.granian.upload import Sending, Upload
 from mooring.engines.granian.websocket import ClientLeftError, Live, WebSocket
@@ -81,14 +82,12 @@ def handler(call: Call, live: Live, state: dict[str, Any], unix: str | None) -> 
 
 
 async def _http(call: Call, live: Live, scope: dict[str, Any], proto: Any) -> None:
-    headers = scope["headers"]
-    names = [name for name, _ in headers]
-    if len(names) > live.max_fields or live.max_body or names.count(_HOST) > 1:
-        refusal = _refusal(scope, live)
-        if refusal is not None:
-            for message in refusal.messages():
-                await proto.send(message)
-            return
+    names = [name for name, _ in scope["headers"]]
+    refusal = _refusal(scope, names, live)
+    if refusal is not None:
+        for message in refusal.messages():
+            await proto.send(message)
+        return
     if _LENGTH in names or _CODING in names or scope["http_version"] == "2":
         await _watched(call, live, scope, proto)
     else:
@@ -172,30 +171,18 @@ async def _watched(call: Call, live: Live, scope: dict[str, Any], proto: Any) ->
             live.uploads.discard(upload)
 
 
-def _refusal(scope: dict[str, Any], live: Live) -> Answer | None:
-    """The answer to a request that the application does not get."""
-    headers, reason, answer = scope["headers"], "", None
-    if len(headers) > live.max_fields:
+def _refusal(scope: dict[str, Any], names: list[bytes], live: Live) -> Answer | None:
+    """The answer to a request that the application does not get; `names` are its headers'."""
+    if len(names) > live.max_fields:
         reason, answer = "head_fields", FIELDS
-    elif _has_hosts(headers) and scope["http_version"] != "2":
+    elif names.count(_HOST) > 1 and scope["http_version"] != "2":
         reason, answer = "malformed", MALFORMED
-    elif live.max_body and any(_is_larger(each, live.max_body) for each in headers):
+    elif live.max_body and any(is_larger(each, live.max_body) for each in scope["headers"]):
         reason, answer = "body_size", LARGE
-    if answer is not None:
-        live.refused(reason, scope["client"], "two Hosts" if answer is MALFORMED else "")
+    else:
+        return None
+    live.refused(reason, scope["client"], "two Hosts" if answer is MALFORMED else "")
     return answer
-
-
-def _has_hosts(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether there are several Hosts. Granian has a name's values together; most clients send Host first."""
-    for number, header in enumerate(headers, 1):
-        if header[0] == _HOST:
-            return number < len(headers) and headers[number][0] == _HOST
-    return False
-
-
-def _is_larger(header: tuple[bytes, bytes], size: int) -> bool:
-    return header[0] == b"content-length" and header[1].isdigit() and int(header[1]) > size
 
 
 def _type(message: Any) -> object:

@@ -1,7 +1,7 @@
-"""A request's body on granian's ASGI worker, read by an ASGI application: its time and its size are limited.
+"""What the watch looks at of an ASGI application's request on granian: its body, and an answer that waits.
 
-What is refused is answered with 408 or 413 where the response has not begun; the application is told that the
-client has left. For WSGI: request.py.
+A body's time and size are limited. What is refused is answered with 408 or 413 where the response has not
+begun; the application is told that the client has left. For WSGI: bodies.py, request.py.
 """
 
 from __future__ import annotations

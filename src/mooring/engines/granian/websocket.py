@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Coroutine
 from typing import Any
 
 from mooring.engines import Serving
@@ -26,7 +27,7 @@ _LINGER = 1.0  # seconds that a client has to send its own close
 _NO_CODE = 1005  # what granian tells of a close frame without a code, and of its own errors
 _LOOKS = 3
 _LOG = logging.getLogger("_granian")
-_reading = set[asyncio.Future[None]]()  # tasks: the event loop alone would not keep them
+_tasks = set[asyncio.Future[None]]()  # the event loop alone would not keep them
 
 
 class Live:
@@ -110,6 +111,13 @@ async def _read_out(kept: socket.socket, silence: float, longest: float) -> None
                 await asyncio.sleep(0)  # data that is there already is no turn for others
 
 
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run it in a task of its own; nobody waits for it."""
+    task = asyncio.ensure_future(coroutine)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
 def _is_larger(message: dict[str, Any], size: int) -> bool:
     """Whether a message has more than `size` bytes."""
     data = message.get("bytes")
@@ -171,9 +179,7 @@ class WebSocket:
 
     def _end(self) -> None:
         if self.code is None:
-            task = asyncio.ensure_future(self._refuse())
-            _reading.add(task)
-            task.add_done_callback(_reading.discard)
+            _run(self._refuse())
 
     async def _is_cut(self) -> bool:
         """Whether granian has given up on a frame that is too large: what the client sends stays unread."""
@@ -192,9 +198,7 @@ class WebSocket:
         kept = borrow(self._live.connections.peers().get(self.client, -1), self.client)
         await self.close(TOO_BIG)
         if kept is not None:
-            task = asyncio.ensure_future(_read_out(kept, SILENCE, LINGER))
-            _reading.add(task)
-            task.add_done_callback(_reading.discard)
+            _run(_read_out(kept, SILENCE, LINGER))
 
     async def send(self, message: dict[str, Any]) -> None:
         """Send a message. Raises OSError if the client has left."""

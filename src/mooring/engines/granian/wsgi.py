@@ -22,6 +22,7 @@ from mooring.engines.common.gate import Gate
 from mooring.engines.common.refusal import LARGE
 from mooring.engines.common.stop import StopRequest, warn_of_cut
 from mooring.engines.common.watch import Busy, Watch
+from mooring.engines.granian.bodies import peer_of
 from mooring.engines.granian.input import Input
 from mooring.engines.granian.pool import Pool
 from mooring.engines.granian.request import Loop, RefusedError, Rules, scheduler
@@ -122,7 +123,7 @@ def handler(  # noqa: PLR0917
         if gates and is_multiplexed:
             gates[0].multiplexed = True
         if multiplexed and is_multiplexed:
-            multiplexed[0].add(client_of(proto.scope))
+            multiplexed[0].add(peer_of(proto.scope))
         try:
             environ = {**base, **scope}
             mend(environ, max_body)
@@ -146,32 +147,26 @@ def noted(handle: Handle, answered: set[Any]) -> Handle:
     """`handle`, which notes each client; only with TLS, so that others do without."""
 
     def handling(proto: Any, scope: dict[str, Any]) -> None:
-        answered.add(client_of(proto.scope))
+        answered.add(peer_of(proto.scope))
         handle(proto, scope)
 
     return handling
 
 
-def client_of(scope: dict[str, Any]) -> tuple[str, int]:
-    """The client that granian names, as the kernel names it."""
-    host, port = scope["client"]
-    return host, int(port)
-
-
 def busy(running: set[Any], rules: Rules) -> Busy:
-    """What the watch asks for, in its thread: the requests in flight, in the queue, or parked."""
-    exchanges, queued, parked = list(running), list(rules.waiting), list(rules.parking.parked)
-    clients = {client_of(each.scope) for each in (*queued, *parked)}
+    """What the watch asks for, in its thread: the requests that are parked, in the queue, or in flight."""
+    # in the order in which a request passes them: one that goes on meanwhile is seen twice, not never
+    parked, queued, exchanges = list(rules.parking.parked), list(rules.waiting), list(running)
+    everything = (*parked, *queued, *exchanges)
     uploads = [each.body for each in parked]
-    for each in exchanges:
-        client = client_of(each.scope)
-        clients.add(client)
-        if each.body is not None and not each.body.ended:
-            uploads.append(each.body)
+    uploads += [each.body for each in exchanges if each.body is not None and not each.body.ended]
     rules.parking.look()
-    everything = (*exchanges, *queued, *parked)
-    unnamed = [each for each in everything if not each.scope["client"][0]]
-    return Busy(clients, uploads, unnamed=unnamed, sendings=list(rules.sendings))
+    return Busy(
+        {peer_of(each.scope) for each in everything},
+        uploads,
+        unnamed=[each.proto for each in everything if not each.scope["client"][0]],
+        sendings=list(rules.sendings),
+    )
 
 
 def accelerated(

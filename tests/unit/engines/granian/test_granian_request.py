@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mooring.engines.common.connections import Connections
 from mooring.engines.granian import request
+from mooring.engines.granian.bodies import Body, Parking
 from mooring.engines.granian.input import Input
 from mooring.scoreboard import accelerator
 
@@ -63,10 +64,15 @@ class Watcher:
 
 
 def scheduler(handle, threads=2, fields=1000):
+    parking = Parking(threads, 0, lambda *_: None, lambda: None)
     rules = SimpleNamespace(
-        fields=fields, most=0, waiting=deque(), connections=None, moved=lambda: None, refused=lambda *_: None
+        fields=fields,
+        waiting=deque(),
+        connections=None,
+        refused=lambda *_: None,
+        parking=parking,
+        sendings=set(),
     )
-    rules.parking, rules.sendings = request.Parking(rules, threads), set()
     return request.scheduler(handle, threads, rules)
 
 
@@ -254,7 +260,7 @@ def test_a_body_is_read_as_it_comes():
     moves = []
     later = Pending()
     upload = Upload(Done(part(b"ab")), later, Done(part(b"", more=False)))
-    body = request.Body(upload, lambda: moves.append(1))
+    body = Body(upload, lambda: moves.append(1))
     assert body.read(1) == b"a"
     thread = threading.Thread(target=later.bring, args=(part(b"c\nd"),))
     thread.start()
@@ -266,13 +272,13 @@ def test_a_body_is_read_as_it_comes():
 
 
 def test_a_body_that_breaks_off_is_known_to():
-    body = request.Body(Upload(Done(part(b"ab")), Done({"type": "http.disconnect"})), lambda: None)
+    body = Body(Upload(Done(part(b"ab")), Done({"type": "http.disconnect"})), lambda: None)
     assert (body.read(5), body.ended, body.broken) == (b"ab", True, True)
 
 
 def test_a_client_that_leaves_is_noticed_and_nothing_of_its_body_is_lost():
     leaving = Pending()
-    body = request.Body(Upload(Done(part(b"ab")), Done(part(b"cd", more=False)), leaving), lambda: None)
+    body = Body(Upload(Done(part(b"ab")), Done(part(b"cd", more=False)), leaving), lambda: None)
     assert not body.left()
     assert not body.left()
     assert body.read(9) == b"abcd"
@@ -318,8 +324,9 @@ class Exchanged(Proto):
 def streamed(proto, client, listener, chunks):
     """Run a stream to its end, with `proto` as granian's half, for the client of that address."""
     asked = {"client": client, "http_version": "1.1"}
-    exchange = request.Exchange(proto, request.Body(proto, lambda: None), asked, None)
-    request._stream(exchange, 200, [], chunks, Connections([listener]), set())
+    exchange = request.Exchange(proto, Body(proto, lambda: None), asked, None)
+    rules = SimpleNamespace(connections=Connections([listener]), sendings=set())
+    request._stream(exchange, 200, [], chunks, rules)
 
 
 @pytest.fixture
@@ -416,3 +423,83 @@ def test_a_parked_request_is_served_when_there_is_a_place(ending):
     gate.set()
     thread.join(30)
     assert "/second" in served
+
+
+@pytest.mark.usefixtures("way")
+def test_a_connection_of_http2_leaves_threads_to_others_and_all_of_it_is_served():
+    entered, gate, served = threading.Semaphore(0), threading.Event(), []
+
+    def handle(_exchange, environ):
+        served.append(environ["REMOTE_PORT"])
+        entered.release()
+        gate.wait(30)
+
+    def asks(port):
+        watcher = Watcher(scope(http_version="2", client=("127.0.0.1", port)))
+        watcher.proto.receive = lambda: Done(part(b"", more=False))
+        thread = threading.Thread(target=schedule, args=(watcher,))
+        thread.start()
+        return thread
+
+    schedule = scheduler(handle, threads=4)
+    threads = []
+    for _ in range(3):
+        threads.append(asks("4000"))
+        assert entered.acquire(timeout=30)
+    for _ in range(3):
+        parks = asks("4000")
+        parks.join(30)
+        assert not parks.is_alive()  # no thread waits for it
+    threads.append(asks("5000"))
+    assert entered.acquire(timeout=30)
+    assert served == ["4000"] * 3 + ["5000"]
+    gate.set()
+    for _ in range(3):
+        assert entered.acquire(timeout=30)
+    for each in threads:
+        each.join(30)
+
+
+def test_a_gathered_body_that_is_refused_between_two_parts_is_answered_and_forgotten():
+    told = []
+
+    class Dripping:
+        def __init__(self):
+            self.later = [Pending(), Pending()]
+
+        def receive(self):
+            if len(self.later) == 1:
+                body.refuse()  # the watch, in its thread: it has seen the wait before
+            return self.later.pop(0)
+
+        def send(self, message):
+            told.append(message.get("status"))
+
+    parking, proto = Parking(1, 0, lambda *_: None, lambda: None), Dripping()
+    first = proto.later[0]
+    body = Body(proto, parking.moved, parking, scope())
+    parking.park(SimpleNamespace(proto=proto, scope=body.scope), body)
+    assert parking.parked
+    first.bring(part(b"x"))
+    assert not parking.parked
+    assert told[0] == 408
+
+
+def test_a_parked_request_for_which_no_thread_can_be_started_stays():
+    parking, started = Parking(1, 0, lambda *_: None, lambda: None), []
+
+    def fails(_call, _given):
+        raise RuntimeError("can't start new thread")
+
+    watcher = Uploading(3)
+    body = Body(watcher.proto, parking.moved, parking, watcher.scope)
+    parking._start = fails
+    parking.park(watcher, body)
+    watcher.later.bring(part(b"abc", more=False))
+    assert list(parking.parked) == list(parking._full)
+    assert not parking.served
+    parking._start = lambda _call, given: started.append(given[0].body)
+    parking.look()
+    assert started == [body]
+    assert not parking.parked
+    assert parking.body_of(watcher.proto, watcher.scope) is body
